@@ -1,0 +1,176 @@
+//! What the engine runs and what it saw: a script, its limits, its completion.
+
+use std::ffi::OsString;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One program with its arguments, as the engine starts it: stdin is `/dev/null`, the environment is exactly `environment`.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// Absolute path of the program.
+    pub program: PathBuf,
+    /// Arguments after the program's name.
+    pub args: Vec<OsString>,
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// The whole environment; nothing is inherited.
+    pub environment: Environment,
+    /// When the script is ended, and how much of it is kept.
+    pub limits: Limits,
+    /// Files that receive the output while the script runs; created with the first byte.
+    pub logs: Option<LogFiles>,
+    /// Whom the script's processes may signal.
+    pub signals: SignalReach,
+}
+
+/// Variables in the order in which they were declared; names are unique.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment(Vec<(OsString, OsString)>);
+
+impl Environment {
+    /// Sets `name`, in place if it is there, else at the end.
+    pub fn set(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) {
+        let (name, value) = (name.into(), value.into());
+        match self.0.iter_mut().find(|(n, _)| *n == name) {
+            Some(slot) => slot.1 = value,
+            None => self.0.push((name, value)),
+        }
+    }
+
+    /// Returns the value of `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&OsString> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value)
+    }
+
+    /// Iterates in the order of declaration.
+    pub fn iter(&self) -> impl Iterator<Item = &(OsString, OsString)> {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<(OsString, OsString)> for Environment {
+    fn from_iter<T: IntoIterator<Item = (OsString, OsString)>>(variables: T) -> Self {
+        let mut environment = Self::default();
+        for (name, value) in variables {
+            environment.set(name, value);
+        }
+        environment
+    }
+}
+
+/// The bounds of one run. It returns within `wall + grace + drain`, whatever the script does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Time until SIGTERM.
+    pub wall: Duration,
+    /// Time from SIGTERM to SIGKILL.
+    pub grace: Duration,
+    /// Time for what is left in the pipes and for the kernel to end what was killed.
+    pub drain: Duration,
+    /// Bytes of each stream kept in memory, half of them head and half of them tail.
+    pub kept_bytes_max: usize,
+    /// Bytes of each stream written to its log file before it is cut.
+    pub log_bytes_max: u64,
+    /// Processes and threads that may exist at once.
+    pub pids_max: Option<NonZeroU32>,
+}
+
+/// Where the two streams are written while the script runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFiles {
+    /// Receives standard output.
+    pub stdout: PathBuf,
+    /// Receives standard error.
+    pub stderr: PathBuf,
+}
+
+/// Whom the script's processes may signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalReach {
+    /// Any process the user may signal: a suite restarts services.
+    Machine,
+    /// Only processes of this run (Landlock, Linux 6.12), else as `Machine`. Without root this also sets `no_new_privs`.
+    OwnProcesses,
+}
+
+/// How the first process of a script ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// `exit(code)`, 0 to 255.
+    Code(i32),
+    /// Killed by this signal number.
+    Signal(i32),
+}
+
+/// Why a run ended. A separate fact from [`Exit`]: a script may trap SIGTERM and exit 0 after its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndedBy {
+    /// The script ended before anyone asked it to.
+    Itself,
+    /// The wall limit passed.
+    Timeout,
+    /// The run was cancelled.
+    Cancel,
+    /// Its supervisor was killed, by the script or by the operator, and everything it started with it.
+    SupervisorKilled,
+}
+
+/// What was read from one stream: the first bytes, the last bytes, and how many there were.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stream {
+    /// The first bytes.
+    pub head: Vec<u8>,
+    /// The last bytes that are not in `head`.
+    pub tail: Vec<u8>,
+    /// All bytes that the script wrote.
+    pub total_bytes: u64,
+}
+
+impl Stream {
+    /// Returns how many bytes between `head` and `tail` were not kept.
+    #[must_use]
+    pub fn dropped_bytes(&self) -> u64 {
+        self.total_bytes.saturating_sub(self.head.len() as u64 + self.tail.len() as u64)
+    }
+}
+
+/// What the first process and the children it waited for used (`wait4`, getrusage(2)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time in user mode.
+    pub user: Duration,
+    /// Processor time in the kernel.
+    pub system: Duration,
+    /// Largest resident set of any one of them, in bytes.
+    pub max_rss_bytes: u64,
+}
+
+/// A process that was alive after the script's first process had ended, and was killed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leak {
+    /// Process id, as the machine sees it.
+    pub pid: i32,
+    /// The kernel's name for it (`/proc/PID/comm`, 15 bytes at most).
+    pub command: String,
+}
+
+/// What the engine saw of one script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    /// How the first process ended.
+    pub exit: Exit,
+    /// Who ended it.
+    pub ended_by: EndedBy,
+    /// Standard output.
+    pub stdout: Stream,
+    /// Standard error.
+    pub stderr: Stream,
+    /// From start to the end of the first process.
+    pub wall: Duration,
+    /// What it used.
+    pub usage: Usage,
+    /// What had to be killed, at most 64 of them.
+    pub leaked: Vec<Leak>,
+}
