@@ -3,8 +3,16 @@
 /// Nouns: no I/O, no clock, no environment; imports nothing of ours.
 mod model {
     pub mod script;
-    pub(crate) mod setup;
-    pub(crate) mod snapshot;
-    pub(crate) mod suite;
-    pub(crate) mod verdict;
+}
+
+/// Effects. Imports `model`.
+mod os {
+    pub mod engine;
+}
+
+/// For this package's own tests and benchmarks. Not an API: no promise is made about it.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::model::script;
+    pub use crate::os::engine;
 }

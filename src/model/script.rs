@@ -22,6 +22,11 @@ pub struct Script {
     pub logs: Option<LogFiles>,
     /// Whom the script's processes may signal.
     pub signals: SignalReach,
+    /// Whether the output is shown while it comes.
+    pub echo: Echo,
+    /// A path that a variable of `environment` names and that no process outside this run knows: the last resort finds by it
+    /// what is left of a script that has killed all who watched over it.
+    pub marker: Option<PathBuf>,
 }
 
 /// Variables in the order in which they were declared; names are unique.
@@ -75,6 +80,15 @@ pub struct Limits {
     pub log_bytes_max: u64,
     /// Processes and threads that may exist at once.
     pub pids_max: Option<NonZeroU32>,
+}
+
+/// Whether a script's output is shown while it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Echo {
+    /// It is only captured.
+    Off,
+    /// Both streams are copied to our standard error, control characters escaped.
+    Stderr,
 }
 
 /// Where the two streams are written while the script runs.
@@ -173,4 +187,6 @@ pub struct Completion {
     pub usage: Usage,
     /// What had to be killed, at most 64 of them.
     pub leaked: Vec<Leak>,
+    /// Why output is missing from a log file, for example a full disk; the script was not disturbed by it.
+    pub log_error: Option<String>,
 }

@@ -1,0 +1,137 @@
+//! A private cgroup for a supervisor and all it starts (cgroups(7)): one write ends everything in it at once.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const PREFIX: &str = "proving-ground.";
+
+/// A cgroup of ours; removed when dropped, if it is empty by then.
+pub(super) struct Cgroup {
+    dir: PathBuf,
+    handle: File,
+    kill: File,
+}
+
+impl Cgroup {
+    /// Makes one below our own cgroup (version 2). `None` where that cannot be had: no cgroup2 file system, read-only as in
+    /// most containers, not delegated to this user, or Linux before 5.14.
+    pub(super) fn create() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = own_dir("0::", "cgroup2", "")?.join(format!("{PREFIX}{}.{number}", std::process::id()));
+        fs::create_dir(&dir).ok()?;
+        let opened = File::open(&dir)
+            .and_then(|handle| Ok((handle, File::options().write(true).open(dir.join("cgroup.kill"))?)));
+        let Ok((handle, kill)) = opened else {
+            remove(&dir);
+            return None;
+        };
+        Some(Self { dir, handle, kill })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+
+    /// SIGKILL to every member, forks in flight included.
+    pub(super) fn kill(&self) -> io::Result<()> {
+        (&self.kill).write_all(b"1")
+    }
+
+    /// Bounds the number of members, the supervisor not counted.
+    pub(super) fn limit_pids(&self, max: Option<NonZeroU32>) -> io::Result<()> {
+        write_pids_max(&self.dir, max)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        remove(&self.dir);
+    }
+}
+
+/// A cgroup of the version 1 pids controller: what version 2 lacks where the machine still gives the controller to version 1.
+pub(super) struct PidsCgroup {
+    dir: PathBuf,
+}
+
+impl PidsCgroup {
+    /// Moves process `pid` into a cgroup of its own that holds at most `max` others.
+    pub(super) fn create(pid: i32, max: NonZeroU32) -> Option<Self> {
+        let dir = own_dir("pids", "cgroup", "pids")?.join(format!("{PREFIX}{}.{pid}", std::process::id()));
+        fs::create_dir(&dir).ok()?;
+        let this = Self { dir };
+        write_pids_max(&this.dir, Some(max)).ok()?;
+        fs::write(this.dir.join("cgroup.procs"), pid.to_string()).ok()?;
+        Some(this)
+    }
+
+    pub(super) fn limit_pids(&self, max: Option<NonZeroU32>) -> io::Result<()> {
+        write_pids_max(&self.dir, max)
+    }
+}
+
+impl Drop for PidsCgroup {
+    fn drop(&mut self) {
+        remove(&self.dir);
+    }
+}
+
+/// Kills and removes the cgroups of harnesses that are no longer alive. Returns their names.
+pub(super) fn sweep_dead() -> Vec<String> {
+    let parents = [own_dir("0::", "cgroup2", ""), own_dir("pids", "cgroup", "pids")];
+    let mut swept = Vec::new();
+    for entry in parents.into_iter().flatten().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('.').next()).map(str::to_owned);
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Version 1 has no such file; its members are found by their environment.
+            fs::write(entry.path().join("cgroup.kill"), "1").ok();
+            remove(&entry.path());
+            swept.push(name);
+        }
+    }
+    swept
+}
+
+fn write_pids_max(dir: &Path, max: Option<NonZeroU32>) -> io::Result<()> {
+    let text = max.map_or_else(|| "max".to_owned(), |max| (u64::from(max.get()) + 1).to_string());
+    fs::write(dir.join("pids.max"), text)
+}
+
+/// The kernel empties a cgroup a moment after its last member has been reaped.
+fn remove(dir: &Path) {
+    for _ in 0..100 {
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            // Whatever else is wrong, the next run's sweep tries again.
+            Ok(()) | Err(_) => return,
+        }
+    }
+}
+
+/// Folder of our own cgroup: the line of /proc/self/cgroup with `key`, below the mount of type `fs_type` with `option`.
+fn own_dir(key: &str, fs_type: &str, option: &str) -> Option<PathBuf> {
+    let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = membership.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let is_ours = if key == "0::" { controllers.is_empty() } else { controllers.split(',').any(|c| c == key) };
+        is_ours.then_some(path)
+    })?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut words = file_system.split(' ');
+        let (found, options) = (words.next()?, words.nth(1)?);
+        let fits = found == fs_type && (option.is_empty() || options.split(',').any(|o| o == option));
+        let (root, point) = (mount.split(' ').nth(3)?, mount.split(' ').nth(4)?);
+        let below = Path::new(path).strip_prefix(root).ok()?;
+        fits.then(|| Path::new(point).join(below))
+    })
+}

@@ -1,0 +1,814 @@
+//! The crate's only unsafe code: the supervisor, and the system calls that no safe wrapper offers.
+//!
+//! A supervisor is two small processes, forked once and used for many scripts, one after another (see the engine's theory of
+//! operation in `mod.rs`). Both are forks of a process that may have threads, so between fork and exit they call
+//! async-signal-safe functions only: no allocation, no locks, no panics, no standard library I/O (signal-safety(7)).
+
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::io;
+use std::mem::{MaybeUninit, size_of, zeroed};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::{self, NonNull};
+
+use crate::model::script::SignalReach;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+/// Most processes that are reported as leaked.
+pub(super) const LEAKS_MAX: usize = 64;
+/// Bytes for one request's strings and pointers; execve(2) itself takes 2 MiB at most with the usual stack limit.
+const ARENA_BYTES: usize = 8 << 20;
+const CHILD_STACK_BYTES: usize = 64 << 10;
+/// linux/sched.h; the `libc` crate's own constant overflows its type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// Looks, a millisecond apart, for a supervisor that was just started.
+const PID_LOOKS_MAX: usize = 5_000;
+/// How long a supervisor that was told to end is waited for.
+const STOP_PATIENCE_MS: c_int = 10_000;
+
+/// Words of the protocol, one byte each.
+pub(super) mod word {
+    /// To the supervisor, with two descriptors: start what the exchange describes.
+    pub(crate) const RUN: u8 = b'R';
+    /// To the supervisor: SIGTERM to the script's process group.
+    pub(crate) const TERMINATE: u8 = b'T';
+    /// To the supervisor: SIGKILL to the script's process group.
+    pub(crate) const KILL: u8 = b'K';
+    /// From the supervisor: the run is over, nothing of it is alive.
+    pub(crate) const ENDED: u8 = b'E';
+    /// From the supervisor: the script could not be started.
+    pub(crate) const NOT_STARTED: u8 = b'F';
+}
+
+/// A step between clone and exec that can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub(super) enum Step {
+    Clone = 1,
+    Session,
+    Streams,
+    Chdir,
+    Limit,
+    Exec,
+}
+
+const STEPS: [Step; 6] = [Step::Clone, Step::Session, Step::Streams, Step::Chdir, Step::Limit, Step::Exec];
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct RawLeak {
+    pid: c_int,
+    comm: [u8; 16],
+}
+
+/// What both sides read and write, in memory that they share. Never at the same time: the socket hands it over.
+#[repr(C)]
+struct Exchange {
+    program: *const c_char,
+    cwd: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+    processes_max: u64,
+    supervisor_pid: c_int,
+    failed_step: c_int,
+    failed_errno: c_int,
+    ended: bool,
+    status: c_int,
+    usage: libc::rusage,
+    leak_count: usize,
+    leaks: [RawLeak; LEAKS_MAX],
+}
+
+/// One script, ready for execve(2).
+pub(super) struct Request<'a> {
+    pub(super) program: &'a CStr,
+    pub(super) cwd: &'a CStr,
+    /// The program's name first.
+    pub(super) argv: &'a [&'a CStr],
+    /// `NAME=value`.
+    pub(super) envp: &'a [&'a CStr],
+    /// RLIMIT_NPROC, `u64::MAX` to leave it.
+    pub(super) processes_max: u64,
+}
+
+/// What the supervisor found when the script's first process had ended.
+#[derive(Debug, Clone)]
+pub(super) struct Outcome {
+    /// As wait(2) gives it.
+    pub(super) status: c_int,
+    pub(super) user_us: i64,
+    pub(super) system_us: i64,
+    pub(super) max_rss_kib: i64,
+    /// Process ids and the kernel's names for them.
+    pub(super) leaks: Vec<(i32, String)>,
+}
+
+/// Why a script was not started.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StartFailure {
+    pub(super) step: Step,
+    pub(super) errno: i32,
+}
+
+/// The two processes, the socket to the second, the memory shared with it.
+pub(super) struct Supervisor {
+    exchange: NonNull<Exchange>,
+    socket: OwnedFd,
+    keeper_pid: c_int,
+}
+
+// SAFETY: the pointer leads to memory that this value alone owns on our side; the other side is another process.
+unsafe impl Send for Supervisor {}
+
+impl Supervisor {
+    /// Forks the keeper and the supervisor; the supervisor and all it will start are members of `cgroup`, if there is one, and
+    /// of one signal domain, if `signals` asks for it and the kernel knows it.
+    pub(super) fn start(cgroup: Option<BorrowedFd<'_>>, signals: SignalReach) -> io::Result<Self> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let exchange = map_exchange()?;
+        let parts = Parts {
+            exchange: exchange.as_ptr(),
+            socket: theirs.as_raw_fd(),
+            cgroup: cgroup.map_or(-1, |fd| fd.as_raw_fd()),
+            signals,
+        };
+        // SAFETY: a fork; the child runs `keeper`, which keeps to the rules of this file and never returns.
+        let keeper_pid = unsafe {
+            let pid = fork_into(-1);
+            if pid == 0 {
+                keeper(&parts);
+            }
+            pid
+        };
+        if keeper_pid < 0 {
+            let error = io::Error::last_os_error();
+            unmap_exchange(exchange);
+            return Err(error);
+        }
+        Ok(Self { exchange, socket: ours, keeper_pid })
+    }
+
+    /// The socket to the supervisor: one byte is one word; its end means that the supervisor is dead.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        self.socket.as_fd()
+    }
+
+    /// Process id of the supervisor. Waits for it to be there, some milliseconds after its start at most.
+    pub(super) fn pid(&self) -> Option<i32> {
+        for _ in 0..PID_LOOKS_MAX {
+            // SAFETY: the exchange is mapped as long as `self` lives; the supervisor writes this field once.
+            let pid = unsafe { (&raw const (*self.exchange.as_ptr()).supervisor_pid).read_volatile() };
+            if pid != 0 {
+                return Some(pid);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        None
+    }
+
+    /// Writes a request into the exchange. Call it only while no script runs.
+    ///
+    /// Returns `None` if the request is larger than the exchange.
+    pub(super) fn prepare(&mut self, request: &Request<'_>) -> Option<()> {
+        let mut arena = Arena::after(self.exchange);
+        let program = arena.text(request.program)?;
+        let cwd = arena.text(request.cwd)?;
+        let argv = arena.texts(request.argv)?;
+        let envp = arena.texts(request.envp)?;
+        // SAFETY: the exchange is mapped, and the supervisor waits for a word before it looks at it.
+        unsafe {
+            let exchange = &mut *self.exchange.as_ptr();
+            exchange.program = program;
+            exchange.cwd = cwd;
+            exchange.argv = argv;
+            exchange.envp = envp;
+            exchange.processes_max = request.processes_max;
+            exchange.failed_step = 0;
+            exchange.ended = false;
+            exchange.leak_count = 0;
+        }
+        Some(())
+    }
+
+    /// Returns what the supervisor found, if the script's first process has ended. Call it after `ENDED` or after its death.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        // SAFETY: the supervisor has handed the exchange over, or is dead.
+        let exchange = unsafe { &*self.exchange.as_ptr() };
+        let micros = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
+        exchange.ended.then(|| Outcome {
+            status: exchange.status,
+            user_us: micros(exchange.usage.ru_utime),
+            system_us: micros(exchange.usage.ru_stime),
+            max_rss_kib: exchange.usage.ru_maxrss,
+            leaks: exchange.leaks[..exchange.leak_count.min(LEAKS_MAX)].iter().map(RawLeak::decode).collect(),
+        })
+    }
+
+    /// Returns which step failed. Call it after `NOT_STARTED`.
+    pub(super) fn start_failure(&self) -> StartFailure {
+        // SAFETY: the supervisor has handed the exchange over.
+        let exchange = unsafe { &*self.exchange.as_ptr() };
+        let step = STEPS.into_iter().find(|step| *step as c_int == exchange.failed_step).unwrap_or(Step::Exec);
+        StartFailure { step, errno: exchange.failed_errno }
+    }
+}
+
+impl Drop for Supervisor {
+    /// Ends both processes, and with them whatever is left of a script. Waits until they are gone, but not for ever: a
+    /// process in an uninterruptible sleep outlives everyone's patience.
+    fn drop(&mut self) {
+        // SAFETY: shutting down our own socket and waiting for our own child, which only we reap; a pidfd that we opened.
+        unsafe {
+            libc::shutdown(self.socket.as_raw_fd(), libc::SHUT_RDWR);
+            let pidfd = libc::syscall(libc::SYS_pidfd_open, c_long::from(self.keeper_pid), 0 as c_long) as RawFd;
+            if pidfd >= 0 {
+                let mut event = libc::pollfd { fd: pidfd, events: libc::POLLIN, revents: 0 };
+                libc::poll(&raw mut event, 1, STOP_PATIENCE_MS);
+                libc::close(pidfd);
+            }
+            libc::waitpid(self.keeper_pid, ptr::null_mut(), libc::__WALL | libc::WNOHANG);
+        }
+        unmap_exchange(self.exchange);
+    }
+}
+
+impl RawLeak {
+    fn decode(&self) -> (i32, String) {
+        let end = self.comm.iter().position(|byte| matches!(byte, 0 | b'\n')).unwrap_or(self.comm.len());
+        (self.pid, String::from_utf8_lossy(&self.comm[..end]).into_owned())
+    }
+}
+
+/// Tells whether this kernel can keep a script's signals to its own processes (Landlock ABI 6, Linux 6.12).
+pub(super) fn can_confine_signals() -> bool {
+    let fd = signal_scope();
+    if fd >= 0 {
+        // SAFETY: a descriptor that was just opened and is not used again.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+    fd >= 0
+}
+
+fn map_exchange() -> io::Result<NonNull<Exchange>> {
+    // SAFETY: an anonymous mapping with no demands; MAP_NORESERVE because most of it is never touched.
+    let base = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            ARENA_BYTES,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if base == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap gave a null pointer"))
+}
+
+fn unmap_exchange(exchange: NonNull<Exchange>) {
+    // SAFETY: the mapping was made by `map_exchange` with this length, and its owner is going away.
+    unsafe {
+        libc::munmap(exchange.as_ptr().cast(), ARENA_BYTES);
+    }
+}
+
+/// Fills the memory behind the exchange from its start to its end.
+struct Arena {
+    next: *mut u8,
+    left: usize,
+}
+
+impl Arena {
+    fn after(exchange: NonNull<Exchange>) -> Self {
+        let used = size_of::<Exchange>();
+        // SAFETY: `used` is less than the mapping's length.
+        Self { next: unsafe { exchange.as_ptr().cast::<u8>().add(used) }, left: ARENA_BYTES - used }
+    }
+
+    fn take(&mut self, bytes: usize) -> Option<*mut u8> {
+        let rounded = bytes.checked_next_multiple_of(align_of::<*const c_char>())?;
+        self.left = self.left.checked_sub(rounded)?;
+        let at = self.next;
+        // SAFETY: `left` was large enough, so the result is inside the mapping or one past its end.
+        self.next = unsafe { self.next.add(rounded) };
+        Some(at)
+    }
+
+    fn text(&mut self, text: &CStr) -> Option<*const c_char> {
+        let bytes = text.to_bytes_with_nul();
+        let at = self.take(bytes.len())?;
+        // SAFETY: `take` gave room for exactly these bytes.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len()) };
+        Some(at.cast_const().cast())
+    }
+
+    /// Writes the texts and a null-terminated array of pointers to them.
+    fn texts(&mut self, texts: &[&CStr]) -> Option<*const *const c_char> {
+        let pointers: *mut *const c_char = self.take((texts.len() + 1) * size_of::<*const c_char>())?.cast();
+        for (index, text) in texts.iter().enumerate() {
+            let at = self.text(text)?;
+            // SAFETY: the array has room for every text and a null; `take` keeps pointers aligned.
+            unsafe { pointers.add(index).write(at) };
+        }
+        // SAFETY: as above.
+        unsafe { pointers.add(texts.len()).write(ptr::null()) };
+        Some(pointers.cast_const())
+    }
+}
+
+// What follows runs in the keeper and in the supervisor.
+
+struct Parts {
+    exchange: *mut Exchange,
+    socket: RawFd,
+    cgroup: RawFd,
+    signals: SignalReach,
+}
+
+fn errno() -> c_int {
+    // SAFETY: the C library's errno of this thread.
+    unsafe { *libc::__errno_location() }
+}
+
+/// clone3(2) with fork's semantics, into a cgroup if `cgroup` is not -1. Without the C library's fork handlers: the child
+/// uses none of what they protect.
+unsafe fn fork_into(cgroup: RawFd) -> c_int {
+    // SAFETY: the arguments are valid for clone3 and clone; the child gets a copy of this stack.
+    unsafe {
+        if cgroup >= 0 {
+            let mut args: libc::clone_args = zeroed();
+            args.flags = CLONE_INTO_CGROUP;
+            args.exit_signal = libc::SIGCHLD as u64;
+            args.cgroup = cgroup as u64;
+            let pid = libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>());
+            if pid >= 0 {
+                return pid as c_int;
+            }
+        }
+        libc::syscall(libc::SYS_clone, libc::SIGCHLD as c_long, 0 as c_long, 0 as c_long, 0 as c_long, 0 as c_long)
+            as c_int
+    }
+}
+
+/// Outlives the supervisor: should a script kill that, the orphans come to the keeper, which kills them.
+unsafe fn keeper(parts: &Parts) -> ! {
+    // SAFETY: system calls on our own descriptors and children, in the order that each needs.
+    unsafe {
+        block_all_signals();
+        libc::setsid();
+        libc::prctl(libc::PR_SET_NAME, c"pg-keeper".as_ptr());
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+        // What the environment of the harness holds is not to be read in /proc/PID/environ of a helper.
+        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+        reset_signal_handlers();
+        keep_only(parts);
+        let pid = fork_into(CGROUP_FD);
+        if pid == 0 {
+            if parts.signals == SignalReach::OwnProcesses {
+                confine_signals();
+            }
+            supervisor(parts.exchange);
+        }
+        libc::close(SOCKET_FD);
+        libc::close(CGROUP_FD);
+        if pid > 0 {
+            // Only the supervisor is a child of ours as long as it lives.
+            while libc::waitpid(pid, ptr::null_mut(), libc::__WALL) < 0 && errno() == libc::EINTR {}
+            sweep(ptr::null_mut(), -1);
+        }
+        libc::_exit(0);
+    }
+}
+
+const SOCKET_FD: RawFd = 3;
+const CGROUP_FD: RawFd = 4;
+
+/// Leaves /dev/null as 0, 1 and 2, the socket as 3, the cgroup (or nothing) as 4, and closes everything else.
+unsafe fn keep_only(parts: &Parts) {
+    // SAFETY: descriptors are moved high first, so that no dup2 overwrites one that is still needed.
+    unsafe {
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+        let socket = libc::fcntl(parts.socket, libc::F_DUPFD_CLOEXEC, 10);
+        let cgroup = if parts.cgroup >= 0 { libc::fcntl(parts.cgroup, libc::F_DUPFD_CLOEXEC, 10) } else { -1 };
+        for fd in 0..3 {
+            libc::dup2(null, fd);
+        }
+        libc::dup3(socket, SOCKET_FD, libc::O_CLOEXEC);
+        if cgroup >= 0 {
+            libc::dup3(cgroup, CGROUP_FD, libc::O_CLOEXEC);
+        } else {
+            libc::close(CGROUP_FD);
+        }
+        let first = (CGROUP_FD + 1) as c_long;
+        if libc::syscall(libc::SYS_close_range, first, c_long::from(u32::MAX), 0 as c_long) < 0 {
+            for fd in CGROUP_FD + 1..65_536 {
+                libc::close(fd);
+            }
+        }
+    }
+}
+
+unsafe fn block_all_signals() {
+    // SAFETY: a full set on our own stack.
+    unsafe {
+        let mut all: libc::sigset_t = zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
+    }
+}
+
+/// An ignored signal stays ignored over exec, so scripts would inherit Rust's ignored SIGPIPE.
+unsafe fn reset_signal_handlers() {
+    for signal in 1..=64 {
+        // SAFETY: signals whose disposition cannot be changed are refused, which is fine.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Starts scripts, one after another, and sees each to its end.
+unsafe fn supervisor(exchange: *mut Exchange) -> ! {
+    // SAFETY: the exchange is mapped in this process at the same address; it is ours between RUN and our answer.
+    unsafe {
+        libc::close(CGROUP_FD);
+        libc::setsid();
+        libc::prctl(libc::PR_SET_NAME, c"pg-supervisor".as_ptr());
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+        (*exchange).supervisor_pid = libc::getpid();
+        let mut child_signal: libc::sigset_t = zeroed();
+        libc::sigemptyset(&raw mut child_signal);
+        libc::sigaddset(&raw mut child_signal, libc::SIGCHLD);
+        let deaths = libc::signalfd(-1, &raw const child_signal, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        let stack = libc::mmap(
+            ptr::null_mut(),
+            CHILD_STACK_BYTES,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
+            -1,
+            0,
+        );
+        if stack == libc::MAP_FAILED || deaths < 0 {
+            libc::_exit(1);
+        }
+        let stack_top = stack.cast::<u8>().add(CHILD_STACK_BYTES).cast::<c_void>();
+        let mut streams = [-1; 2];
+        loop {
+            match receive(&mut streams) {
+                None => libc::_exit(0),
+                Some(word::RUN) => {
+                    let start = Start { exchange, streams };
+                    let answer = if run(&start, stack_top, deaths) { word::ENDED } else { word::NOT_STARTED };
+                    libc::send(SOCKET_FD, (&raw const answer).cast(), 1, libc::MSG_NOSIGNAL);
+                }
+                // An order that came after its script had ended.
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+/// Waits for a word and takes the descriptors that came with it. `None`: the other side is gone.
+unsafe fn receive(streams: &mut [RawFd; 2]) -> Option<u8> {
+    let mut byte = 0_u8;
+    let mut control = [0_u64; 8];
+    // SAFETY: every pointer leads to a local that outlives the call; the control buffer is aligned for cmsghdr.
+    unsafe {
+        let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        let mut message: libc::msghdr = zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control) as _;
+        loop {
+            let got = libc::recvmsg(SOCKET_FD, &raw mut message, libc::MSG_CMSG_CLOEXEC);
+            if got > 0 {
+                break;
+            }
+            if got == 0 || errno() != libc::EINTR {
+                return None;
+            }
+        }
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        if !header.is_null() && (*header).cmsg_type == libc::SCM_RIGHTS {
+            ptr::copy_nonoverlapping(libc::CMSG_DATA(header).cast::<RawFd>(), streams.as_mut_ptr(), 2);
+        }
+    }
+    Some(byte)
+}
+
+struct Start {
+    exchange: *mut Exchange,
+    streams: [RawFd; 2],
+}
+
+/// One script from clone to the last of its processes. Returns whether it was started.
+unsafe fn run(start: &Start, stack_top: *mut c_void, deaths: RawFd) -> bool {
+    let mut pidfd: c_int = -1;
+    // SAFETY: CLONE_VFORK suspends us until the child has executed or ended, so it may use our memory; it has a stack of
+    // its own. `start` outlives the call.
+    unsafe {
+        let leader = libc::clone(
+            child,
+            stack_top,
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD,
+            ptr::from_ref(start).cast_mut().cast(),
+            &raw mut pidfd,
+        );
+        if leader < 0 {
+            fail(start.exchange, Step::Clone);
+        }
+        libc::close(start.streams[0]);
+        libc::close(start.streams[1]);
+        if leader < 0 {
+            return false;
+        }
+        if (*start.exchange).failed_step != 0 {
+            libc::waitpid(leader, ptr::null_mut(), libc::__WALL);
+            libc::close(pidfd);
+            return false;
+        }
+        attend(leader, pidfd, deaths);
+        libc::close(pidfd);
+        // The leader is not reaped yet, so its number cannot have been given to another group.
+        libc::kill(-leader, libc::SIGKILL);
+        let exchange = &mut *start.exchange;
+        libc::wait4(leader, &raw mut exchange.status, libc::__WALL, &raw mut exchange.usage);
+        exchange.ended = true;
+        sweep(start.exchange, deaths);
+        true
+    }
+}
+
+/// Carries out orders and reaps orphans until the leader has ended.
+unsafe fn attend(leader: c_int, pidfd: RawFd, deaths: RawFd) {
+    // SAFETY: system calls on our own descriptors and on a leader that is not reaped.
+    unsafe {
+        loop {
+            let event = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            let mut events = [event(pidfd), event(SOCKET_FD), event(deaths)];
+            if libc::poll(events.as_mut_ptr(), 3, -1) < 0 {
+                continue;
+            }
+            if events[0].revents != 0 {
+                return;
+            }
+            if events[2].revents != 0 {
+                reap_orphans(leader, deaths);
+            }
+            if events[1].revents != 0 {
+                let mut order = 0_u8;
+                let got = libc::recv(SOCKET_FD, (&raw mut order).cast(), 1, libc::MSG_DONTWAIT);
+                if got > 0 && order == word::TERMINATE {
+                    libc::kill(-leader, libc::SIGTERM);
+                    libc::kill(-leader, libc::SIGCONT);
+                } else if got > 0 && order == word::KILL {
+                    libc::kill(-leader, libc::SIGKILL);
+                } else if got == 0 || (got < 0 && errno() == libc::ECONNRESET) {
+                    abandon(leader);
+                }
+            }
+        }
+    }
+}
+
+/// The harness is gone: nothing that it started stays.
+unsafe fn abandon(leader: c_int) -> ! {
+    // SAFETY: the leader is not reaped.
+    unsafe {
+        libc::kill(-leader, libc::SIGKILL);
+        sweep(ptr::null_mut(), -1);
+        libc::_exit(0);
+    }
+}
+
+/// Daemons that end while the script runs would else stay as zombies and use up process numbers.
+unsafe fn reap_orphans(leader: c_int, deaths: RawFd) {
+    // SAFETY: `info` is filled before it is read; WNOWAIT leaves the leader to be reaped later.
+    unsafe {
+        drain_signals(deaths);
+        loop {
+            let mut info: libc::siginfo_t = zeroed();
+            let peek = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+            if libc::waitid(libc::P_ALL, 0, &raw mut info, peek) < 0 {
+                return;
+            }
+            let pid = info.si_pid();
+            if pid == 0 || pid == leader {
+                return;
+            }
+            libc::waitpid(pid, ptr::null_mut(), libc::__WALL);
+        }
+    }
+}
+
+unsafe fn drain_signals(deaths: RawFd) {
+    let mut record = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+    // SAFETY: the buffer has the size of one record; the descriptor does not block.
+    unsafe { while libc::read(deaths, record.as_mut_ptr().cast(), size_of::<libc::signalfd_siginfo>()) > 0 {} }
+}
+
+/// Kills and reaps until there is no child left. Orphans of what is killed become our children, so none is missed. What had
+/// to be killed is noted in `exchange`, if it is not null.
+unsafe fn sweep(exchange: *mut Exchange, deaths: RawFd) {
+    // SAFETY: `info` is filled before it is read.
+    unsafe {
+        loop {
+            let mut info: libc::siginfo_t = zeroed();
+            let peek = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+            if libc::waitid(libc::P_ALL, 0, &raw mut info, peek) < 0 {
+                if errno() == libc::EINTR {
+                    continue;
+                }
+                return;
+            }
+            let pid = info.si_pid();
+            if pid != 0 {
+                if info.si_code == libc::CLD_KILLED && info.si_status() == libc::SIGKILL && !exchange.is_null() {
+                    note_leak(&mut *exchange, pid);
+                }
+                libc::waitpid(pid, ptr::null_mut(), libc::__WALL);
+                continue;
+            }
+            kill_children();
+            // A death wakes us; the limit is for a child that was adopted between the listing and now.
+            let mut event = libc::pollfd { fd: deaths, events: libc::POLLIN, revents: 0 };
+            libc::poll(&raw mut event, 1, 10);
+            if deaths >= 0 {
+                drain_signals(deaths);
+            }
+        }
+    }
+}
+
+/// Sends SIGKILL to each child that `/proc` lists (CONFIG_PROC_CHILDREN; proc(5)).
+unsafe fn kill_children() {
+    let mut buffer = [0_u8; 4096];
+    // SAFETY: the buffer is ours; the numbers are those of our children, which cannot be reused before we reap them.
+    unsafe {
+        let mut path = PathText::new();
+        path.push(b"/proc/self/task/");
+        path.push_number(libc::getpid());
+        path.push(b"/children");
+        let fd = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if fd < 0 {
+            return;
+        }
+        let mut pid: c_int = 0;
+        loop {
+            let got = libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len());
+            if got <= 0 {
+                break;
+            }
+            for byte in &buffer[..got as usize] {
+                if byte.is_ascii_digit() {
+                    pid = pid.wrapping_mul(10).wrapping_add(c_int::from(byte - b'0'));
+                } else if pid > 1 {
+                    libc::kill(pid, libc::SIGKILL);
+                    pid = 0;
+                }
+            }
+        }
+        libc::close(fd);
+    }
+}
+
+unsafe fn note_leak(exchange: &mut Exchange, pid: c_int) {
+    if exchange.leak_count >= LEAKS_MAX {
+        return;
+    }
+    let mut leak = RawLeak { pid, comm: [0; 16] };
+    // SAFETY: the buffer has 16 bytes; a zombie keeps its name until it is reaped.
+    unsafe {
+        let mut path = PathText::new();
+        path.push(b"/proc/");
+        path.push_number(pid);
+        path.push(b"/comm");
+        let fd = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if fd >= 0 {
+            libc::read(fd, leak.comm.as_mut_ptr().cast(), leak.comm.len());
+            libc::close(fd);
+        }
+    }
+    exchange.leaks[exchange.leak_count] = leak;
+    exchange.leak_count += 1;
+}
+
+/// A path on the stack, always null-terminated; what does not fit is cut.
+struct PathText {
+    bytes: [u8; 64],
+    len: usize,
+}
+
+impl PathText {
+    fn new() -> Self {
+        Self { bytes: [0; 64], len: 0 }
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        for byte in text {
+            if self.len + 1 < self.bytes.len() {
+                self.bytes[self.len] = *byte;
+                self.len += 1;
+            }
+        }
+    }
+
+    fn push_number(&mut self, number: c_int) {
+        let mut digits = [0_u8; 10];
+        let mut at = digits.len();
+        let mut rest = number.unsigned_abs();
+        while at > 0 {
+            at -= 1;
+            digits[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.push(&digits[at..]);
+    }
+
+    fn as_ptr(&self) -> *const c_char {
+        self.bytes.as_ptr().cast()
+    }
+}
+
+fn fail(exchange: *mut Exchange, step: Step) {
+    let errno = errno();
+    // SAFETY: called by the supervisor, or by its child while the supervisor is suspended.
+    unsafe {
+        (*exchange).failed_step = step as c_int;
+        (*exchange).failed_errno = errno;
+    }
+}
+
+/// Landlock ruleset that keeps signals inside its domain, or -1 (landlock(7), ABI 6).
+fn signal_scope() -> RawFd {
+    #[repr(C)]
+    struct RulesetAttr {
+        handled_access_fs: u64,
+        handled_access_net: u64,
+        scoped: u64,
+    }
+    const SCOPE_SIGNAL: u64 = 1 << 1;
+    let attr = RulesetAttr { handled_access_fs: 0, handled_access_net: 0, scoped: SCOPE_SIGNAL };
+    // SAFETY: the structure is what the ABI asks for; an older kernel refuses its size.
+    unsafe {
+        let fd =
+            libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attr, size_of::<RulesetAttr>(), 0 as c_long);
+        fd as RawFd
+    }
+}
+
+/// Between clone and exec, on its own stack in the supervisor's memory.
+extern "C" fn child(argument: *mut c_void) -> c_int {
+    // SAFETY: the argument is the `Start` of `run`, which waits for us; the exchange's pointers were written by `prepare`.
+    unsafe {
+        let start = &*argument.cast::<Start>();
+        let exchange = &*start.exchange;
+        let failed = if libc::setsid() < 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
+            Some(Step::Session)
+        } else if libc::dup2(start.streams[0], 1) < 0 || libc::dup2(start.streams[1], 2) < 0 {
+            Some(Step::Streams)
+        } else if libc::chdir(exchange.cwd) < 0 {
+            Some(Step::Chdir)
+        } else if !limit_processes(exchange.processes_max) {
+            Some(Step::Limit)
+        } else {
+            let mut none: libc::sigset_t = zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+            libc::execve(exchange.program, exchange.argv, exchange.envp);
+            Some(Step::Exec)
+        };
+        if let Some(step) = failed {
+            fail(start.exchange, step);
+        }
+        libc::_exit(127);
+    }
+}
+
+unsafe fn limit_processes(max: u64) -> bool {
+    if max == u64::MAX {
+        return true;
+    }
+    let limit = libc::rlimit { rlim_cur: max, rlim_max: max };
+    // SAFETY: lowers our own limit.
+    unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) == 0 }
+}
+
+/// Puts the supervisor, and so all that it starts, into a signal domain: they reach each other and nobody else. The supervisor
+/// is inside so that this costs nothing for each script; a script that kills it harms only itself. Root may enter as it is;
+/// others must first give up setuid programs (landlock_restrict_self(2)).
+unsafe fn confine_signals() {
+    let scope = signal_scope();
+    // SAFETY: system calls on our own process.
+    unsafe {
+        let restrict = || libc::syscall(libc::SYS_landlock_restrict_self, c_long::from(scope), 0 as c_long) == 0;
+        if scope >= 0 && !restrict() && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 {
+            restrict();
+        }
+        libc::close(scope);
+    }
+}
