@@ -1,0 +1,272 @@
+//! The machine and the environment, read once: the only place that looks at variables.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::model::script::Environment;
+use crate::model::suite::Host;
+
+/// What the environment says about a run. A value that does not parse is an error, never a default.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The project's folder, absolute.
+    pub(crate) project_dir: PathBuf,
+    /// The suites folder, absolute.
+    pub(crate) suites_dir: PathBuf,
+    /// Where evidence goes, absolute.
+    pub(crate) proof_dir: PathBuf,
+    /// The JSONL log, absolute.
+    pub(crate) jsonl: PathBuf,
+    /// `TEST_FILTER`.
+    pub(crate) filter: Option<String>,
+    /// `SUITE_TIMEOUT_SEC`.
+    pub(crate) suite_timeout: Option<Duration>,
+    /// `CARGO_PROFILE`.
+    pub(crate) cargo_profile: String,
+    /// `RUSTUP_TOOLCHAIN`.
+    pub(crate) toolchain: String,
+    /// Where nextest's run and attempt come from.
+    pub(crate) nextest: Option<Nextest>,
+    /// `RUST_TEST_THREADS`, unparsed: the command line may overrule it.
+    pub(crate) test_threads: Option<String>,
+    /// What blocks inherit: ours without what cargo adds for tests.
+    pub(crate) block_environment: Environment,
+    /// Where programs are looked for.
+    pub(crate) search_path: OsString,
+    /// Folder for temporary files.
+    pub(crate) temp_dir: PathBuf,
+}
+
+/// We run under cargo-nextest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Nextest {
+    /// The same for all processes of one run.
+    pub(crate) run_id: String,
+}
+
+/// Why the environment cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    #[error("`{name}` is `{value}`, but it must be {wanted}; correct it or unset it")]
+    Value { name: &'static str, value: String, wanted: &'static str },
+    #[error("`{name}` names `{path}`, which is not a folder; correct it or unset it", path = path.display())]
+    NotAFolder { name: &'static str, path: PathBuf },
+    #[error("could not find out the working directory")]
+    WorkingDirectory(#[source] io::Error),
+}
+
+/// What the caller of the harness fixes; the environment overrules it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Overrides {
+    /// The project's folder.
+    pub(crate) project_dir: Option<PathBuf>,
+    /// The suites folder, relative to the project's.
+    pub(crate) suites_dir: Option<PathBuf>,
+    /// Where evidence goes, relative to the project's folder.
+    pub(crate) proof_dir: Option<PathBuf>,
+}
+
+const DEFAULT_SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const CONTAINER_PROJECT_DIR: &str = "/workspace";
+const CONTAINER_JSONL: &str = "/var/log/runner.jsonl";
+/// Longest limit of a block, 115 days: the engine's.
+const SUITE_TIMEOUT_MAX_S: u64 = 10_000_000;
+
+impl Settings {
+    /// Reads the environment of this process.
+    ///
+    /// # Errors
+    /// On a value that does not parse, and on a folder that is none.
+    pub(crate) fn read(overrides: &Overrides, host: &Host) -> Result<Self, SettingsError> {
+        let environment = std::env::vars_os().collect();
+        let cwd = std::env::current_dir().map_err(SettingsError::WorkingDirectory)?;
+        Self::from_environment(&environment, &cwd, overrides, host)
+    }
+
+    fn from_environment(
+        environment: &Environment,
+        cwd: &Path,
+        overrides: &Overrides,
+        host: &Host,
+    ) -> Result<Self, SettingsError> {
+        let text = |name| text(environment, name);
+        let folder = |name| folder(environment, name, cwd);
+        let in_container = host.container_id.is_some();
+        let project_dir = match (folder("PROJECT_DIR")?, &overrides.project_dir) {
+            (Some(dir), _) => dir,
+            (None, Some(dir)) => cwd.join(dir),
+            (None, None) if in_container && is_project(Path::new(CONTAINER_PROJECT_DIR)) => CONTAINER_PROJECT_DIR.into(),
+            (None, None) => folder("CARGO_MANIFEST_DIR")?.unwrap_or_else(|| cwd.to_path_buf()),
+        };
+        let below = |dir: &Option<PathBuf>| dir.as_ref().map(|dir| project_dir.join(dir));
+        let path = |name| path(environment, name, cwd);
+        let proof_dir = path("PROOF_DIR").or_else(|| below(&overrides.proof_dir)).unwrap_or_else(|| project_dir.join(".proof"));
+        let jsonl = path("RUNNER_JSONL").unwrap_or_else(|| {
+            if in_container { CONTAINER_JSONL.into() } else { proof_dir.join("logs/runner.jsonl") }
+        });
+        Ok(Self {
+            suites_dir: path("SUITES_DIR").or_else(|| below(&overrides.suites_dir)).unwrap_or_else(|| default_suites(&project_dir)),
+            proof_dir,
+            jsonl,
+            filter: text("TEST_FILTER")?,
+            suite_timeout: suite_timeout(text("SUITE_TIMEOUT_SEC")?)?,
+            cargo_profile: text("CARGO_PROFILE")?.unwrap_or_else(|| "release".to_owned()),
+            toolchain: text("RUSTUP_TOOLCHAIN")?.unwrap_or_else(|| "stable".to_owned()),
+            nextest: text("NEXTEST_RUN_ID")?.map(|run_id| Nextest { run_id }),
+            test_threads: text("RUST_TEST_THREADS")?,
+            block_environment: environment.iter().filter(|(name, _)| !is_cargos(name)).cloned().collect(),
+            search_path: environment.get("PATH").map_or_else(|| DEFAULT_SEARCH_PATH.into(), Clone::clone),
+            temp_dir: path("TMPDIR").unwrap_or_else(|| "/tmp".into()),
+            project_dir,
+        })
+    }
+
+    /// Finds a program as a shell would.
+    pub(crate) fn find_program(&self, name: &str) -> Option<PathBuf> {
+        find_in_path(OsStr::new(name), &self.search_path)
+    }
+}
+
+/// Returns the first executable file called `name` in the folders of `search_path`.
+pub(crate) fn find_in_path(name: &OsStr, search_path: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(search_path).map(|dir| dir.join(name)).find(|path| is_executable(path))
+}
+
+/// Tells whether `path` leads to a file that somebody may execute.
+pub(crate) fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// Reads who this machine is: os-release(5), and the marks that container engines leave.
+pub(crate) fn host() -> Host {
+    let release = ["/etc/os-release", "/usr/lib/os-release"].iter().find_map(|path| fs::read_to_string(path).ok());
+    let distro = release.as_deref().and_then(|text| os_release_id(text)).unwrap_or("linux").to_owned();
+    Host { distro, container_id: container_id() }
+}
+
+fn os_release_id(text: &str) -> Option<&str> {
+    let value = text.lines().find_map(|line| line.strip_prefix("ID="))?;
+    Some(value.trim().trim_matches(['"', '\'']))
+}
+
+/// An engine's id is 64 hexadecimal digits in the paths of what it mounts; podman also writes it into `.containerenv`.
+fn container_id() -> Option<String> {
+    let variable = std::env::vars_os().find(|(name, _)| name == "container").map(|(_, value)| value);
+    let podman = fs::read_to_string("/run/.containerenv").ok();
+    let docker = Path::new("/.dockerenv").exists();
+    let kind = match (&podman, docker, variable) {
+        (Some(_), _, _) => "podman".to_owned(),
+        (None, true, _) => "docker".to_owned(),
+        (None, false, Some(value)) if !value.is_empty() => value.to_string_lossy().into_owned(),
+        (None, false, Some(_) | None) => return None,
+    };
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    Some(find_id(&podman.unwrap_or_default()).or_else(|| find_id(&mounts)).map_or(kind, str::to_owned))
+}
+
+fn find_id(text: &str) -> Option<&str> {
+    text.split(|c: char| !c.is_ascii_hexdigit()).find(|word| word.len() == 64)
+}
+
+fn is_project(dir: &Path) -> bool {
+    ["suites", "tests"].iter().any(|name| dir.join(name).is_dir())
+}
+
+/// `suites`, or `tests` if only that has a `task.yaml`.
+fn default_suites(project_dir: &Path) -> PathBuf {
+    let (suites, tests) = (project_dir.join("suites"), project_dir.join("tests"));
+    let has_suite = |dir: &Path| {
+        walkdir::WalkDir::new(dir).into_iter().flatten().any(|entry| entry.file_name() == "task.yaml")
+    };
+    if !suites.exists() && has_suite(&tests) { tests } else { suites }
+}
+
+/// What cargo sets for the tests it runs, or what rustup's proxies set for cargo: it would change what a product sees.
+fn is_cargos(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("CARGO") || name.starts_with("RUST") || name.starts_with("NEXTEST") || name == "LD_LIBRARY_PATH"
+}
+
+/// An empty variable counts as absent.
+fn text(environment: &Environment, name: &'static str) -> Result<Option<String>, SettingsError> {
+    let Some(value) = environment.get(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let wanted = "UTF-8 text";
+    let text = value.to_str().ok_or_else(|| SettingsError::Value { name, value: value.to_string_lossy().into(), wanted })?;
+    Ok(Some(text.to_owned()))
+}
+
+fn path(environment: &Environment, name: &str, cwd: &Path) -> Option<PathBuf> {
+    environment.get(name).filter(|value| !value.is_empty()).map(|value| cwd.join(value))
+}
+
+fn folder(environment: &Environment, name: &'static str, cwd: &Path) -> Result<Option<PathBuf>, SettingsError> {
+    match path(environment, name, cwd) {
+        Some(path) if !path.is_dir() => Err(SettingsError::NotAFolder { name, path }),
+        other => Ok(other),
+    }
+}
+
+fn suite_timeout(text: Option<String>) -> Result<Option<Duration>, SettingsError> {
+    let Some(value) = text else { return Ok(None) };
+    match value.parse() {
+        Ok(seconds @ 1..=SUITE_TIMEOUT_MAX_S) => Ok(Some(Duration::from_secs(seconds))),
+        Ok(_) | Err(_) => {
+            let wanted = "a whole number of seconds from 1 to 10000000";
+            Err(SettingsError::Value { name: "SUITE_TIMEOUT_SEC", value, wanted })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let environment = variables.iter().map(|(n, v)| (OsString::from(n), OsString::from(v))).collect();
+        let host = Host { distro: "arch".into(), container_id: None };
+        Settings::from_environment(&environment, Path::new("/"), &Overrides::default(), &host)
+    }
+
+    #[test]
+    fn a_timeout_that_does_not_parse_names_the_variable() {
+        for bad in ["0", "-1", "abc", "10000001", "1.5", "9999999999999999999999"] {
+            let error = read(&[("SUITE_TIMEOUT_SEC", bad)]).unwrap_err().to_string();
+            assert!(error.contains("`SUITE_TIMEOUT_SEC`") && error.contains(bad), "{error}");
+        }
+        let settings = read(&[("SUITE_TIMEOUT_SEC", "7")]).unwrap();
+        assert_eq!(settings.suite_timeout, Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn blocks_do_not_get_what_cargo_sets() {
+        let names = ["CARGO_PKG_NAME", "CARGO", "RUSTUP_TOOLCHAIN", "RUST_BACKTRACE", "LD_LIBRARY_PATH", "NEXTEST"];
+        let mut variables: Vec<_> = names.iter().map(|name| (*name, "x")).collect();
+        variables.push(("HOME", "/root"));
+        let settings = read(&variables).unwrap();
+        let left: Vec<_> = settings.block_environment.iter().map(|(name, _)| name.clone()).collect();
+        assert_eq!(left, ["HOME"]);
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_absent() {
+        let settings = read(&[("TEST_FILTER", ""), ("PROOF_DIR", ""), ("CARGO_PROFILE", "")]).unwrap();
+        assert_eq!((settings.filter, settings.cargo_profile.as_str()), (None, "release"));
+        assert_eq!(settings.proof_dir, Path::new("/.proof"));
+    }
+
+    #[test]
+    fn a_project_dir_that_is_none_is_an_error() {
+        let error = read(&[("PROJECT_DIR", "/no/such/folder")]).unwrap_err().to_string();
+        assert_eq!(error, "`PROJECT_DIR` names `/no/such/folder`, which is not a folder; correct it or unset it");
+    }
+
+    #[test]
+    fn the_id_of_os_release_may_be_quoted() {
+        assert_eq!(os_release_id("NAME=x\nID=\"opensuse-leap\"\n"), Some("opensuse-leap"));
+        assert_eq!(os_release_id("NAME=x\nID_LIKE=y\nID=arch\n"), Some("arch"));
+    }
+}
