@@ -1,0 +1,381 @@
+//! Snapshots and changes as JSON text: `snapshots/SUITE/{before,after,restored}.json` and `results/SUITE/changes.json`.
+//!
+//! Both are one object with one entry or change a line, in the order of paths; the same value always gives the same bytes.
+//!
+//! ```json
+//! {"schema":1,"entries":[
+//! {"path":"/usr/bin/ls","type":"file","mode":"0755","uid":0,"gid":0,"nlink":1,"mtime_ns":1700000000000000000,"size_bytes":3,"sha256":"ba78…"}
+//! ]}
+//! {"schema":1,"changes":[
+//! {"path":"/usr/bin/ls","change":"modified","drift":true,"type":"file","differences":[{"field":"mode","from":"0755","to":"4755"}]}
+//! ]}
+//! ```
+//!
+//! | key of an entry | of | meaning |
+//! |---|---|---|
+//! | `path` | all | the path |
+//! | `type` | all | `absent`, `file`, `symlink`, `dir`, `fifo`, `socket`, `char-device`, `block-device`, `unreadable` |
+//! | `mode` | all that exist | four octal digits: setuid, setgid and sticky first |
+//! | `uid`, `gid`, `nlink` | all that exist | owner, group, hard links |
+//! | `mtime_ns` | all that exist | last change of the content in ns since 1970, an integer that may need more than 64 bits |
+//! | `size_bytes`, `sha256` | file | length, and hash of the content; `content_errno` instead of a hash says why there is none |
+//! | `target` | symlink | its text |
+//! | `device` | devices | `major:minor` |
+//! | `listing` | dir | absent if everything below was looked at, else `other-file-system`, or `unreadable` with `listing_errno` |
+//! | `errno` | unreadable | why |
+//! | `xattrs` | all that have some | list of `name` and one of `value_hex`, `size_bytes` with `sha256` (a long value), `errno`; an empty name stands for the list itself |
+//!
+//! A change has `change`: `added` (with the entry `to`), `removed` (`from`), `replaced` (both) or `modified` (`type` and
+//! `differences`, each a `field` named as above with `from` and `to`; a value that does not exist is `null`), and `drift`.
+//!
+//! Where a path, target or name is not UTF-8, wrong bytes are U+FFFD in it, and `path_hex` (`target_hex`, `name_hex`) beside
+//! it has all bytes.
+
+#![expect(clippy::missing_errors_doc, reason = "the private functions hand on what the documented ones fail with")]
+
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::ser::{Error as _, SerializeSeq as _, Serializer};
+
+use crate::model::snapshot::{
+    Change, ChangeKind, Content, Difference, Entry, FromTo, Listing, Snapshot, SpecialKind, Timestamp, XattrValue,
+    Xattrs,
+};
+
+/// Returns the text of a snapshot.
+///
+/// # Errors
+/// None that is known: values of these types always have a text.
+pub(crate) fn snapshot_json(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> {
+    let entries = snapshot.0.iter().map(|(path, entry)| WireEntry::new(Some(path), entry));
+    lines("entries", snapshot.0.len(), entries)
+}
+
+/// Returns the text of what changed between two snapshots.
+///
+/// # Errors
+/// None that is known: values of these types always have a text.
+pub(crate) fn changes_json(changes: &[Change]) -> serde_json::Result<Vec<u8>> {
+    lines("changes", changes.len(), changes.iter().map(WireChange::new))
+}
+
+/// Most lines are shorter; so the text is rarely moved while it grows.
+const LINE_BYTES: usize = 256;
+
+fn lines<T: Serialize>(key: &str, count: usize, values: impl Iterator<Item = T>) -> serde_json::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(64 + count * LINE_BYTES);
+    text.extend_from_slice(b"{\"schema\":1,\"");
+    text.extend_from_slice(key.as_bytes());
+    text.extend_from_slice(b"\":[");
+    for (i, value) in values.enumerate() {
+        text.extend_from_slice(if i == 0 { b"\n" } else { b",\n" });
+        serde_json::to_writer(&mut text, &value)?;
+    }
+    text.extend_from_slice(b"\n]}\n");
+    Ok(text)
+}
+
+#[derive(Serialize, Default)]
+struct WireEntry<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_hex: Option<Hex<'a>>,
+    #[serde(rename = "type")]
+    entry_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<Octal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nlink: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtime_ns: Option<Nanos>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<Hash<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_errno: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_hex: Option<Hex<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listing: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listing_errno: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errno: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    xattrs: Option<WireXattrs<'a>>,
+}
+
+impl<'a> WireEntry<'a> {
+    fn new(path: Option<&'a Path>, entry: &'a Entry) -> Self {
+        let mut wire = Self { entry_type: entry.entry_type().as_str(), ..Self::default() };
+        if let Some(path) = path {
+            let (text, hex) = text_of(path.as_os_str());
+            (wire.path, wire.path_hex) = (Some(text), hex);
+        }
+        if let Some(meta) = entry.meta() {
+            wire.mode = Some(Octal(meta.mode));
+            (wire.uid, wire.gid, wire.nlink) = (Some(meta.uid), Some(meta.gid), Some(meta.nlink));
+            wire.mtime_ns = Some(Nanos(meta.mtime));
+            wire.xattrs = (!meta.xattrs.is_empty()).then_some(WireXattrs(&meta.xattrs));
+        }
+        match entry {
+            Entry::Absent => {}
+            Entry::File { meta: _, size_bytes, content } => {
+                wire.size_bytes = Some(*size_bytes);
+                match content {
+                    Content::Sha256(sha256) => wire.sha256 = Some(Hash(sha256)),
+                    Content::Unreadable { errno } => wire.content_errno = Some(*errno),
+                }
+            }
+            Entry::Symlink { meta: _, target } => {
+                let (text, hex) = text_of(target.as_os_str());
+                (wire.target, wire.target_hex) = (Some(text), hex);
+            }
+            Entry::Dir { meta: _, listing } => match listing {
+                Listing::Complete => {}
+                Listing::OtherFileSystem => wire.listing = Some("other-file-system"),
+                Listing::Unreadable { errno } => {
+                    (wire.listing, wire.listing_errno) = (Some("unreadable"), Some(*errno));
+                }
+            },
+            Entry::Special { meta: _, kind } => match kind {
+                SpecialKind::Fifo | SpecialKind::Socket => {}
+                SpecialKind::CharDevice(number) | SpecialKind::BlockDevice(number) => {
+                    wire.device = Some(format!("{}:{}", number.major, number.minor));
+                }
+            },
+            Entry::Unreadable { errno } => wire.errno = Some(*errno),
+        }
+        wire
+    }
+}
+
+/// Text, and all bytes if it is not all of them.
+fn text_of(name: &OsStr) -> (Cow<'_, str>, Option<Hex<'_>>) {
+    match name.to_str() {
+        Some(text) => (Cow::Borrowed(text), None),
+        None => (name.to_string_lossy(), Some(Hex(name.as_bytes()))),
+    }
+}
+
+#[derive(Serialize)]
+struct WireXattr<'a> {
+    name: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_hex: Option<Hex<'a>>,
+    #[serde(flatten)]
+    value: WireXattrValue<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum WireXattrValue<'a> {
+    Bytes { value_hex: Hex<'a> },
+    Digest { size_bytes: u64, sha256: Hash<'a> },
+    Unreadable { errno: i32 },
+}
+
+impl<'a> WireXattrValue<'a> {
+    fn new(value: &'a XattrValue) -> Self {
+        match value {
+            XattrValue::Bytes(bytes) => Self::Bytes { value_hex: Hex(bytes) },
+            XattrValue::Digest { size_bytes, sha256 } => Self::Digest { size_bytes: *size_bytes, sha256: Hash(sha256) },
+            XattrValue::Unreadable { errno } => Self::Unreadable { errno: *errno },
+        }
+    }
+}
+
+struct WireXattrs<'a>(&'a Xattrs);
+
+impl Serialize for WireXattrs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
+        for (name, value) in self.0 {
+            let (name, name_hex) = text_of(OsStr::from_bytes(name));
+            list.serialize_element(&WireXattr { name, name_hex, value: WireXattrValue::new(value) })?;
+        }
+        list.end()
+    }
+}
+
+#[derive(Serialize)]
+struct WireChange<'a> {
+    path: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_hex: Option<Hex<'a>>,
+    change: &'static str,
+    drift: bool,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    entry_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<WireEntry<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<WireEntry<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    differences: Option<Vec<WireDifference<'a>>>,
+}
+
+impl<'a> WireChange<'a> {
+    fn new(change: &'a Change) -> Self {
+        let (path, path_hex) = text_of(change.path.as_os_str());
+        let drift = change.is_drift();
+        let mut wire =
+            Self { path, path_hex, change: "", drift, entry_type: None, from: None, to: None, differences: None };
+        match &change.kind {
+            ChangeKind::Added(to) => {
+                wire.change = "added";
+                wire.to = Some(WireEntry::new(None, to));
+            }
+            ChangeKind::Removed(from) => {
+                wire.change = "removed";
+                wire.from = Some(WireEntry::new(None, from));
+            }
+            ChangeKind::Replaced { from, to } => {
+                wire.change = "replaced";
+                wire.from = Some(WireEntry::new(None, from));
+                wire.to = Some(WireEntry::new(None, to));
+            }
+            ChangeKind::Modified { entry_type, differences } => {
+                wire.change = "modified";
+                wire.entry_type = Some(entry_type.as_str());
+                wire.differences = Some(differences.iter().map(WireDifference::new).collect());
+            }
+        }
+        wire
+    }
+}
+
+#[derive(Serialize)]
+struct WireDifference<'a> {
+    field: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_hex: Option<Hex<'a>>,
+    from: WireValue<'a>,
+    to: WireValue<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum WireValue<'a> {
+    None,
+    Number(u64),
+    Mode(Octal),
+    Nanos(Nanos),
+    Hash(Hash<'a>),
+    Word(&'static str),
+    Errno { errno: i32 },
+    Text(Cow<'a, str>),
+    Bytes { text: Cow<'a, str>, hex: Hex<'a> },
+    Xattr(WireXattrValue<'a>),
+}
+
+impl<'a> WireDifference<'a> {
+    fn new(difference: &'a Difference) -> Self {
+        match difference {
+            Difference::Mode(values) => Self::of("mode", values, |mode| WireValue::Mode(Octal(*mode))),
+            Difference::Uid(values) => Self::of("uid", values, |id| WireValue::Number((*id).into())),
+            Difference::Gid(values) => Self::of("gid", values, |id| WireValue::Number((*id).into())),
+            Difference::Size(values) => Self::of("size_bytes", values, |size| WireValue::Number(*size)),
+            Difference::Nlink(values) => Self::of("nlink", values, |links| WireValue::Number((*links).into())),
+            Difference::Mtime(values) => Self::of("mtime_ns", values, |time| WireValue::Nanos(Nanos(*time))),
+            Difference::Content(values) => Self::of("sha256", values, |content| match content {
+                Content::Sha256(sha256) => WireValue::Hash(Hash(sha256)),
+                Content::Unreadable { errno } => WireValue::Errno { errno: *errno },
+            }),
+            Difference::Target(values) => Self::of("target", values, |target| match text_of(target.as_os_str()) {
+                (text, None) => WireValue::Text(text),
+                (text, Some(hex)) => WireValue::Bytes { text, hex },
+            }),
+            Difference::Listing(values) => Self::of("listing", values, |listing| match listing {
+                Listing::Complete => WireValue::Word("complete"),
+                Listing::OtherFileSystem => WireValue::Word("other-file-system"),
+                Listing::Unreadable { errno } => WireValue::Errno { errno: *errno },
+            }),
+            Difference::Xattr(name, values) => {
+                let (name, name_hex) = text_of(OsStr::from_bytes(name));
+                let wire = Self::of("xattr", values, |value| match value {
+                    None => WireValue::None,
+                    Some(value) => WireValue::Xattr(WireXattrValue::new(value)),
+                });
+                Self { name: Some(name), name_hex, ..wire }
+            }
+        }
+    }
+
+    fn of<T>(field: &'static str, values: &'a FromTo<T>, wire: impl Fn(&'a T) -> WireValue<'a>) -> Self {
+        Self { field, name: None, name_hex: None, from: wire(&values.from), to: wire(&values.to) }
+    }
+}
+
+/// Four octal digits.
+struct Octal(u16);
+
+impl Serialize for Octal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let digits = [9, 6, 3, 0].map(|shift| HEX_DIGITS[usize::from((self.0 >> shift) & 7)]);
+        serialize_ascii(&digits, serializer)
+    }
+}
+
+/// Nanoseconds since 1970.
+struct Nanos(Timestamp);
+
+impl Serialize for Nanos {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let nanos = self.0.as_nanos();
+        // Up to the year 2262 the faster way does.
+        match i64::try_from(nanos) {
+            Ok(nanos) => serializer.serialize_i64(nanos),
+            Err(_) => serializer.serialize_i128(nanos),
+        }
+    }
+}
+
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+fn hex_of(byte: u8) -> [u8; 2] {
+    [HEX_DIGITS[usize::from(byte >> 4)], HEX_DIGITS[usize::from(byte & 15)]]
+}
+
+/// A hash in 64 hexadecimal digits.
+struct Hash<'a>(&'a [u8; 32]);
+
+impl Serialize for Hash<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut digits = [[0; 2]; 32];
+        for (pair, byte) in digits.iter_mut().zip(self.0) {
+            *pair = hex_of(*byte);
+        }
+        serialize_ascii(digits.as_flattened(), serializer)
+    }
+}
+
+/// Any bytes in hexadecimal digits.
+struct Hex<'a>(&'a [u8]);
+
+impl Serialize for Hex<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let digits: Vec<u8> = self.0.iter().copied().flat_map(hex_of).collect();
+        serialize_ascii(&digits, serializer)
+    }
+}
+
+fn serialize_ascii<S: Serializer>(digits: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(std::str::from_utf8(digits).map_err(S::Error::custom)?)
+}

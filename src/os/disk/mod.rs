@@ -1,0 +1,54 @@
+//! The disk: snapshots of paths, and files that appear complete or not at all.
+//!
+//! A snapshot is evidence, so nothing that a script can do to the disk is an error here: what is missing, unreadable or
+//! strange is recorded as that. A [`DiskError`] is our own failure.
+
+mod hash_cache;
+mod roots;
+mod snapshot;
+mod write;
+mod xattr;
+
+use std::io;
+use std::path::PathBuf;
+
+pub(crate) use roots::SnapshotRoot;
+pub(crate) use snapshot::Snapshotter;
+pub(crate) use write::write_atomically;
+
+/// The disk, or what we may use of it, failed us.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DiskError {
+    /// Out of descriptors or memory.
+    #[error("could not look at `{path}`")]
+    Look {
+        /// What was being looked at.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A missing folder above a file could not be made.
+    #[error("could not create the folder `{path}`")]
+    CreateFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file could not be written; what was there before still is.
+    #[error("could not write `{path}`")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no space, or no quota, left; what was there before still is.
+    #[error("no space is left to write `{path}`: free some there, or choose a folder on another disk")]
+    Full {
+        /// The file or folder.
+        path: PathBuf,
+        /// `ENOSPC` or `EDQUOT`.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,533 @@
+//! Looking at paths.
+//!
+//! A folder is opened once by its path; what is in it is looked at relative to its descriptor, in the order of names, and
+//! only then the folders in it are opened. So one descriptor is open at a time, however deep a script nested its folders,
+//! nothing recurses, and an unchanged file costs one `statx`. walkdir is not used: it resolves the whole path of every
+//! entry again, and gives no descriptor to open a file by.
+//!
+//! What is opened is compared with what was looked at (device and inode), and nothing but regular files and folders is
+//! opened, without following links and without waiting: a pipe never holds a snapshot up.
+
+#![expect(clippy::missing_errors_doc, reason = "the private functions hand on what the documented ones fail with")]
+
+use std::ffi::{CStr, CString, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::{fs, io, vec};
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Statx, StatxFlags};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+use sha2::{Digest as _, Sha256};
+
+use super::hash_cache::{Fact, FileId, Fingerprint, HashCache, Known, Moment};
+use super::roots::{self, Folders, Name, SnapshotRoot};
+use super::xattr::{self, Handle};
+use super::{DiskError, write_atomically};
+use crate::model::snapshot::{
+    Content, DeviceNumber, Entry, Listing, Meta, Snapshot, SpecialKind, Timestamp, XattrValue, Xattrs,
+};
+
+/// Longest path the kernel takes, its closing NUL included (`PATH_MAX`). What lies deeper no program can name.
+const PATH_BYTES_MAX: usize = 4096;
+
+/// Larger files are not read: a script makes one of 8 EiB in no time, and hashing it would take centuries.
+const HASHED_BYTES_MAX: u64 = 16 << 30;
+
+const READ_BUFFER_BYTES: usize = 256 << 10;
+const LIST_BUFFER_BYTES: usize = 32 << 10;
+
+/// How often something that changes its type while we look is looked at.
+const LOOKS_MAX: usize = 3;
+
+/// Takes snapshots, and remembers what it read for the next one. Threads may share it.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshotter {
+    cache: Mutex<HashCache>,
+    files_read: AtomicU64,
+}
+
+impl Snapshotter {
+    /// Starts with what an earlier process saved to `index`. An index that is not whole, not ours, or that others may
+    /// write counts as empty.
+    #[must_use]
+    pub(crate) fn with_index(index: &Path) -> Self {
+        let cache = read_own_file(index).and_then(|bytes| HashCache::from_bytes(&bytes, effective_user()));
+        Self { cache: Mutex::new(cache.unwrap_or_default()), files_read: AtomicU64::new(0) }
+    }
+
+    /// Saves what is known to `index`, unless it is what the index says already.
+    ///
+    /// # Errors
+    /// If the index cannot be written.
+    pub(crate) fn save_index(&self, index: &Path) -> Result<(), DiskError> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if !cache.has_news() {
+            return Ok(());
+        }
+        write_atomically(index, &cache.to_bytes(effective_user()))
+    }
+
+    /// Returns how many regular files were opened to be hashed so far.
+    #[must_use]
+    pub(crate) fn files_read(&self) -> u64 {
+        self.files_read.load(Ordering::Relaxed)
+    }
+
+    /// Records what is at every root now.
+    ///
+    /// A folder is recorded with everything below it on the same file system; where another one is mounted, the folder
+    /// says so ([`Listing::OtherFileSystem`]) and has to be a root of its own. A link is recorded as it is. A plain path
+    /// without a file is [`Entry::Absent`], also where the folder above it is missing or is no folder. A path longer than
+    /// `PATH_MAX`, a file over 16 GiB, a file that would make the reader wait are unreadable.
+    ///
+    /// # Errors
+    /// Only if we are out of descriptors or memory; nothing that a script does to the disk is an error.
+    pub(crate) fn snapshot(&self, roots: &[SnapshotRoot]) -> Result<Snapshot, DiskError> {
+        let mut look = Look {
+            snapshotter: self,
+            now: Moment(now()),
+            list_buffer: Vec::with_capacity(LIST_BUFFER_BYTES),
+            read_buffer: Vec::new(),
+            entries: Vec::with_capacity(roots.len()),
+        };
+        let mut paths = Vec::with_capacity(roots.len());
+        for root in roots {
+            if root.is_pattern() {
+                paths.extend(roots::expand(root, &mut look)?);
+            } else {
+                paths.push(root.base().to_owned());
+            }
+        }
+        paths.sort_unstable();
+        paths.dedup();
+        let mut walked = PathBuf::new();
+        for path in paths {
+            if walked.as_os_str().is_empty() || !path.starts_with(&walked) {
+                walked.clone_from(&path);
+            } else if look.has(&path) {
+                continue;
+            }
+            look.walk(path)?;
+        }
+        Ok(Snapshot(look.entries.into_iter().collect()))
+    }
+}
+
+/// The clock by which the kernel stamps files.
+fn now() -> Timestamp {
+    let time = clock_gettime(ClockId::RealtimeCoarse);
+    Timestamp { secs: time.tv_sec, nanos: u32::try_from(time.tv_nsec).unwrap_or(0) }
+}
+
+fn effective_user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// Reads a file that nobody but us may write.
+fn read_own_file(path: &Path) -> Option<Vec<u8>> {
+    let stat = stat(CWD, &c_path(path)?, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let is_ours = stat.file_type() == FileType::RegularFile
+        && stat.0.stx_uid == effective_user()
+        && stat.0.stx_mode & 0o022 == 0
+        && stat.0.stx_size <= HASHED_BYTES_MAX;
+    is_ours.then(|| fs::read(path).ok()).flatten()
+}
+
+/// One snapshot that is being taken.
+struct Look<'a> {
+    snapshotter: &'a Snapshotter,
+    /// Before anything was looked at.
+    now: Moment,
+    list_buffer: Vec<u8>,
+    /// Empty until the first file has to be read.
+    read_buffer: Vec<u8>,
+    entries: Vec<(PathBuf, Entry)>,
+}
+
+/// An entry on its way into the snapshot.
+struct Found {
+    path: PathBuf,
+    entry: Entry,
+    /// If it is a folder, which.
+    folder: Option<FileId>,
+}
+
+/// Something to look at: a name in an open folder, and its whole path.
+struct Place<'a> {
+    folder: BorrowedFd<'a>,
+    name: &'a CStr,
+    path: &'a Path,
+}
+
+impl Look<'_> {
+    /// Tells whether `path` was recorded with all that is in it.
+    fn has(&self, path: &Path) -> bool {
+        let at = self.entries.binary_search_by(|(other, _)| other.as_path().cmp(path));
+        let entry = at.ok().and_then(|at| self.entries.get(at)).map(|(_, entry)| entry);
+        entry.is_some_and(|entry| !matches!(entry, Entry::Dir { listing: Listing::OtherFileSystem, .. }))
+    }
+
+    /// Records `root` and everything below it, a folder before what is in it, names in the order of their bytes.
+    fn walk(&mut self, root: PathBuf) -> Result<(), DiskError> {
+        let found = match c_path(&root) {
+            Some(name) => self.found(CWD, &name, root)?,
+            None => Found { path: root, entry: unreadable(Errno::INVAL), folder: None },
+        };
+        let device = found.folder.map(|id| id.device);
+        let mut levels: Vec<vec::IntoIter<Found>> = vec![vec![found].into_iter()];
+        while let Some(level) = levels.last_mut() {
+            let Some(mut found) = level.next() else {
+                levels.pop();
+                continue;
+            };
+            if let (Some(id), Entry::Dir { listing, .. }) = (found.folder, &mut found.entry) {
+                if device != Some(id.device) {
+                    *listing = Listing::OtherFileSystem;
+                } else {
+                    match self.list(&found.path, id)? {
+                        Ok(below) => levels.push(below.into_iter()),
+                        Err(errno) => *listing = Listing::Unreadable { errno: errno.raw_os_error() },
+                    }
+                }
+            }
+            self.entries.push((found.path, found.entry));
+        }
+        Ok(())
+    }
+
+    /// Looks at everything in a folder.
+    fn list(&mut self, path: &Path, id: FileId) -> Result<Result<Vec<Found>, Errno>, DiskError> {
+        let folder = match open_folder(path).and_then(|folder| same(folder, id)) {
+            Ok(folder) => folder,
+            Err(errno) => return theirs(errno, path).map(Err),
+        };
+        let names = match self.names_of(&folder) {
+            Ok(names) => names,
+            Err(errno) => return theirs(errno, path).map(Err),
+        };
+        let mut below = Vec::with_capacity(names.spans.len());
+        for name in names.iter() {
+            let found = self.found(folder.as_fd(), name, join(path, name))?;
+            // What is gone since the folder was listed is not there.
+            if found.entry != Entry::Absent {
+                below.push(found);
+            }
+        }
+        Ok(Ok(below))
+    }
+
+    fn names_of(&mut self, folder: &OwnedFd) -> Result<Names, Errno> {
+        let mut names = Names { text: Vec::new(), spans: Vec::new() };
+        let mut entries = RawDir::new(folder, self.list_buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name != c"." && name != c".." {
+                names.push(name, entry.file_type());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Looks at one place, again if it changes under our eyes.
+    fn found(&mut self, folder: BorrowedFd<'_>, name: &CStr, path: PathBuf) -> Result<Found, DiskError> {
+        if path.as_os_str().len() >= PATH_BYTES_MAX {
+            return Ok(Found { path, entry: unreadable(Errno::NAMETOOLONG), folder: None });
+        }
+        for _ in 0..LOOKS_MAX {
+            let place = Place { folder, name, path: &path };
+            let stat = match stat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                    return Ok(Found { path, entry: Entry::Absent, folder: None });
+                }
+                Err(errno) => {
+                    let entry = unreadable(theirs(errno, &path)?);
+                    return Ok(Found { path, entry, folder: None });
+                }
+            };
+            let entry = match stat.file_type() {
+                FileType::RegularFile => self.file(&place, &stat)?,
+                FileType::Symlink => self.symlink(&place, &stat)?,
+                FileType::Directory => {
+                    Some(Entry::Dir { meta: self.plain_meta(&place, &stat), listing: Listing::Complete })
+                }
+                FileType::Fifo => Some(self.special(&place, &stat, SpecialKind::Fifo)),
+                FileType::Socket => Some(self.special(&place, &stat, SpecialKind::Socket)),
+                FileType::CharacterDevice => Some(self.special(&place, &stat, SpecialKind::CharDevice(stat.number()))),
+                FileType::BlockDevice => Some(self.special(&place, &stat, SpecialKind::BlockDevice(stat.number()))),
+                FileType::Unknown => Some(unreadable(Errno::NOTSUP)),
+            };
+            if let Some(entry) = entry {
+                let folder = matches!(entry, Entry::Dir { .. }).then(|| stat.id());
+                return Ok(Found { path, entry, folder });
+            }
+        }
+        Ok(Found { path, entry: unreadable(Errno::STALE), folder: None })
+    }
+
+    /// `None`: it is another file now.
+    fn file(&mut self, place: &Place<'_>, stat: &Stat) -> Result<Option<Entry>, DiskError> {
+        if let Some(Known { fact: Fact::Sha256(sha256), xattrs }) = self.recall(stat) {
+            return Ok(Some(file(stat, Content::Sha256(sha256), xattrs)));
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened = match rustix::fs::openat(place.folder, place.name, flags, Mode::empty()) {
+            Ok(opened) => opened,
+            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::NXIO) => return Ok(None),
+            Err(errno) => {
+                let content = Content::Unreadable { errno: theirs(errno, place.path)?.raw_os_error() };
+                return Ok(Some(file(stat, content, xattr::read(Handle::Path(place.path)))));
+            }
+        };
+        let now = match stat_of(&opened) {
+            Ok(now) if now.id() == stat.id() && now.file_type() == FileType::RegularFile => now,
+            Ok(_) | Err(_) => return Ok(None),
+        };
+        let (content, bytes_read) = self.read(&opened, now.0.stx_size);
+        let xattrs = xattr::read(Handle::Open(opened.as_fd()));
+        if let Content::Sha256(sha256) = content
+            && bytes_read == now.0.stx_size
+        {
+            self.remember(&now, Fact::Sha256(sha256), &xattrs);
+        }
+        Ok(Some(file(&now, content, xattrs)))
+    }
+
+    /// Hashes a file to its end, and returns how many bytes that were.
+    fn read(&mut self, opened: &OwnedFd, size_bytes: u64) -> (Content, u64) {
+        self.snapshotter.files_read.fetch_add(1, Ordering::Relaxed);
+        self.read_buffer.reserve(READ_BUFFER_BYTES);
+        let mut hash = Sha256::new();
+        let mut total = 0;
+        let mut limit = size_bytes;
+        while limit <= HASHED_BYTES_MAX {
+            self.read_buffer.clear();
+            match rustix::io::read(opened, spare_capacity(&mut self.read_buffer)) {
+                Ok(0) => return (Content::Sha256(hash.finalize().into()), total),
+                Ok(count) => {
+                    hash.update(&self.read_buffer);
+                    total += count as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return (Content::Unreadable { errno: errno.raw_os_error() }, total),
+            }
+            // The end is known, so the last read, which would say so, is saved. Files of /proc have no size.
+            if size_bytes > 0 && total >= size_bytes {
+                return (Content::Sha256(hash.finalize().into()), total);
+            }
+            limit = total;
+        }
+        (Content::Unreadable { errno: Errno::FBIG.raw_os_error() }, total)
+    }
+
+    /// `None`: it is no link any more.
+    fn symlink(&mut self, place: &Place<'_>, stat: &Stat) -> Result<Option<Entry>, DiskError> {
+        if let Some(Known { fact: Fact::Target(target), xattrs }) = self.recall(stat) {
+            return Ok(Some(Entry::Symlink { meta: stat.meta(xattrs), target }));
+        }
+        let target = match rustix::fs::readlinkat(place.folder, place.name, Vec::new()) {
+            Ok(target) => PathBuf::from(OsString::from_vec(target.into_bytes())),
+            Err(Errno::NOENT | Errno::INVAL | Errno::NOTDIR) => return Ok(None),
+            Err(errno) => return Ok(Some(unreadable(theirs(errno, place.path)?))),
+        };
+        let xattrs = xattr::read(Handle::Path(place.path));
+        self.remember(stat, Fact::Target(target.clone()), &xattrs);
+        Ok(Some(Entry::Symlink { meta: stat.meta(xattrs), target }))
+    }
+
+    fn special(&mut self, place: &Place<'_>, stat: &Stat, kind: SpecialKind) -> Entry {
+        Entry::Special { meta: self.plain_meta(place, stat), kind }
+    }
+
+    /// What is known of a file that has nothing to be read but extended attributes.
+    fn plain_meta(&mut self, place: &Place<'_>, stat: &Stat) -> Meta {
+        if let Some(Known { fact: Fact::Nothing, xattrs }) = self.recall(stat) {
+            return stat.meta(xattrs);
+        }
+        let xattrs = xattr::read(Handle::Path(place.path));
+        self.remember(stat, Fact::Nothing, &xattrs);
+        stat.meta(xattrs)
+    }
+
+    fn recall(&self, stat: &Stat) -> Option<Known> {
+        let mut cache = self.snapshotter.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.get(stat.id(), &stat.fingerprint())
+    }
+
+    fn remember(&self, stat: &Stat, fact: Fact, xattrs: &Xattrs) {
+        let fingerprint = stat.fingerprint();
+        let is_whole = !xattrs.values().any(|value| matches!(value, XattrValue::Unreadable { .. }));
+        if is_whole && self.now.may_remember(&fingerprint) {
+            let known = Known { fact, xattrs: xattrs.clone() };
+            let mut cache = self.snapshotter.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            cache.insert(stat.id(), fingerprint, known);
+        }
+    }
+}
+
+impl Folders for Look<'_> {
+    type Error = DiskError;
+
+    fn names(&mut self, folder: &Path) -> Result<Option<Vec<Name>>, DiskError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(CWD, folder, flags, Mode::empty());
+        let listed = opened.and_then(|opened| Ok((stat_of(&opened)?, self.names_of(&opened)?, opened)));
+        let (stat_above, names, opened) = match listed {
+            Ok(listed) => listed,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Some(Vec::new())),
+            Err(errno) => return theirs(errno, folder).map(|_| None),
+        };
+        let is_folder = |name: &CStr, is_other: bool| {
+            !is_other
+                && stat(opened.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+                    stat.file_type() == FileType::Directory && stat.id().device == stat_above.id().device
+                })
+        };
+        let with_types = names.iter().zip(names.spans.iter());
+        let described = with_types.map(|(name, span)| Name {
+            path: join(folder, name),
+            is_folder: is_folder(name, !matches!(span.file_type, FileType::Directory | FileType::Unknown)),
+        });
+        Ok(Some(described.collect()))
+    }
+
+    fn exists(&mut self, path: &Path) -> Result<bool, DiskError> {
+        match c_path(path).map(|name| stat(CWD, &name, AtFlags::SYMLINK_NOFOLLOW)) {
+            None | Some(Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG)) => Ok(false),
+            Some(Ok(_)) => Ok(true),
+            Some(Err(errno)) => theirs(errno, path).map(|_| true),
+        }
+    }
+}
+
+/// Tells their trouble, which is recorded, from ours.
+fn theirs(errno: Errno, path: &Path) -> Result<Errno, DiskError> {
+    match errno {
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
+            Err(DiskError::Look { path: path.to_owned(), source: io::Error::from(errno) })
+        }
+        errno => Ok(errno),
+    }
+}
+
+fn unreadable(errno: Errno) -> Entry {
+    Entry::Unreadable { errno: errno.raw_os_error() }
+}
+
+fn file(stat: &Stat, content: Content, xattrs: Xattrs) -> Entry {
+    Entry::File { meta: stat.meta(xattrs), size_bytes: stat.0.stx_size, content }
+}
+
+fn c_path(path: &Path) -> Option<CString> {
+    CString::new(path.as_os_str().as_bytes()).ok()
+}
+
+fn join(folder: &Path, name: &CStr) -> PathBuf {
+    let name = name.to_bytes();
+    let mut path = Vec::with_capacity(folder.as_os_str().len() + 1 + name.len());
+    path.extend_from_slice(folder.as_os_str().as_bytes());
+    if path.last() != Some(&b'/') {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    OsString::from_vec(path).into()
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty())
+}
+
+/// Refuses a folder that took the place of the one that was looked at.
+fn same(folder: OwnedFd, id: FileId) -> Result<OwnedFd, Errno> {
+    if stat_of(&folder)?.id() == id { Ok(folder) } else { Err(Errno::STALE) }
+}
+
+/// The names in a folder, one after the other in one allocation.
+struct Names {
+    text: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+struct Span {
+    start: usize,
+    end: usize,
+    file_type: FileType,
+}
+
+impl Names {
+    fn push(&mut self, name: &CStr, file_type: FileType) {
+        let start = self.text.len();
+        self.text.extend_from_slice(name.to_bytes_with_nul());
+        self.spans.push(Span { start, end: self.text.len(), file_type });
+    }
+
+    fn sort(&mut self) {
+        let text = &self.text;
+        self.spans.sort_unstable_by_key(|span| text.get(span.start..span.end));
+    }
+
+    /// Every name; none is lost, since each was pushed with its NUL.
+    fn iter(&self) -> impl Iterator<Item = &CStr> {
+        self.spans.iter().map(|span| {
+            let bytes = self.text.get(span.start..span.end).unwrap_or_default();
+            CStr::from_bytes_until_nul(bytes).unwrap_or_default()
+        })
+    }
+}
+
+/// What `statx` says.
+struct Stat(Statx);
+
+fn stat(folder: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<Stat, Errno> {
+    rustix::fs::statx(folder, name, flags | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS).map(Stat)
+}
+
+fn stat_of(opened: &OwnedFd) -> Result<Stat, Errno> {
+    stat(opened.as_fd(), c"", AtFlags::EMPTY_PATH)
+}
+
+impl Stat {
+    fn file_type(&self) -> FileType {
+        FileType::from_raw_mode(self.0.stx_mode.into())
+    }
+
+    fn id(&self) -> FileId {
+        let device = (u64::from(self.0.stx_dev_major) << 32) | u64::from(self.0.stx_dev_minor);
+        FileId { device, inode: self.0.stx_ino }
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint {
+            size_bytes: self.0.stx_size,
+            mtime: self.mtime(),
+            ctime: Timestamp { secs: self.0.stx_ctime.tv_sec, nanos: self.0.stx_ctime.tv_nsec },
+        }
+    }
+
+    fn mtime(&self) -> Timestamp {
+        Timestamp { secs: self.0.stx_mtime.tv_sec, nanos: self.0.stx_mtime.tv_nsec }
+    }
+
+    fn number(&self) -> DeviceNumber {
+        DeviceNumber { major: self.0.stx_rdev_major, minor: self.0.stx_rdev_minor }
+    }
+
+    fn meta(&self, xattrs: Xattrs) -> Meta {
+        Meta {
+            mode: self.0.stx_mode & 0o7777,
+            uid: self.0.stx_uid,
+            gid: self.0.stx_gid,
+            mtime: self.mtime(),
+            nlink: self.0.stx_nlink,
+            xattrs,
+        }
+    }
+}
