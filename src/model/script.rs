@@ -1,9 +1,12 @@
 //! What the engine runs and what it saw: a script, its limits, its completion.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 /// One program with its arguments, as the engine starts it: stdin is `/dev/null`, the environment is exactly `environment`.
 #[derive(Debug, Clone)]
@@ -116,6 +119,19 @@ pub enum Exit {
     Code(i32),
     /// Killed by this signal number.
     Signal(i32),
+}
+
+impl fmt::Display for Exit {
+    /// `code 3`, `signal SIGSEGV`, `signal 40`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "code {code}"),
+            Self::Signal(number) => match Signal::try_from(*number) {
+                Ok(signal) => write!(f, "signal {signal}"),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
 }
 
 /// Why a run ended. A separate fact from [`Exit`]: a script may trap SIGTERM and exit 0 after its deadline.

@@ -25,6 +25,13 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// Keeps a text that is already one line.
+    pub(crate) fn from_text(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -118,6 +125,8 @@ pub(crate) enum Finding {
         /// The suite whose restore failed.
         dirtied_by: SuiteName,
     },
+    /// Nothing of it ran: the user, or a test runner, ended the run.
+    RunInterrupted,
     /// A block ended by itself with a code other than 0, or by a signal.
     Ended {
         /// Which.
@@ -144,11 +153,6 @@ pub(crate) enum Finding {
     },
     /// `expect: fail` or `xfail`, and `execute` exited 0.
     UnexpectedPass,
-    /// A block's output is not text; it is kept byte for byte in its log.
-    NotText {
-        /// Which block.
-        block: BlockName,
-    },
     /// An applet's target is not what the suite claims.
     Presence {
         /// The applet.
@@ -184,6 +188,58 @@ pub(crate) enum Finding {
     /// We failed.
     Fault(Fault),
 }
+
+impl fmt::Display for Finding {
+    /// One line, but for `Invalid` and `BuildFailed`, which quote.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(text) => f.write_str(text),
+            Self::Distro { distro, allowed } => {
+                write!(f, "not run: this is `{distro}`, and the suite runs only on {}", allowed.join(", "))
+            }
+            Self::NotRun { dirtied_by } => {
+                write!(f, "not run: host left dirty by {dirtied_by}, whose restore failed")
+            }
+            Self::RunInterrupted => f.write_str("not run: the run was interrupted"),
+            Self::Ended { block, exit: Exit::Code(code) } => write!(f, "{block} exited with code {code}"),
+            Self::Ended { block, exit: exit @ Exit::Signal(_) } => write!(f, "{block} was killed by {exit}"),
+            Self::TimedOut { block, limit } => write!(f, "{block} was killed after its limit of {limit:?}"),
+            Self::Interrupted { block } => write!(f, "{block} was stopped: the run was interrupted"),
+            Self::SupervisorKilled { block } => {
+                write!(f, "{block} killed the process that watched over it; everything it started was ended")
+            }
+            Self::UnexpectedPass => f.write_str("execute exited with code 0, but the suite expects it to fail"),
+            Self::Presence { applet, target, claim, found } => {
+                let target = target.display();
+                let wanted = match claim {
+                    PresenceClaim::Linked => "a symbolic link",
+                    PresenceClaim::Unlinked => "no symbolic link",
+                    PresenceClaim::None => "anything",
+                };
+                write!(f, "presence of {applet}: {target} must be {wanted}, but is {found}")
+            }
+            Self::MissingWarning { applet, log } => {
+                write!(f, "presence of {applet}: nothing provides it, and the product printed no WARN line that names it")?;
+                match log {
+                    ProductLog::Empty => f.write_str(" (no call of the product was seen)"),
+                    ProductLog::Incomplete => f.write_str(" (not all of its output was seen)"),
+                    ProductLog::Complete => Ok(()),
+                }
+            }
+            Self::Drift(paths) => {
+                let shown: Vec<_> = paths.iter().take(DRIFT_SHOWN_MAX).map(|path| path.display().to_string()).collect();
+                write!(f, "{} paths are not as before: {}", paths.len(), shown.join(", "))?;
+                if paths.len() > shown.len() { f.write_str(", ...") } else { Ok(()) }
+            }
+            Self::Script { status, short_result } => write!(f, "{status}: {short_result}"),
+            Self::BuildFailed { output } => write!(f, "the set-up's make step failed: {}", output.trim_end()),
+            Self::Fault(fault) => write!(f, "could not test: {fault}"),
+        }
+    }
+}
+
+/// Paths that the one line about drift names; result.json has them all.
+const DRIFT_SHOWN_MAX: usize = 5;
 
 /// What is concluded from the evidence. There is no third word: a suite that may not run here fails.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,274 @@
+//! The proof folder: result files as they come, and a summary that is whole after every trial.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::os::disk::{DiskError, write_atomically};
+use crate::rules::summary::{Counts, Entry, HARNESS_POLICY, Record, SCHEMA, StageRecord, Status, Summary, Traces};
+
+/// What is fixed for a run and stands in every summary of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Header {
+    pub(crate) run_id: String,
+    pub(crate) distro: String,
+    pub(crate) container_id: Option<String>,
+    pub(crate) started_at: String,
+    pub(crate) isolation: &'static str,
+    pub(crate) selected: usize,
+    pub(crate) not_selected: usize,
+    pub(crate) product: Option<String>,
+    pub(crate) traces: Option<Traces>,
+}
+
+/// `run.json`: the identity of a run, and what to clean up should it be killed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RunFile {
+    pub(crate) schema: u32,
+    pub(crate) run_id: String,
+    pub(crate) started_at: String,
+    /// Null once the run has ended in order.
+    pub(crate) pid: Option<u32>,
+    /// Scratch folder; every process of the run has it in its environment.
+    pub(crate) scratch: PathBuf,
+}
+
+/// The part of a summary that the next process of the same run, or the next run, needs.
+#[derive(Debug, Deserialize)]
+pub(crate) struct EarlierSummary {
+    pub(crate) run_id: String,
+    suites: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct EarlierEntry {
+    name: String,
+    status: String,
+}
+
+/// Why evidence could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProofError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("could not render `{path}`", path = path.display())]
+    Render {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the proof root `{path}` cannot be used; make it a folder you can write, or set PROOF_DIR", path = path.display())]
+    Root {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The proof folder of one run.
+pub(crate) struct Proof {
+    dir: PathBuf,
+    header: Header,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: BTreeMap<String, Entry>,
+    stages: Vec<StageRecord>,
+    interrupted: bool,
+    finished_at: Option<String>,
+}
+
+impl Proof {
+    /// Opens the folder for a run. `earlier` are the trials that another process of the same run has recorded.
+    pub(crate) fn new(dir: PathBuf, header: Header, earlier: Option<EarlierSummary>) -> Self {
+        let entries = earlier.map(EarlierSummary::into_entries).unwrap_or_default();
+        Self { dir, header, state: Mutex::new(State { entries, ..State::default() }) }
+    }
+
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Marks a trial as running.
+    ///
+    /// # Errors
+    /// If the summary cannot be written.
+    pub(crate) fn begin(&self, record: &Record) -> Result<(), ProofError> {
+        let text = self.render(record)?;
+        let mut state = self.state();
+        state.entries.insert(record.name.clone(), Entry { status: record.status, text });
+        self.write_summary(&state)
+    }
+
+    /// Keeps a judged trial: its result file, then the summary.
+    ///
+    /// # Errors
+    /// If one of them cannot be written.
+    pub(crate) fn keep(&self, record: &Record) -> Result<(), ProofError> {
+        let text = self.render(record)?;
+        let path = self.dir.join("results").join(&record.name).join("result.json");
+        let written = write_atomically(&path, text.get().as_bytes());
+        let mut state = self.state();
+        state.entries.insert(record.name.clone(), Entry { status: record.status, text });
+        self.write_summary(&state)?;
+        Ok(written?)
+    }
+
+    /// Adds a stage.
+    ///
+    /// # Errors
+    /// If the summary cannot be written.
+    pub(crate) fn keep_stage(&self, stage: StageRecord) -> Result<(), ProofError> {
+        let mut state = self.state();
+        state.stages.push(stage);
+        self.write_summary(&state)
+    }
+
+    /// Writes the last summary of this process.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn finish(&self, finished_at: String, interrupted: bool) -> Result<(), ProofError> {
+        let mut state = self.state();
+        state.finished_at = Some(finished_at);
+        state.interrupted = interrupted;
+        self.write_summary(&state)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Entries are inserted whole, so a panic elsewhere leaves a summary that is true.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn render(&self, record: &Record) -> Result<Box<RawValue>, ProofError> {
+        serde_json::value::to_raw_value(record)
+            .map_err(|source| ProofError::Render { path: self.dir.join("results").join(&record.name), source })
+    }
+
+    fn write_summary(&self, state: &State) -> Result<(), ProofError> {
+        let path = self.dir.join("summary.json");
+        let text = serde_json::to_vec(&self.summary(state))
+            .map_err(|source| ProofError::Render { path: path.clone(), source })?;
+        Ok(write_atomically(&path, &text)?)
+    }
+
+    fn summary<'a>(&'a self, state: &'a State) -> Summary<'a> {
+        let mut counts = Counts::default();
+        state.entries.values().for_each(|entry| counts.add(entry.status));
+        let header = &self.header;
+        Summary {
+            schema: SCHEMA,
+            run_id: &header.run_id,
+            distro: &header.distro,
+            container_id: header.container_id.as_deref(),
+            started_at: &header.started_at,
+            finished_at: state.finished_at.as_deref(),
+            isolation: header.isolation,
+            harness_policy: self.policy_holds(state, counts).then_some(HARNESS_POLICY),
+            interrupted: state.interrupted,
+            selected: header.selected,
+            not_selected: header.not_selected,
+            counts,
+            stages: &state.stages,
+            product: header.product.as_deref(),
+            runner_version: env!("CARGO_PKG_VERSION"),
+            traces: header.traces.as_ref(),
+            suites: &state.entries,
+        }
+    }
+
+    /// Fail-on-skip: every selected trial was judged. No mutation: the harness wrote below its own folders only, which is so
+    /// by construction (`os` has no function that writes elsewhere) unless a suite's snapshot looks into them; then
+    /// `Session::open` has refused the run.
+    fn policy_holds(&self, state: &State, counts: Counts) -> bool {
+        state.finished_at.is_some() && !state.interrupted && counts.pass + counts.fail >= self.header.selected
+    }
+}
+
+impl EarlierSummary {
+    /// Reads the summary in `dir`, if there is one of this schema.
+    pub(crate) fn read(dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(dir.join("summary.json")).ok()?).ok()
+    }
+
+    /// Returns the names of trials that were running.
+    pub(crate) fn running(&self) -> Vec<String> {
+        let heads = self.suites.iter().filter_map(|text| serde_json::from_str::<EarlierEntry>(text.get()).ok());
+        heads.filter(|head| head.status == "running").map(|head| head.name).collect()
+    }
+
+    /// A trial that is still `running` was killed with its process.
+    fn into_entries(self) -> BTreeMap<String, Entry> {
+        let entry = |text: Box<RawValue>| {
+            let head: EarlierEntry = serde_json::from_str(text.get()).ok()?;
+            let (status, text) = match head.status.as_str() {
+                "pass" => (Status::Pass, text),
+                "fail" => (Status::Fail, text),
+                _ => {
+                    let changed = text.get().replacen("\"status\":\"running\"", "\"status\":\"interrupted\"", 1);
+                    (Status::Interrupted, RawValue::from_string(changed).ok()?)
+                }
+            };
+            Some((head.name, Entry { status, text }))
+        };
+        self.suites.into_iter().filter_map(entry).collect()
+    }
+}
+
+impl RunFile {
+    /// Reads `run.json` in `dir`, if there is one of this schema.
+    pub(crate) fn read(dir: &Path) -> Option<Self> {
+        let run: Self = serde_json::from_slice(&fs::read(dir.join("run.json")).ok()?).ok()?;
+        (run.schema == SCHEMA).then_some(run)
+    }
+
+    /// Writes `run.json`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn write(&self, dir: &Path) -> Result<(), ProofError> {
+        let path = dir.join("run.json");
+        let text = serde_json::to_vec(self).map_err(|source| ProofError::Render { path: path.clone(), source })?;
+        Ok(write_atomically(&path, &text)?)
+    }
+}
+
+/// Names of what a run makes in the proof folder; anything else in it is not ours and stays.
+const OURS: [&str; 8] =
+    ["run.json", "summary.json", "proofs.tar.gz", "manifest.sha256", "logs", "snapshots", "results", "stages"];
+
+/// Makes the proof folder, and takes it for this process as long as the file that is returned lives. `waiting` is called once
+/// if another process has it.
+///
+/// # Errors
+/// If it cannot be made or written.
+pub(crate) fn lock(dir: &Path, waiting: impl FnOnce()) -> Result<File, ProofError> {
+    let root = |source| ProofError::Root { path: dir.to_path_buf(), source };
+    fs::create_dir_all(dir).map_err(root)?;
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join(".lock")).map_err(root)?;
+    if file.try_lock().is_err() {
+        waiting();
+        file.lock().map_err(root)?;
+    }
+    Ok(file)
+}
+
+/// Removes the evidence of an older run.
+///
+/// # Errors
+/// If something of it cannot be removed.
+pub(crate) fn clear(dir: &Path) -> Result<(), ProofError> {
+    for name in OURS {
+        let path = dir.join(name);
+        crate::os::workdir::remove(&path).map_err(|source| ProofError::Root { path, source })?;
+    }
+    Ok(())
+}

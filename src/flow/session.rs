@@ -1,0 +1,311 @@
+//! One run: what its trials share, from the first look at the project to the last summary.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::flow::proof::{self, EarlierSummary, Header, Proof, ProofError, RunFile};
+use crate::model::script::Echo;
+use crate::model::suite::{Host, Isolation, Project, SuiteName};
+use crate::model::verdict::Fault;
+use crate::os::disk::Snapshotter;
+use crate::os::engine::{self, UnsandboxedScriptRunner};
+use crate::os::host::Settings;
+use crate::os::interrupt::{Interrupt, InterruptError};
+use crate::os::journal::{Event, Identity, Journal, JournalError, Level};
+use crate::os::workdir;
+use crate::rules::parse::ParseError;
+use crate::rules::presence::AppletListError;
+use crate::rules::summary::{SCHEMA, Traces};
+
+/// Everything that the trials of one run share.
+pub(crate) struct Session {
+    pub(crate) settings: Settings,
+    pub(crate) host: Host,
+    pub(crate) project: Project,
+    pub(crate) run_id: String,
+    pub(crate) runner: UnsandboxedScriptRunner,
+    pub(crate) snapshotter: Snapshotter,
+    pub(crate) proof: Proof,
+    pub(crate) interrupt: Interrupt,
+    pub(crate) echo: Echo,
+    /// Ours alone; every process that a trial starts has it in its environment.
+    pub(crate) scratch: PathBuf,
+    /// The bash that runs blocks.
+    pub(crate) bash: PathBuf,
+    /// What presence is judged by; empty without rules.
+    pub(crate) applets: Vec<String>,
+    journal: Journal,
+    started_at: String,
+    dirtied_by: Mutex<Option<SuiteName>>,
+    _lock: File,
+}
+
+/// How much of what was found is going to run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Selection {
+    pub(crate) selected: usize,
+    pub(crate) not_selected: usize,
+}
+
+/// Why a run cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    #[error("could not read `{path}`", path = path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "isolation is `container`, and this machine is no container: the suites would change it. Run them in a container, or \
+         write `isolation: none` into `{path}` if they touch only their scratch folders",
+        path = .0.display()
+    )]
+    NoContainer(PathBuf),
+    #[error("isolation `overlay` is not built yet; `{path}` can say `container` or `none`", path = .0.display())]
+    NoOverlay(PathBuf),
+    #[error("`sandbox: true` in `{path}` cannot be had: the sandbox is not built yet; without it scripts run with your rights", path = .0.display())]
+    NoSandbox(PathBuf),
+    #[error("no `bash` on PATH; blocks of suites need it: install bash")]
+    NoBash,
+    #[error("a snapshot of `{looked_at}` would look into `{ours}`, where the harness writes; move one of them (PROOF_DIR)", looked_at = looked_at.display(), ours = ours.display())]
+    LooksAtOurs { looked_at: PathBuf, ours: PathBuf },
+    #[error(transparent)]
+    Applets(#[from] AppletListError),
+    #[error("could not make a scratch folder in `{path}`; set TMPDIR to a folder that can be written", path = path.display())]
+    Scratch {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Interrupt(#[from] InterruptError),
+}
+
+impl SessionError {
+    /// Tells whether the user's configuration is at fault, not our doing.
+    pub(crate) fn is_configuration(&self) -> bool {
+        match self {
+            Self::Parse(_)
+            | Self::Read { .. }
+            | Self::NoContainer(_)
+            | Self::NoOverlay(_)
+            | Self::NoSandbox(_)
+            | Self::NoBash
+            | Self::LooksAtOurs { .. }
+            | Self::Applets(_) => true,
+            Self::Scratch { .. } | Self::Proof(_) | Self::Journal(_) | Self::Interrupt(_) => false,
+        }
+    }
+}
+
+impl Session {
+    /// Starts a run, or joins the one that another process of the same nextest run has started. `say` tells the user what
+    /// takes time or was found.
+    ///
+    /// # Errors
+    /// If the project is wrong, or this machine cannot give what it asks for. Nothing has been run then.
+    pub(crate) fn open(
+        settings: Settings,
+        host: Host,
+        project: Project,
+        selection: Selection,
+        echo: Echo,
+        say: &dyn Fn(&str),
+    ) -> Result<Self, SessionError> {
+        refuse_what_cannot_be_had(&settings, &host, &project)?;
+        let bash = settings.find_program("bash").ok_or(SessionError::NoBash)?;
+        let applets = read_applets(&settings, &project)?;
+        let dir = settings.proof_dir.clone();
+        let lock = proof::lock(&dir, || say("another run uses this proof folder; waiting for it to end"))?;
+        let own_id = run_id(&settings);
+        let joined = RunFile::read(&dir).filter(|run| run.run_id == own_id);
+        let traces = sweep(&dir, joined.is_some(), say);
+        if joined.is_none() {
+            proof::clear(&dir)?;
+        }
+        let started_at = joined.map_or_else(|| timestamp(Timestamp::now()), |run| run.started_at);
+        let scratch = make_scratch(&settings.temp_dir)?;
+        let run = RunFile {
+            schema: SCHEMA,
+            run_id: own_id.clone(),
+            started_at: started_at.clone(),
+            pid: Some(std::process::id()),
+            scratch: scratch.clone(),
+        };
+        run.write(&dir)?;
+        let identity =
+            Identity { run_id: own_id.clone(), container_id: host.container_id.clone(), distro: host.distro.clone() };
+        let journal = Journal::open(identity, &settings.jsonl, &dir.join("logs/runner.jsonl"))?;
+        let header = Header {
+            run_id: own_id.clone(),
+            distro: host.distro.clone(),
+            container_id: host.container_id.clone(),
+            started_at: started_at.clone(),
+            isolation: isolation_word(project.isolation),
+            selected: selection.selected,
+            not_selected: selection.not_selected,
+            product: project.product.name.clone(),
+            traces,
+        };
+        let earlier = EarlierSummary::read(&dir).filter(|summary| summary.run_id == own_id);
+        let interrupt = Interrupt::new()?;
+        interrupt.listen()?;
+        Ok(Self {
+            proof: Proof::new(dir, header, earlier),
+            runner: UnsandboxedScriptRunner::new(),
+            snapshotter: Snapshotter::default(),
+            run_id: own_id,
+            dirtied_by: Mutex::new(None),
+            _lock: lock,
+            settings,
+            host,
+            project,
+            interrupt,
+            echo,
+            scratch,
+            bash,
+            applets,
+            journal,
+            started_at,
+        })
+    }
+
+    /// Writes an event; a line that is lost is a fault of the run.
+    ///
+    /// # Errors
+    /// If the log does not take it.
+    pub(crate) fn log(&self, event: &Event<'_>) -> Result<(), Fault> {
+        self.journal.write(event).map_err(|error| Fault::new(&error))
+    }
+
+    /// Returns the suite whose restore failed, if the ones after it are not to run.
+    pub(crate) fn dirtied_by(&self) -> Option<SuiteName> {
+        self.dirtied_by.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that a suite could not be restored.
+    pub(crate) fn mark_dirty(&self, suite: &SuiteName) {
+        self.dirtied_by.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| suite.clone());
+    }
+
+    /// Writes the last summary, and removes the scratch folder.
+    ///
+    /// # Errors
+    /// If the evidence cannot be completed.
+    pub(crate) fn close(self) -> Result<(), Fault> {
+        let interrupted = self.interrupt.signal().is_some();
+        let finished = self.proof.finish(timestamp(Timestamp::now()), interrupted);
+        let run = RunFile {
+            schema: SCHEMA,
+            run_id: self.run_id.clone(),
+            started_at: self.started_at.clone(),
+            pid: None,
+            scratch: self.scratch.clone(),
+        };
+        // The engine's helpers end before what they worked in goes.
+        drop(self.runner);
+        let removed = workdir::remove(&self.scratch);
+        finished.and_then(|()| run.write(self.proof.dir())).map_err(|error| Fault::new(&error))?;
+        removed.map_err(|error| {
+            Fault::from_text(format!("could not remove the scratch folder `{}`: {error}", self.scratch.display()))
+        })
+    }
+}
+
+/// Returns the word of runner.yaml.
+fn isolation_word(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::Container => "container",
+        Isolation::Overlay => "overlay",
+        Isolation::None => "none",
+    }
+}
+
+/// Never weaker than asked, never silently.
+fn refuse_what_cannot_be_had(settings: &Settings, host: &Host, project: &Project) -> Result<(), SessionError> {
+    let file = settings.suites_dir.join("runner.yaml");
+    match project.isolation {
+        Isolation::Container if host.container_id.is_none() => return Err(SessionError::NoContainer(file)),
+        Isolation::Overlay => return Err(SessionError::NoOverlay(file)),
+        Isolation::Container | Isolation::None => {}
+    }
+    if project.sandbox {
+        return Err(SessionError::NoSandbox(file));
+    }
+    let looks_at_ours = project.snapshot.iter().map(Path::new).find(|path| settings.proof_dir.starts_with(path));
+    looks_at_ours.map_or(Ok(()), |path| {
+        Err(SessionError::LooksAtOurs { looked_at: path.to_path_buf(), ours: settings.proof_dir.clone() })
+    })
+}
+
+fn read_applets(settings: &Settings, project: &Project) -> Result<Vec<String>, SessionError> {
+    let Some(rules) = &project.presence else { return Ok(Vec::new()) };
+    let path = settings.project_dir.join(&rules.applets);
+    let text = fs::read(&path).map_err(|source| SessionError::Read { path: path.clone(), source })?;
+    Ok(crate::rules::presence::parse_applets(&path, &text)?)
+}
+
+/// Under nextest all processes of a run have one identity.
+fn run_id(settings: &Settings) -> String {
+    settings.nextest.as_ref().map_or_else(
+        || format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), std::process::id()),
+        |nextest| nextest.run_id.clone(),
+    )
+}
+
+/// ISO 8601, UTC, whole seconds.
+fn timestamp(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn make_scratch(temp_dir: &Path) -> Result<PathBuf, SessionError> {
+    let made = tempfile::Builder::new().prefix("proving-ground.").tempdir_in(temp_dir);
+    made.map(tempfile::TempDir::keep).map_err(|source| SessionError::Scratch { path: temp_dir.to_path_buf(), source })
+}
+
+/// Cleans up after a run of this proof folder that was killed. The lock is ours, so no such run is alive.
+fn sweep(dir: &Path, same_run: bool, say: &dyn Fn(&str)) -> Option<Traces> {
+    let killed = RunFile::read(dir).filter(|run| run.pid.is_some())?;
+    let found = engine::sweep_traces(&killed.scratch);
+    let mut removed = found.cgroups;
+    if killed.scratch.exists() && workdir::remove(&killed.scratch).is_ok() {
+        removed.push(killed.scratch.display().to_string());
+    }
+    let traces = Traces {
+        interrupted: EarlierSummary::read(dir).map(|summary| summary.running()).unwrap_or_default(),
+        processes: found.processes.iter().map(|leak| format!("{} {}", leak.pid, leak.command)).collect(),
+        removed,
+        run_id: killed.run_id,
+    };
+    let whose = if same_run { "a process of this run" } else { "an earlier run" };
+    say(&format!(
+        "{whose} ({}) was killed while running [{}]; ended {} processes of it, removed [{}]",
+        traces.run_id,
+        traces.interrupted.join(", "),
+        traces.processes.len(),
+        traces.removed.join(", "),
+    ));
+    Some(traces)
+}
+
+impl Session {
+    /// Logs what `sweep` found, if anything.
+    ///
+    /// # Errors
+    /// If the log does not take it.
+    pub(crate) fn log_traces(&self, text: &str) -> Result<(), Fault> {
+        let event = Event { level: Level::Warn, message: Some(text.to_owned()), ..Event::new("preflight", "traces_swept") };
+        self.log(&event)
+    }
+}

@@ -1,0 +1,80 @@
+//! SIGINT and SIGTERM: the first ends what runs, the second also gives up on restore.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::engine::{Cancel, EngineError};
+
+/// Why interrupts cannot be handled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InterruptError {
+    #[error("could not handle SIGINT and SIGTERM")]
+    Handler(#[source] io::Error),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// What the signals of this process have asked for so far.
+#[derive(Clone)]
+pub(crate) struct Interrupt {
+    state: Arc<State>,
+}
+
+struct State {
+    work: Cancel,
+    restore: Cancel,
+    signal: AtomicI32,
+}
+
+impl Interrupt {
+    /// Returns one that no signal reaches.
+    ///
+    /// # Errors
+    /// If the process has no descriptor left.
+    pub(crate) fn new() -> Result<Self, InterruptError> {
+        let state = State { work: Cancel::new()?, restore: Cancel::new()?, signal: AtomicI32::new(0) };
+        Ok(Self { state: Arc::new(state) })
+    }
+
+    /// Lets SIGINT and SIGTERM of this process arrive here, for the rest of its life.
+    ///
+    /// # Errors
+    /// If the handlers or their thread cannot be had.
+    pub(crate) fn listen(&self) -> Result<(), InterruptError> {
+        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(InterruptError::Handler)?;
+        let this = self.clone();
+        let waiting = thread::Builder::new().name("signals".to_owned());
+        waiting
+            .spawn(move || signals.forever().for_each(|signal| this.take(signal)))
+            .map(drop)
+            .map_err(InterruptError::Handler)
+    }
+
+    fn take(&self, signal: i32) {
+        if self.state.signal.swap(signal, Ordering::SeqCst) == 0 {
+            self.state.work.trigger();
+        } else {
+            self.state.restore.trigger();
+        }
+    }
+
+    /// Ends everything but restore.
+    pub(crate) fn work(&self) -> &Cancel {
+        &self.state.work
+    }
+
+    /// Ends restore.
+    pub(crate) fn restore(&self) -> &Cancel {
+        &self.state.restore
+    }
+
+    /// Returns the number of the last signal.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        Some(self.state.signal.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
+    }
+}
