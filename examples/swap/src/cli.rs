@@ -52,16 +52,9 @@ pub(crate) enum RootChoice {
 pub(crate) enum Command {
     Help,
     Version,
-    Enable {
-        experiments: Vec<Experiment>,
-        mode: Mode,
-    },
-    Disable {
-        experiments: Vec<Experiment>,
-    },
-    Status {
-        format: Format,
-    },
+    Enable { experiments: Vec<Experiment>, mode: Mode },
+    Disable { experiments: Vec<Experiment> },
+    Status { format: Format },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,10 +81,7 @@ struct Words {
 ///
 /// # Errors
 /// `Usage`, with the word that is wrong.
-pub(crate) fn parse(
-    words: impl Iterator<Item = OsString>,
-    swap_root: Option<OsString>,
-) -> Result<Order, Error> {
+pub(crate) fn parse(words: impl Iterator<Item = OsString>, swap_root: Option<OsString>) -> Result<Order, Error> {
     let mut words = collect(words)?;
     let root = match (words.root.take(), swap_root.filter(|root| !root.is_empty())) {
         (Some(root), _) => RootChoice::Flag(root),
@@ -170,21 +160,14 @@ fn value_of(
     value: Option<OsString>,
     words: &mut impl Iterator<Item = OsString>,
 ) -> Result<OsString, Error> {
-    let Some(value) = value
-        .or_else(|| words.next())
-        .filter(|value| !value.is_empty())
-    else {
+    let Some(value) = value.or_else(|| words.next()).filter(|value| !value.is_empty()) else {
         return Err(Error::Usage(format!("`{option}` needs a value")));
     };
     Ok(value)
 }
 
 fn once(word: &str, seen: bool) -> Result<(), Error> {
-    if seen {
-        Err(Error::Usage(format!("`{word}` is one word too many")))
-    } else {
-        Ok(())
-    }
+    if seen { Err(Error::Usage(format!("`{word}` is one word too many"))) } else { Ok(()) }
 }
 
 fn command(words: &Words) -> Result<Command, Error> {
@@ -194,30 +177,13 @@ fn command(words: &Words) -> Result<Command, Error> {
     };
     let (command, flags, takes_experiments) = match name {
         "enable" => {
-            let experiments = words
-                .experiments
-                .clone()
-                .unwrap_or_else(|| Experiment::DEFAULT.to_vec());
-            let mode = if has("--dry-run") {
-                Mode::DryRun
-            } else {
-                Mode::Act
-            };
+            let experiments = words.experiments.clone().unwrap_or_else(|| Experiment::DEFAULT.to_vec());
+            let mode = if has("--dry-run") { Mode::DryRun } else { Mode::Act };
             (Command::Enable { experiments, mode }, ["--dry-run"], true)
         }
-        "disable" => (
-            Command::Disable {
-                experiments: disabled(words)?,
-            },
-            ["--all"],
-            true,
-        ),
+        "disable" => (Command::Disable { experiments: disabled(words)? }, ["--all"], true),
         "status" => {
-            let format = if has("--json") {
-                Format::Json
-            } else {
-                Format::Text
-            };
+            let format = if has("--json") { Format::Json } else { Format::Text };
             (Command::Status { format }, ["--json"], false)
         }
         _ => return Err(Error::Usage(format!("unknown command `{name}`"))),
@@ -233,9 +199,7 @@ fn command(words: &Words) -> Result<Command, Error> {
 
 fn disabled(words: &Words) -> Result<Vec<Experiment>, Error> {
     match (&words.experiments, words.flags.contains(&"--all")) {
-        (Some(_), true) => Err(Error::Usage(
-            "`--experiments` and `--all` exclude each other".to_owned(),
-        )),
+        (Some(_), true) => Err(Error::Usage("`--experiments` and `--all` exclude each other".to_owned())),
         (Some(experiments), false) => Ok(experiments.clone()),
         (None, true) => Ok(Experiment::ALL.to_vec()),
         (None, false) => Ok(Experiment::DEFAULT.to_vec()),
@@ -254,15 +218,11 @@ mod tests {
     fn options_may_stand_before_and_after_the_command() {
         let expected = Order {
             root: RootChoice::Flag(PathBuf::from("/r")),
-            command: Command::Enable {
-                experiments: vec![Experiment::Findutils],
-                mode: Mode::DryRun,
-            },
+            command: Command::Enable { experiments: vec![Experiment::Findutils], mode: Mode::DryRun },
         };
-        for line in [
-            "--root /r enable --experiments findutils --dry-run",
-            "enable --dry-run --experiments=findutils --root=/r",
-        ] {
+        for line in
+            ["--root /r enable --experiments findutils --dry-run", "enable --dry-run --experiments=findutils --root=/r"]
+        {
             assert_eq!(read(line).unwrap(), expected, "{line}");
         }
     }
@@ -270,21 +230,10 @@ mod tests {
     #[test]
     fn the_flag_wins_over_the_environment_and_an_empty_variable_is_none() {
         let root = |words: &[&str], variable: &str| {
-            parse(
-                words.iter().map(OsString::from),
-                Some(OsString::from(variable)),
-            )
-            .unwrap()
-            .root
+            parse(words.iter().map(OsString::from), Some(OsString::from(variable))).unwrap().root
         };
-        assert_eq!(
-            root(&["status", "--root", "/a"], "/b"),
-            RootChoice::Flag(PathBuf::from("/a"))
-        );
-        assert_eq!(
-            root(&["status"], "/b"),
-            RootChoice::Environment(PathBuf::from("/b"))
-        );
+        assert_eq!(root(&["status", "--root", "/a"], "/b"), RootChoice::Flag(PathBuf::from("/a")));
+        assert_eq!(root(&["status"], "/b"), RootChoice::Environment(PathBuf::from("/b")));
         assert_eq!(root(&["status"], ""), RootChoice::Default);
     }
 
@@ -292,10 +241,7 @@ mod tests {
     fn a_root_may_be_any_bytes() {
         let word = OsString::from_vec(b"--root=/\xff".to_vec());
         let order = parse([word, OsString::from("status")].into_iter(), None).unwrap();
-        assert_eq!(
-            order.root,
-            RootChoice::Flag(PathBuf::from(OsString::from_vec(b"/\xff".to_vec())))
-        );
+        assert_eq!(order.root, RootChoice::Flag(PathBuf::from(OsString::from_vec(b"/\xff".to_vec()))));
     }
 
     #[test]

@@ -34,25 +34,21 @@ pub(crate) enum Error {
     /// A change failed half-way; everything done before it was undone.
     RolledBack(Box<Error>),
     /// A change failed half-way, and so did undoing it; the state file still knows what is left to undo.
-    RollbackFailed { cause: Box<Error>, undo: Box<Error> },
+    RollbackFailed {
+        cause: Box<Error>,
+        undo: Box<Error>,
+    },
 }
 
 impl Error {
     /// Wraps an `io::Error` with the operation and the object, for `map_err`.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self::Io {
-            doing,
-            path,
-            source,
-        }
+        move |source| Self::Io { doing, path, source }
     }
 
     pub(crate) fn refused(object: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Refused(vec![Refusal {
-            object: object.into(),
-            reason: reason.into(),
-        }])
+        Self::Refused(vec![Refusal { object: object.into(), reason: reason.into() }])
     }
 
     pub(crate) fn exit_code(&self) -> u8 {
@@ -70,10 +66,9 @@ impl Error {
     /// Returns one line for each thing to say, without the leading word.
     pub(crate) fn lines(&self) -> Vec<String> {
         match self {
-            Self::Refused(refusals) => refusals
-                .iter()
-                .map(|refusal| format!("{}: {}", refusal.object, refusal.reason))
-                .collect(),
+            Self::Refused(refusals) => {
+                refusals.iter().map(|refusal| format!("{}: {}", refusal.object, refusal.reason)).collect()
+            }
             Self::RolledBack(cause) => {
                 let mut lines = cause.lines();
                 lines.push("everything done so far was undone".to_owned());
@@ -81,9 +76,7 @@ impl Error {
             }
             Self::RollbackFailed { cause, undo } => {
                 let mut lines = cause.lines();
-                lines.push(
-                    "undoing the change failed too, the next order will try again:".to_owned(),
-                );
+                lines.push("undoing the change failed too, the next order will try again:".to_owned());
                 lines.extend(undo.lines());
                 lines
             }
@@ -114,17 +107,9 @@ impl fmt::Display for Error {
                 write!(f, "another swap is at work and holds `{}`", path.display())
             }
             Self::State { path, line, reason } => {
-                write!(
-                    f,
-                    "could not read `{}`, line {line}: {reason}",
-                    path.display()
-                )
+                write!(f, "could not read `{}`, line {line}: {reason}", path.display())
             }
-            Self::Io {
-                doing,
-                path,
-                source: _,
-            } => write!(f, "could not {doing} `{}`", path.display()),
+            Self::Io { doing, path, source: _ } => write!(f, "could not {doing} `{}`", path.display()),
             Self::RolledBack(_) => write!(f, "the change failed and was undone"),
             Self::RollbackFailed { .. } => write!(f, "the change failed and could not be undone"),
         }

@@ -36,19 +36,14 @@ impl Experiment {
     /// Returns the applets in byte order; no applet belongs to two experiments.
     pub(crate) fn applets(self) -> &'static [&'static str] {
         match self {
-            Self::Coreutils => &[
-                "cat", "cp", "date", "echo", "head", "ls", "mkdir", "mv", "rm", "sort", "tail",
-                "wc",
-            ],
+            Self::Coreutils => &["cat", "cp", "date", "echo", "head", "ls", "mkdir", "mv", "rm", "sort", "tail", "wc"],
             Self::Checksums => &["b2sum", "md5sum", "sha256sum"],
             Self::Findutils => &["find", "xargs"],
         }
     }
 
     pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|experiment| experiment.name() == name)
+        Self::ALL.into_iter().find(|experiment| experiment.name() == name)
     }
 
     /// Reads `coreutils,findutils`; the order of the list and repeated names do not matter.
@@ -60,9 +55,7 @@ impl Experiment {
         for name in list.split(',') {
             let Some(experiment) = Self::named(name) else {
                 let known = Self::ALL.map(Self::name).join(", ");
-                return Err(Error::Usage(format!(
-                    "unknown experiment `{name}` (there are: {known})"
-                )));
+                return Err(Error::Usage(format!("unknown experiment `{name}` (there are: {known})")));
             };
             experiments.push(experiment);
         }
@@ -84,36 +77,18 @@ mod tests {
 
     #[test]
     fn names_that_no_experiment_has_are_refused() {
-        for list in [
-            "",
-            "coreutils,",
-            "Coreutils",
-            "../coreutils",
-            "sudo-rs",
-            " coreutils",
-        ] {
-            assert_eq!(
-                Experiment::parse_list(list).unwrap_err().exit_code(),
-                2,
-                "`{list}`"
-            );
+        for list in ["", "coreutils,", "Coreutils", "../coreutils", "sudo-rs", " coreutils"] {
+            assert_eq!(Experiment::parse_list(list).unwrap_err().exit_code(), 2, "`{list}`");
         }
     }
 
     #[test]
     fn no_applet_belongs_to_two_experiments_or_leaves_its_folder() {
-        let mut applets: Vec<_> = Experiment::ALL
-            .iter()
-            .flat_map(|experiment| experiment.applets())
-            .collect();
+        let mut applets: Vec<_> = Experiment::ALL.iter().flat_map(|experiment| experiment.applets()).collect();
         let all = applets.len();
         applets.sort_unstable();
         applets.dedup();
         assert_eq!(applets.len(), all);
-        assert!(
-            applets
-                .iter()
-                .all(|applet| !applet.contains('/') && !applet.starts_with('.'))
-        );
+        assert!(applets.iter().all(|applet| !applet.contains('/') && !applet.starts_with('.')));
     }
 }

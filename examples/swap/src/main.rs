@@ -24,8 +24,8 @@ use report::Report;
 
 fn main() -> ExitCode {
     let mut report = Report::default();
-    let result = cli::parse(env::args_os().skip(1), env::var_os("SWAP_ROOT"))
-        .and_then(|order| obey(&order, &mut report));
+    let result =
+        cli::parse(env::args_os().skip(1), env::var_os("SWAP_ROOT")).and_then(|order| obey(&order, &mut report));
     let code = match &result {
         Ok(()) => 0,
         Err(error) => {

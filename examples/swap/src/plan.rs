@@ -22,66 +22,38 @@ pub(crate) struct Plan {
 ///
 /// # Errors
 /// `Refused` with every reason found, not only the first; `Io`.
-pub(crate) fn enable(
-    root: &Root,
-    state: &State,
-    experiments: &[Experiment],
-) -> Result<Plan, Error> {
+pub(crate) fn enable(root: &Root, state: &State, experiments: &[Experiment]) -> Result<Plan, Error> {
     let mut plan = Plan::default();
     let mut refusals = Vec::new();
     for &experiment in experiments {
         let lacking_before = plan.lacking.len();
         for &applet in experiment.applets() {
             if let Some(reason) = plan_link(root, state, (experiment, applet), &mut plan)? {
-                refusals.push(Refusal {
-                    object: applet.to_owned(),
-                    reason,
-                });
+                refusals.push(Refusal { object: applet.to_owned(), reason });
             }
         }
         if plan.lacking.len() - lacking_before == experiment.applets().len() {
-            let reason = format!(
-                "`usr/lib/{}` provides none of its applets",
-                experiment.provider()
-            );
-            refusals.push(Refusal {
-                object: experiment.name().to_owned(),
-                reason,
-            });
+            let reason = format!("`usr/lib/{}` provides none of its applets", experiment.provider());
+            refusals.push(Refusal { object: experiment.name().to_owned(), reason });
         }
     }
-    if refusals.is_empty() {
-        Ok(plan)
-    } else {
-        Err(Error::Refused(refusals))
-    }
+    if refusals.is_empty() { Ok(plan) } else { Err(Error::Refused(refusals)) }
 }
 
 /// Decides which applets to put back: those of `experiments` that are linked.
 ///
 /// # Errors
 /// `Refused` with every applet that is no longer as it was left; `Io`.
-pub(crate) fn disable(
-    root: &Root,
-    state: &State,
-    experiments: &[Experiment],
-) -> Result<Vec<Entry>, Error> {
+pub(crate) fn disable(root: &Root, state: &State, experiments: &[Experiment]) -> Result<Vec<Entry>, Error> {
     let mut entries = state.in_phase(Phase::Linked);
     entries.retain(|entry| experiments.contains(&entry.experiment));
     let mut refusals = Vec::new();
     for entry in &entries {
         if let Some(reason) = why_not_restore(root, *entry)? {
-            refusals.push(Refusal {
-                object: entry.applet.to_owned(),
-                reason,
-            });
+            refusals.push(Refusal { object: entry.applet.to_owned(), reason });
         }
     }
-    if refusals.is_empty() {
-        Ok(entries)
-    } else {
-        Err(Error::Refused(refusals))
-    }
+    if refusals.is_empty() { Ok(entries) } else { Err(Error::Refused(refusals)) }
 }
 
 /// Adds one applet to the plan, or returns why it must be left alone.
@@ -95,9 +67,7 @@ fn plan_link(
     if state.get(applet).is_some() {
         plan.already += 1;
         let intact = matches!(seen, Seen::Ours);
-        return Ok((!intact).then(|| {
-            "is no longer the link that swap made; disable its experiment first".to_owned()
-        }));
+        return Ok((!intact).then(|| "is no longer the link that swap made; disable its experiment first".to_owned()));
     }
     match root.provider(experiment, applet)? {
         Provider::Present => {}
@@ -110,37 +80,22 @@ fn plan_link(
     let kind = match seen {
         Seen::Missing => Kind::Added,
         Seen::File(metadata) if metadata.permissions().mode() & SETUID_SETGID != 0 => {
-            return Ok(Some(
-                "is setuid or setgid, which a link cannot be".to_owned(),
-            ));
+            return Ok(Some("is setuid or setgid, which a link cannot be".to_owned()));
         }
         Seen::File(_) => Kind::Replaced,
         Seen::Ours => {
-            return Ok(Some(
-                "is already such a link, but not one that swap remembers".to_owned(),
-            ));
+            return Ok(Some("is already such a link, but not one that swap remembers".to_owned()));
         }
         Seen::ForeignLink(text) => {
-            return Ok(Some(format!(
-                "is a link of somebody else, to `{}`",
-                text.display()
-            )));
+            return Ok(Some(format!("is a link of somebody else, to `{}`", text.display())));
         }
         Seen::Other => return Ok(Some("is neither a file nor a link".to_owned())),
     };
     let backup = root.backup(applet);
     if metadata(&backup)?.is_some() {
-        return Ok(Some(format!(
-            "its backup `{}` exists already, and swap did not make it",
-            backup.display()
-        )));
+        return Ok(Some(format!("its backup `{}` exists already, and swap did not make it", backup.display())));
     }
-    plan.entries.push(Entry {
-        phase: Phase::Unfinished,
-        kind,
-        experiment,
-        applet,
-    });
+    plan.entries.push(Entry { phase: Phase::Unfinished, kind, experiment, applet });
     Ok(None)
 }
 
@@ -149,13 +104,10 @@ fn why_not_restore(root: &Root, entry: Entry) -> Result<Option<String>, Error> {
     match root.look(entry.experiment, entry.applet)? {
         Seen::Ours | Seen::Missing => {}
         Seen::ForeignLink(_) | Seen::File(_) | Seen::Other => {
-            return Ok(Some(
-                "was replaced by somebody else since; move that away first".to_owned(),
-            ));
+            return Ok(Some("was replaced by somebody else since; move that away first".to_owned()));
         }
     }
-    let lost = entry.kind == Kind::Replaced
-        && !metadata(&backup)?.is_some_and(|metadata| metadata.is_file());
+    let lost = entry.kind == Kind::Replaced && !metadata(&backup)?.is_some_and(|metadata| metadata.is_file());
     Ok(lost.then(|| format!("its backup `{}` is lost", backup.display())))
 }
 
@@ -188,10 +140,7 @@ mod tests {
             fs::create_dir(bin.join("mv")).unwrap();
             fs::write(bin.join(".swap-backup.wc"), "not ours").unwrap();
         });
-        let named: Vec<_> = refused
-            .iter()
-            .map(|refusal| refusal.object.as_str())
-            .collect();
+        let named: Vec<_> = refused.iter().map(|refusal| refusal.object.as_str()).collect();
         assert_eq!(named, ["cat", "ls", "mv", "wc"]);
     }
 
@@ -206,8 +155,7 @@ mod tests {
 
     #[test]
     fn a_provider_without_any_applet_is_refused() {
-        let refused =
-            refusals(|root| fs::remove_dir_all(root.join("usr/lib/rust-coreutils")).unwrap());
+        let refused = refusals(|root| fs::remove_dir_all(root.join("usr/lib/rust-coreutils")).unwrap());
         assert_eq!(refused[0].object, "coreutils");
     }
 
@@ -218,11 +166,7 @@ mod tests {
         fs::remove_file(test.path("usr/bin/ls")).unwrap();
         let plan = enable(&test.open(), &State::default(), &[Experiment::Coreutils]).unwrap();
         assert_eq!(plan.lacking, [("wc", Experiment::Coreutils)]);
-        let ls = plan
-            .entries
-            .iter()
-            .find(|entry| entry.applet == "ls")
-            .unwrap();
+        let ls = plan.entries.iter().find(|entry| entry.applet == "ls").unwrap();
         assert_eq!(ls.kind, Kind::Added);
         assert_eq!(plan.entries.len(), 11);
     }

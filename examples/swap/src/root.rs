@@ -54,18 +54,13 @@ impl Root {
             RootChoice::Default => Path::new("/"),
         };
         if !given.is_absolute() || given.components().any(|part| part == Component::ParentDir) {
-            let text = format!(
-                "the root must be an absolute path without `..`, not `{}`",
-                given.display()
-            );
+            let text = format!("the root must be an absolute path without `..`, not `{}`", given.display());
             return Err(Error::Usage(text));
         }
         let path = fs::canonicalize(given).map_err(Error::io("open the root", given))?;
         let by_flag = matches!(choice, RootChoice::Flag(_));
         if access == Access::Change && path == Path::new("/") && !by_flag {
-            return Err(Error::Usage(
-                "to change the running system itself, say `--root /`".to_owned(),
-            ));
+            return Err(Error::Usage("to change the running system itself, say `--root /`".to_owned()));
         }
         let root = Self { path };
         root.check_folder("usr")?;
@@ -120,11 +115,7 @@ impl Root {
             return Ok(Seen::Other);
         }
         let text = fs::read_link(&target).map_err(Error::io("read the link", &target))?;
-        Ok(if text == Self::link_text(experiment, applet) {
-            Seen::Ours
-        } else {
-            Seen::ForeignLink(text)
-        })
+        Ok(if text == Self::link_text(experiment, applet) { Seen::Ours } else { Seen::ForeignLink(text) })
     }
 
     /// Judges a provider: it must be an executable file, and no link on the way to it may lead out of the root.
@@ -139,17 +130,11 @@ impl Root {
             Err(error) => return Err(Error::io("follow", &path)(error)),
         };
         if !real.starts_with(&self.path) {
-            return Ok(Provider::Unsafe(format!(
-                "its provider leads out of the root, to `{}`",
-                real.display()
-            )));
+            return Ok(Provider::Unsafe(format!("its provider leads out of the root, to `{}`", real.display())));
         }
         let metadata = fs::metadata(&real).map_err(Error::io("look at", &real))?;
         if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
-            return Ok(Provider::Unsafe(format!(
-                "its provider `{}` is not a program",
-                real.display()
-            )));
+            return Ok(Provider::Unsafe(format!("its provider `{}` is not a program", real.display())));
         }
         Ok(Provider::Present)
     }
@@ -192,10 +177,9 @@ impl Root {
         match metadata(&path)? {
             None => Err(Error::refused(name, "there is no such folder")),
             Some(metadata) if metadata.is_dir() => Ok(()),
-            Some(metadata) if metadata.is_symlink() => Err(Error::refused(
-                name,
-                "is a link; swap works only on a real folder inside the root",
-            )),
+            Some(metadata) if metadata.is_symlink() => {
+                Err(Error::refused(name, "is a link; swap works only on a real folder inside the root"))
+            }
             Some(_) => Err(Error::refused(name, "is not a folder")),
         }
     }
@@ -226,14 +210,8 @@ mod tests {
 
     #[test]
     fn the_running_system_is_changed_only_by_a_flag() {
-        for choice in [
-            RootChoice::Default,
-            RootChoice::Environment(PathBuf::from("/")),
-        ] {
-            assert_eq!(
-                Root::open(&choice, Access::Change).unwrap_err().exit_code(),
-                2
-            );
+        for choice in [RootChoice::Default, RootChoice::Environment(PathBuf::from("/"))] {
+            assert_eq!(Root::open(&choice, Access::Change).unwrap_err().exit_code(), 2);
         }
     }
 

@@ -58,11 +58,7 @@ impl State {
 
     /// Returns the entries of one phase, in byte order of their applets.
     pub(crate) fn in_phase(&self, phase: Phase) -> Vec<Entry> {
-        self.entries
-            .values()
-            .copied()
-            .filter(|entry| entry.phase == phase)
-            .collect()
+        self.entries.values().copied().filter(|entry| entry.phase == phase).collect()
     }
 
     /// Reads the state; a file that is not there is an empty state.
@@ -89,9 +85,7 @@ impl State {
         let path = file(root);
         let fresh = root.state_dir().join("state.new");
         let mut stream = File::create(&fresh).map_err(Error::io("create", &fresh))?;
-        stream
-            .write_all(self.text().as_bytes())
-            .map_err(Error::io("write", &fresh))?;
+        stream.write_all(self.text().as_bytes()).map_err(Error::io("write", &fresh))?;
         stream.sync_all().map_err(Error::io("sync", &fresh))?;
         fs::rename(&fresh, &path).map_err(Error::io("replace", &path))?;
         sync_folder(&root.state_dir())
@@ -108,11 +102,7 @@ impl State {
                 Kind::Replaced => "replaced",
                 Kind::Added => "added",
             };
-            text.push_str(&format!(
-                "{phase} {kind} {} {}\n",
-                entry.experiment.name(),
-                entry.applet
-            ));
+            text.push_str(&format!("{phase} {kind} {} {}\n", entry.experiment.name(), entry.applet));
         }
         text
     }
@@ -129,11 +119,7 @@ impl Lock {
     /// `Locked` at once, without waiting, if another order holds it.
     pub(crate) fn take(root: &Root) -> Result<Self, Error> {
         let path = root.state_dir().join("lock");
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .map_err(Error::io("open", &path))?;
+        let file = OpenOptions::new().append(true).create(true).open(&path).map_err(Error::io("open", &path))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::Locked(path)),
@@ -162,8 +148,7 @@ fn parse(text: &str) -> Result<State, (usize, String)> {
     }
     let mut state = State::default();
     for (index, line) in lines.enumerate() {
-        let entry =
-            parse_entry(line).ok_or_else(|| (index + 2, format!("`{line}` is not an entry")))?;
+        let entry = parse_entry(line).ok_or_else(|| (index + 2, format!("`{line}` is not an entry")))?;
         state.put(entry, entry.phase);
     }
     Ok(state)
@@ -186,17 +171,8 @@ fn parse_entry(line: &str) -> Option<Entry> {
         _ => return None,
     };
     let experiment = Experiment::named(experiment)?;
-    let applet = experiment
-        .applets()
-        .iter()
-        .copied()
-        .find(|known| *known == applet)?;
-    Some(Entry {
-        phase,
-        kind,
-        experiment,
-        applet,
-    })
+    let applet = experiment.applets().iter().copied().find(|known| *known == applet)?;
+    Some(Entry { phase, kind, experiment, applet })
 }
 
 #[cfg(test)]
@@ -204,12 +180,8 @@ mod tests {
     use super::*;
     use crate::testroot::TestRoot;
 
-    const LS: Entry = Entry {
-        phase: Phase::Linked,
-        kind: Kind::Replaced,
-        experiment: Experiment::Coreutils,
-        applet: "ls",
-    };
+    const LS: Entry =
+        Entry { phase: Phase::Linked, kind: Kind::Replaced, experiment: Experiment::Coreutils, applet: "ls" };
 
     #[test]
     fn what_is_saved_is_loaded() {
@@ -218,14 +190,7 @@ mod tests {
         root.make_state_dir().unwrap();
         let mut state = State::default();
         state.put(LS, Phase::Unfinished);
-        state.put(
-            Entry {
-                kind: Kind::Added,
-                applet: "wc",
-                ..LS
-            },
-            Phase::Linked,
-        );
+        state.put(Entry { kind: Kind::Added, applet: "wc", ..LS }, Phase::Linked);
         state.save(&root).unwrap();
         assert_eq!(State::load(&root).unwrap(), state);
     }
@@ -235,10 +200,7 @@ mod tests {
         for (text, line) in [
             ("", 1),
             ("something else\n", 1),
-            (
-                "swap-state 1\nlinked replaced coreutils ls\nlinked replaced coreutils ../../etc/passwd\n",
-                3,
-            ),
+            ("swap-state 1\nlinked replaced coreutils ls\nlinked replaced coreutils ../../etc/passwd\n", 3),
             ("swap-state 1\nlinked replaced coreutils find\n", 2),
             ("swap-state 1\nlinked replaced coreutils\n", 2),
             ("swap-state 1\nlinked  replaced coreutils ls\n", 2),

@@ -33,33 +33,19 @@ pub(crate) fn read(choice: &RootChoice) -> Result<Status, Error> {
         let mut applets = Vec::new();
         for &name in experiment.applets() {
             let provided = root.provider(experiment, name)? == Provider::Present;
-            let recorded = state
-                .get(name)
-                .is_some_and(|entry| entry.phase == Phase::Linked);
+            let recorded = state.get(name).is_some_and(|entry| entry.phase == Phase::Linked);
             let state = match (recorded, root.look(experiment, name)?) {
                 (true, Seen::Ours) => "linked",
-                (true, Seen::Missing | Seen::ForeignLink(_) | Seen::File(_) | Seen::Other) => {
-                    "changed"
-                }
+                (true, Seen::Missing | Seen::ForeignLink(_) | Seen::File(_) | Seen::Other) => "changed",
                 (false, Seen::Missing) => "absent",
-                (false, Seen::Ours | Seen::ForeignLink(_) | Seen::File(_) | Seen::Other) => {
-                    "original"
-                }
+                (false, Seen::Ours | Seen::ForeignLink(_) | Seen::File(_) | Seen::Other) => "original",
             };
-            applets.push(Applet {
-                name,
-                state,
-                provided,
-            });
+            applets.push(Applet { name, state, provided });
         }
         experiments.push((experiment, applets));
     }
     let unfinished = state.in_phase(Phase::Unfinished).len();
-    Ok(Status {
-        root: root.path().to_string_lossy().into_owned(),
-        unfinished,
-        experiments,
-    })
+    Ok(Status { root: root.path().to_string_lossy().into_owned(), unfinished, experiments })
 }
 
 impl Status {
@@ -74,16 +60,8 @@ impl Status {
         let mut text = String::new();
         for (experiment, applets) in &self.experiments {
             let linked = count(applets, "linked");
-            let word = if is_enabled(applets) {
-                "enabled"
-            } else {
-                "disabled"
-            };
-            text.push_str(&format!(
-                "{}: {word}, {linked} of {} linked",
-                experiment.name(),
-                applets.len()
-            ));
+            let word = if is_enabled(applets) { "enabled" } else { "disabled" };
+            text.push_str(&format!("{}: {word}, {linked} of {} linked", experiment.name(), applets.len()));
             let changed = count(applets, "changed");
             if changed > 0 {
                 text.push_str(&format!(", {changed} changed by somebody else"));
@@ -91,38 +69,25 @@ impl Status {
             text.push('\n');
         }
         if self.unfinished > 0 {
-            text.push_str(&format!(
-                "interrupted: {} applets, the next order undoes it\n",
-                self.unfinished
-            ));
+            text.push_str(&format!("interrupted: {} applets, the next order undoes it\n", self.unfinished));
         }
         text
     }
 
     /// One applet a line, so that `grep` reads it as well as a JSON parser does.
     fn json(&self) -> String {
-        let mut text = format!(
-            "{{\n  \"root\": {},\n  \"unfinished\": {},\n",
-            quoted(&self.root),
-            self.unfinished
-        );
+        let mut text = format!("{{\n  \"root\": {},\n  \"unfinished\": {},\n", quoted(&self.root), self.unfinished);
         text.push_str("  \"experiments\": {\n");
         let last_experiment = self.experiments.len().saturating_sub(1);
         for (index, (experiment, applets)) in self.experiments.iter().enumerate() {
             let name = quoted(experiment.name());
-            text.push_str(&format!(
-                "    {name}: {{\n      \"enabled\": {},\n",
-                is_enabled(applets)
-            ));
+            text.push_str(&format!("    {name}: {{\n      \"enabled\": {},\n", is_enabled(applets)));
             text.push_str("      \"applets\": {\n");
             let last = applets.len().saturating_sub(1);
             for (index, applet) in applets.iter().enumerate() {
                 let (name, state) = (quoted(applet.name), quoted(applet.state));
                 let comma = if index == last { "" } else { "," };
-                let line = format!(
-                    "{name}: {{ \"state\": {state}, \"provided\": {} }}{comma}",
-                    applet.provided
-                );
+                let line = format!("{name}: {{ \"state\": {state}, \"provided\": {} }}{comma}", applet.provided);
                 text.push_str(&format!("        {line}\n"));
             }
             let comma = if index == last_experiment { "" } else { "," };
@@ -134,10 +99,7 @@ impl Status {
 }
 
 fn count(applets: &[Applet], state: &str) -> usize {
-    applets
-        .iter()
-        .filter(|applet| applet.state == state)
-        .count()
+    applets.iter().filter(|applet| applet.state == state).count()
 }
 
 fn is_enabled(applets: &[Applet]) -> bool {

@@ -38,14 +38,7 @@ pub(crate) fn enable(
     for entry in &plan.entries {
         report.info(entry.applet, &linked(*entry, "linked"));
     }
-    report.info(
-        "enable",
-        &format!(
-            "{} linked, {} linked before",
-            plan.entries.len(),
-            plan.already
-        ),
-    );
+    report.info("enable", &format!("{} linked, {} linked before", plan.entries.len(), plan.already));
     Ok(())
 }
 
@@ -53,11 +46,7 @@ pub(crate) fn enable(
 ///
 /// # Errors
 /// As `enable`.
-pub(crate) fn disable(
-    choice: &RootChoice,
-    experiments: &[Experiment],
-    report: &mut Report,
-) -> Result<(), Error> {
+pub(crate) fn disable(choice: &RootChoice, experiments: &[Experiment], report: &mut Report) -> Result<(), Error> {
     let root = Root::open(choice, Access::Change)?;
     if !root.has_state_dir()? {
         report.info("disable", "nothing to do");
@@ -83,18 +72,13 @@ pub(crate) fn disable(
 }
 
 /// A dry run: looks, takes no lock, leaves no trace.
-fn rehearse(
-    choice: &RootChoice,
-    experiments: &[Experiment],
-    report: &mut Report,
-) -> Result<(), Error> {
+fn rehearse(choice: &RootChoice, experiments: &[Experiment], report: &mut Report) -> Result<(), Error> {
     let root = Root::open(choice, Access::Read)?;
     let state = State::load(&root)?;
     let unfinished = state.in_phase(Phase::Unfinished).len();
     if unfinished > 0 {
-        let text = format!(
-            "an interrupted change of {unfinished} applets would be undone first, nothing else is known"
-        );
+        let text =
+            format!("an interrupted change of {unfinished} applets would be undone first, nothing else is known");
         report.info("dry-run", &text);
         return Ok(());
     }
@@ -103,34 +87,18 @@ fn rehearse(
     for entry in &plan.entries {
         report.info(entry.applet, &linked(*entry, "would be linked"));
     }
-    report.info(
-        "dry-run",
-        &format!(
-            "{} would be linked, {} linked before",
-            plan.entries.len(),
-            plan.already
-        ),
-    );
+    report.info("dry-run", &format!("{} would be linked, {} linked before", plan.entries.len(), plan.already));
     Ok(())
 }
 
 fn warn(plan: &Plan, report: &mut Report) {
     for (applet, experiment) in &plan.lacking {
-        report.warn(
-            applet,
-            &format!(
-                "`usr/lib/{}` does not provide it, left alone",
-                experiment.provider()
-            ),
-        );
+        report.warn(applet, &format!("`usr/lib/{}` does not provide it, left alone", experiment.provider()));
     }
 }
 
 fn linked(entry: Entry, verb: &str) -> String {
-    format!(
-        "{verb} to {}",
-        Root::link_text(entry.experiment, entry.applet).display()
-    )
+    format!("{verb} to {}", Root::link_text(entry.experiment, entry.applet).display())
 }
 
 /// Loads the state and undoes what a crash left unfinished.
@@ -159,28 +127,16 @@ fn link_all(root: &Root, state: &mut State, entries: &[Entry]) -> Result<(), Err
     let Err(cause) = linked.and_then(|()| mark(root, state, entries, Phase::Linked)) else {
         return Ok(());
     };
-    let undone = entries
-        .iter()
-        .rev()
-        .try_for_each(|entry| undo(root, *entry));
-    Err(rolled_back(
-        cause,
-        undone.and_then(|()| forget(root, state, entries)),
-    ))
+    let undone = entries.iter().rev().try_for_each(|entry| undo(root, *entry));
+    Err(rolled_back(cause, undone.and_then(|()| forget(root, state, entries))))
 }
 
 fn restore_all(root: &Root, state: &mut State, entries: &[Entry]) -> Result<(), Error> {
     mark(root, state, entries, Phase::Unfinished)?;
     for (done, entry) in entries.iter().enumerate() {
         if let Err(cause) = undo(root, *entry) {
-            let redone = entries[..done]
-                .iter()
-                .rev()
-                .try_for_each(|entry| install(root, *entry));
-            return Err(rolled_back(
-                cause,
-                redone.and_then(|()| mark(root, state, entries, Phase::Linked)),
-            ));
+            let redone = entries[..done].iter().rev().try_for_each(|entry| install(root, *entry));
+            return Err(rolled_back(cause, redone.and_then(|()| mark(root, state, entries, Phase::Linked))));
         }
     }
     forget(root, state, entries)
@@ -190,10 +146,7 @@ fn rolled_back(cause: Error, undone: Result<(), Error>) -> Error {
     let cause = Box::new(cause);
     match undone {
         Ok(()) => Error::RolledBack(cause),
-        Err(undo) => Error::RollbackFailed {
-            cause,
-            undo: Box::new(undo),
-        },
+        Err(undo) => Error::RollbackFailed { cause, undo: Box::new(undo) },
     }
 }
 
@@ -241,26 +194,20 @@ fn undo(root: &Root, entry: Entry) -> Result<(), Error> {
     let backup = root.backup(entry.applet);
     let Some(original) = metadata(&backup)? else {
         return match seen {
-            Seen::Ours | Seen::Missing => Err(Error::refused(
-                entry.applet,
-                format!("its backup `{}` is lost", backup.display()),
-            )),
+            Seen::Ours | Seen::Missing => {
+                Err(Error::refused(entry.applet, format!("its backup `{}` is lost", backup.display())))
+            }
             Seen::ForeignLink(_) | Seen::File(_) | Seen::Other => Ok(()),
         };
     };
     match seen {
-        Seen::Ours | Seen::Missing => {
-            fs::rename(&backup, &target).map_err(Error::io("restore", &target))
-        }
+        Seen::Ours | Seen::Missing => fs::rename(&backup, &target).map_err(Error::io("restore", &target)),
         // Two names of one file: rename would do nothing and succeed.
         Seen::File(now) if (now.dev(), now.ino()) == (original.dev(), original.ino()) => {
             fs::remove_file(&backup).map_err(Error::io("remove", &backup))
         }
         Seen::ForeignLink(_) | Seen::File(_) | Seen::Other => {
-            let reason = format!(
-                "was replaced by somebody else; its original is `{}`",
-                backup.display()
-            );
+            let reason = format!("was replaced by somebody else; its original is `{}`", backup.display());
             Err(Error::refused(entry.applet, reason))
         }
     }
@@ -269,9 +216,7 @@ fn undo(root: &Root, entry: Entry) -> Result<(), Error> {
 fn remove_if_link(root: &Root, applet: &str) -> Result<(), Error> {
     let fresh = root.fresh_link(applet);
     match metadata(&fresh)? {
-        Some(metadata) if metadata.is_symlink() => {
-            fs::remove_file(&fresh).map_err(Error::io("remove", &fresh))
-        }
+        Some(metadata) if metadata.is_symlink() => fs::remove_file(&fresh).map_err(Error::io("remove", &fresh)),
         Some(_) | None => Ok(()),
     }
 }
@@ -282,9 +227,7 @@ mod tests {
     use crate::testroot::TestRoot;
 
     fn plan(root: &Root, state: &State) -> Vec<Entry> {
-        plan::enable(root, state, &[Experiment::Coreutils])
-            .unwrap()
-            .entries
+        plan::enable(root, state, &[Experiment::Coreutils]).unwrap().entries
     }
 
     #[test]
@@ -318,10 +261,7 @@ mod tests {
         assert!(matches!(error, Error::RolledBack(_)), "{error:?}");
         fs::rename(&hidden, root.backup("wc")).unwrap();
         assert_eq!(test.listing(), enabled);
-        assert_eq!(
-            State::load(&root).unwrap().in_phase(Phase::Linked).len(),
-            entries.len()
-        );
+        assert_eq!(State::load(&root).unwrap().in_phase(Phase::Linked).len(), entries.len());
     }
 
     /// Stops `install` after each of its steps, as a crash would.
@@ -331,19 +271,12 @@ mod tests {
             let test = TestRoot::new("crash");
             let before = test.listing();
             let root = test.open();
-            let entry = plan(&root, &State::default())
-                .into_iter()
-                .find(|entry| entry.applet == "ls")
-                .unwrap();
+            let entry = plan(&root, &State::default()).into_iter().find(|entry| entry.applet == "ls").unwrap();
             if steps >= 1 {
                 fs::hard_link(root.target("ls"), root.backup("ls")).unwrap();
             }
             if steps >= 2 {
-                symlink(
-                    Root::link_text(entry.experiment, "ls"),
-                    root.fresh_link("ls"),
-                )
-                .unwrap();
+                symlink(Root::link_text(entry.experiment, "ls"), root.fresh_link("ls")).unwrap();
             }
             if steps >= 3 {
                 fs::rename(root.fresh_link("ls"), root.target("ls")).unwrap();
@@ -359,10 +292,7 @@ mod tests {
     fn undo_never_overwrites_what_somebody_else_put_there() {
         let test = TestRoot::new("foreign");
         let root = test.open();
-        let entry = plan(&root, &State::default())
-            .into_iter()
-            .find(|entry| entry.applet == "ls")
-            .unwrap();
+        let entry = plan(&root, &State::default()).into_iter().find(|entry| entry.applet == "ls").unwrap();
         install(&root, entry).unwrap();
         fs::remove_file(root.target("ls")).unwrap();
         fs::write(root.target("ls"), "an upgrade").unwrap();

@@ -18,16 +18,12 @@ pub(crate) struct TestRoot {
 impl TestRoot {
     pub(crate) fn new(name: &str) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir =
-            std::env::temp_dir().join(format!("swap-unit-{}-{number}-{name}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("swap-unit-{}-{number}-{name}", std::process::id()));
         let test = Self { dir };
         for experiment in Experiment::ALL {
             for applet in experiment.applets() {
                 test.program(&format!("usr/bin/{applet}"), "original");
-                test.program(
-                    &format!("usr/lib/{}/{applet}", experiment.provider()),
-                    "provided",
-                );
+                test.program(&format!("usr/lib/{}/{applet}", experiment.provider()), "provided");
             }
         }
         test
@@ -53,22 +49,9 @@ impl TestRoot {
                 let entry = entry.unwrap();
                 let metadata = entry.metadata().unwrap();
                 // A link that is made again is another inode; where it leads is what counts.
-                let inode = if metadata.is_symlink() {
-                    0
-                } else {
-                    metadata.ino()
-                };
-                let mtime = if metadata.is_symlink() {
-                    0
-                } else {
-                    metadata.mtime_nsec()
-                };
-                (
-                    entry.file_name().to_string_lossy().into_owned(),
-                    inode,
-                    metadata.mode(),
-                    mtime,
-                )
+                let inode = if metadata.is_symlink() { 0 } else { metadata.ino() };
+                let mtime = if metadata.is_symlink() { 0 } else { metadata.mtime_nsec() };
+                (entry.file_name().to_string_lossy().into_owned(), inode, metadata.mode(), mtime)
             })
             .collect();
         listing.sort();

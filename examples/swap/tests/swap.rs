@@ -1,9 +1,6 @@
 //! The program as a user meets it: words in, exit code, text and a changed tree out. Every tree is private to its test.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot set its tree up has failed"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot set its tree up has failed")]
 
 use std::fs;
 use std::io;
@@ -15,13 +12,9 @@ struct Tree(PathBuf);
 
 impl Tree {
     fn new(name: &str) -> Self {
-        let dir =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         for (folder, applets) in [
-            (
-                "rust-coreutils",
-                "cat cp date echo head ls mkdir mv rm sort tail wc b2sum md5sum sha256sum",
-            ),
+            ("rust-coreutils", "cat cp date echo head ls mkdir mv rm sort tail wc b2sum md5sum sha256sum"),
             ("rust-findutils", "find xargs"),
         ] {
             for applet in applets.split(' ') {
@@ -46,16 +39,12 @@ impl Tree {
     }
 
     fn is_linked(&self, applet: &str) -> bool {
-        fs::symlink_metadata(self.path("usr/bin").join(applet))
-            .unwrap()
-            .is_symlink()
+        fs::symlink_metadata(self.path("usr/bin").join(applet)).unwrap().is_symlink()
     }
 
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path("usr/bin")).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -91,28 +80,13 @@ fn enable_links_and_disable_restores_the_very_same_files() {
     let names = tree.names();
     let before = fs::metadata(tree.path("usr/bin/ls")).unwrap();
     assert_eq!(code(&tree.swap("enable")), 0);
-    assert_eq!(
-        fs::read_to_string(tree.path("usr/bin/ls")).unwrap(),
-        "provided"
-    );
+    assert_eq!(fs::read_to_string(tree.path("usr/bin/ls")).unwrap(), "provided");
     assert!(!tree.is_linked("find"));
     assert_eq!(code(&tree.swap("disable")), 0);
     let after = fs::metadata(tree.path("usr/bin/ls")).unwrap();
     assert_eq!(
-        (
-            before.ino(),
-            before.mode(),
-            before.mtime(),
-            before.mtime_nsec(),
-            before.nlink()
-        ),
-        (
-            after.ino(),
-            after.mode(),
-            after.mtime(),
-            after.mtime_nsec(),
-            after.nlink()
-        )
+        (before.ino(), before.mode(), before.mtime(), before.mtime_nsec(), before.nlink()),
+        (after.ino(), after.mode(), after.mtime(), after.mtime_nsec(), after.nlink())
     );
     assert_eq!(tree.names(), names);
 }
@@ -120,10 +94,7 @@ fn enable_links_and_disable_restores_the_very_same_files() {
 #[test]
 fn disable_leaves_what_was_asked_for_by_name_and_all_takes_it_too() {
     let tree = Tree::new("all");
-    assert_eq!(
-        code(&tree.swap("enable --experiments coreutils,findutils")),
-        0
-    );
+    assert_eq!(code(&tree.swap("enable --experiments coreutils,findutils")), 0);
     assert_eq!(code(&tree.swap("disable")), 0);
     assert!(tree.is_linked("find") && !tree.is_linked("ls"));
     assert_eq!(code(&tree.swap("disable --all")), 0);
@@ -136,11 +107,7 @@ fn an_applet_without_provider_is_warned_about_by_name_on_stderr() {
     fs::remove_file(tree.path("usr/lib/rust-coreutils/b2sum")).unwrap();
     let output = tree.swap("enable");
     assert_eq!(code(&output), 0);
-    assert!(
-        stderr(&output).starts_with("WARN b2sum: "),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).starts_with("WARN b2sum: "), "{}", stderr(&output));
     assert!(!stdout(&output).contains("WARN"));
     assert!(!tree.is_linked("b2sum") && tree.is_linked("md5sum"));
 }
@@ -162,11 +129,7 @@ fn enabling_again_links_what_the_provider_has_learned_since() {
     assert_eq!(code(&tree.swap("enable")), 0);
     program(&tree.path("usr/lib/rust-coreutils/wc"), "provided");
     let output = tree.swap("enable");
-    assert!(
-        stdout(&output).ends_with("INFO enable: 1 linked, 14 linked before\n"),
-        "{}",
-        stdout(&output)
-    );
+    assert!(stdout(&output).ends_with("INFO enable: 1 linked, 14 linked before\n"), "{}", stdout(&output));
     assert!(tree.is_linked("wc"));
 }
 
@@ -185,10 +148,7 @@ fn a_dry_run_leaves_no_trace() {
 fn disable_without_enable_has_nothing_to_do_and_leaves_no_trace() {
     let tree = Tree::new("nothing");
     let output = tree.swap("disable --all");
-    assert_eq!(
-        (code(&output), stdout(&output).as_str()),
-        (0, "INFO disable: nothing to do\n")
-    );
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "INFO disable: nothing to do\n"));
     assert!(!tree.path("var").exists());
 }
 
@@ -215,20 +175,10 @@ fn what_a_package_upgrade_put_there_is_never_overwritten() {
     for words in ["enable", "disable"] {
         let output = tree.swap(words);
         assert_eq!(code(&output), 1);
-        assert!(
-            stderr(&output).starts_with("ERROR ls: "),
-            "{}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).starts_with("ERROR ls: "), "{}", stderr(&output));
     }
-    assert_eq!(
-        fs::read_to_string(tree.path("usr/bin/ls")).unwrap(),
-        "upgraded"
-    );
-    assert!(
-        tree.is_linked("cat"),
-        "the refused order changed nothing else"
-    );
+    assert_eq!(fs::read_to_string(tree.path("usr/bin/ls")).unwrap(), "upgraded");
+    assert!(tree.is_linked("cat"), "the refused order changed nothing else");
     assert!(stdout(&tree.swap("status")).contains("1 changed by somebody else"));
 }
 
@@ -243,11 +193,7 @@ fn a_folder_that_cannot_be_written_is_a_failure_without_traces() {
     // The superuser writes there all the same; the promise is about everybody else.
     if !root_may {
         assert_eq!(code(&output), 1);
-        assert!(
-            stderr(&output).contains("everything done so far was undone"),
-            "{}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).contains("everything done so far was undone"), "{}", stderr(&output));
         assert!(!tree.is_linked("ls"));
     }
 }
@@ -268,12 +214,7 @@ fn a_reader_who_goes_away_stops_no_change() {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
     let mut swap = Command::new(env!("CARGO_BIN_EXE_swap"));
-    let status = swap
-        .arg("enable")
-        .env("SWAP_ROOT", &tree.0)
-        .stdout(writer)
-        .status()
-        .unwrap();
+    let status = swap.arg("enable").env("SWAP_ROOT", &tree.0).stdout(writer).status().unwrap();
     assert_eq!(status.code(), Some(1), "what was not said is not a success");
     assert!(tree.is_linked("ls") && tree.is_linked("wc"));
 }
@@ -281,24 +222,13 @@ fn a_reader_who_goes_away_stops_no_change() {
 #[test]
 fn wrong_usage_is_exit_code_2_and_says_so_on_stderr() {
     let tree = Tree::new("usage");
-    for words in [
-        "",
-        "enable --experiments sudo-rs",
-        "enable --root usr",
-        "status --all",
-    ] {
+    for words in ["", "enable --experiments sudo-rs", "enable --root usr", "status --all"] {
         let output = tree.swap(words);
         assert_eq!(code(&output), 2, "{words}");
-        assert!(
-            stderr(&output).starts_with("ERROR ") && output.stdout.is_empty(),
-            "{words}"
-        );
+        assert!(stderr(&output).starts_with("ERROR ") && output.stdout.is_empty(), "{words}");
     }
     assert_eq!(code(&tree.swap("--help")), 0);
-    assert_eq!(
-        stdout(&tree.swap("--version")),
-        format!("swap {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!(stdout(&tree.swap("--version")), format!("swap {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
