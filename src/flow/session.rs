@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 
@@ -12,6 +13,7 @@ use crate::model::script::Echo;
 use crate::model::suite::{Host, Isolation, Project, SuiteName};
 use crate::model::verdict::Fault;
 use crate::os::disk::Snapshotter;
+use crate::os::engine::tee::ProductTap;
 use crate::os::engine::{self, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
 use crate::os::interrupt::{Interrupt, InterruptError};
@@ -41,6 +43,8 @@ pub(crate) struct Session {
     journal: Journal,
     started_at: String,
     dirtied_by: Mutex<Option<SuiteName>>,
+    product: OnceLock<PathBuf>,
+    next_folder: AtomicUsize,
     _lock: File,
 }
 
@@ -167,6 +171,8 @@ impl Session {
             snapshotter: Snapshotter::default(),
             run_id: own_id,
             dirtied_by: Mutex::new(None),
+            product: OnceLock::new(),
+            next_folder: AtomicUsize::new(0),
             _lock: lock,
             settings,
             host,
@@ -197,6 +203,39 @@ impl Session {
     /// Notes that a suite could not be restored.
     pub(crate) fn mark_dirty(&self, suite: &SuiteName) {
         self.dirtied_by.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| suite.clone());
+    }
+
+    /// Sets the binary that suites call.
+    pub(crate) fn set_product(&self, binary: PathBuf) {
+        self.product.get_or_init(|| binary);
+    }
+
+    /// Returns the folder of the binary that suites call, if it is known.
+    pub(crate) fn product_dir(&self) -> Option<PathBuf> {
+        self.product.get()?.parent().map(Path::to_path_buf)
+    }
+
+    /// Returns a tap for one suite, if a product is named.
+    ///
+    /// # Errors
+    /// If its folder cannot be made.
+    pub(crate) fn tap(&self, logs: &Path) -> Result<Option<ProductTap>, Fault> {
+        let Some(name) = &self.project.product.name else { return Ok(None) };
+        let product = self.product.get().cloned().or_else(|| self.settings.find_program(name));
+        let dir = self.next_folder()?;
+        let tap = ProductTap::install(dir.clone(), name, product, self.project.output_limit_bytes);
+        let tap = tap.and_then(|tap| tap.direct_to(logs).map(|()| tap));
+        tap.map(Some).map_err(|error| Fault::from_text(format!("could not make the product's log in `{}`: {error}", dir.display())))
+    }
+
+    /// Makes a new folder in the scratch folder.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(crate) fn next_folder(&self) -> Result<PathBuf, Fault> {
+        let dir = self.scratch.join(self.next_folder.fetch_add(1, Ordering::Relaxed).to_string());
+        let made = fs::create_dir(&dir);
+        made.map(|()| dir.clone()).map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", dir.display())))
     }
 
     /// Writes the last summary, and removes the scratch folder.

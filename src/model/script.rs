@@ -159,6 +159,22 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Tells whether what was kept is UTF-8, but for a character that is cut at the gap.
+    #[must_use]
+    pub fn is_text(&self) -> bool {
+        let is_whole = self.dropped_bytes() == 0;
+        let ends_well = |bytes: &[u8]| match std::str::from_utf8(bytes) {
+            Ok(_) => true,
+            Err(error) => !is_whole && error.error_len().is_none(),
+        };
+        if is_whole {
+            return ends_well(&[self.head.as_slice(), self.tail.as_slice()].concat());
+        }
+        let is_inside = |byte: &&u8| **byte & 0xC0 == 0x80;
+        let cut = self.tail.iter().take(3).take_while(is_inside).count();
+        ends_well(&self.head) && ends_well(&self.tail[cut..])
+    }
+
     /// Returns how many bytes between `head` and `tail` were not kept.
     #[must_use]
     pub fn dropped_bytes(&self) -> u64 {

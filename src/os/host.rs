@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) test_threads: Option<String>,
     /// What blocks inherit: ours without what cargo adds for tests.
     pub(crate) block_environment: Environment,
+    /// What cargo and rustup get: as blocks, with where their own files are.
+    pub(crate) tool_environment: Environment,
     /// Where programs are looked for.
     pub(crate) search_path: OsString,
     /// Folder for temporary files.
@@ -119,6 +121,7 @@ impl Settings {
             nextest: text("NEXTEST_RUN_ID")?.map(|run_id| Nextest { run_id }),
             test_threads: text("RUST_TEST_THREADS")?,
             block_environment: environment.iter().filter(|(name, _)| !is_cargos(name)).cloned().collect(),
+            tool_environment: environment.iter().filter(|(name, _)| !is_cargos(name) || is_home(name)).cloned().collect(),
             search_path: environment.get("PATH").map_or_else(|| DEFAULT_SEARCH_PATH.into(), Clone::clone),
             temp_dir: path("TMPDIR").unwrap_or_else(|| "/tmp".into()),
             project_dir,
@@ -189,6 +192,11 @@ fn default_suites(project_dir: &Path) -> PathBuf {
 fn is_cargos(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with("CARGO") || name.starts_with("RUST") || name.starts_with("NEXTEST") || name == "LD_LIBRARY_PATH"
+}
+
+/// Where the registry and the toolchains are: without these cargo would start with empty ones.
+fn is_home(name: &OsStr) -> bool {
+    name == "CARGO_HOME" || name == "RUSTUP_HOME"
 }
 
 /// An empty variable counts as absent.

@@ -30,6 +30,7 @@ mod cgroup;
 mod pump;
 #[expect(unsafe_code, reason = "the one file for what no safe wrapper offers")]
 mod raw;
+pub(crate) mod tee;
 mod traces;
 
 use std::ffi::{CString, OsStr};

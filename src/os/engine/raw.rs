@@ -4,13 +4,18 @@
 //! operation in `mod.rs`). Both are forks of a process that may have threads, so between fork and exit they call
 //! async-signal-safe functions only: no allocation, no locks, no panics, no standard library I/O (signal-safety(7)).
 
-use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::cell::Cell;
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_long, c_void};
 use std::io;
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::ptr::{self, NonNull};
 
 use crate::model::script::SignalReach;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::Pid;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 /// Most processes that are reported as leaked.
@@ -810,5 +815,112 @@ unsafe fn confine_signals() {
             restrict();
         }
         libc::close(scope);
+    }
+}
+
+// What follows serves the product's tap (`tee.rs`). It runs in a process of its own, which has one thread.
+
+/// The product, started.
+pub(super) struct Product {
+    pub(super) pid: Pid,
+    pub(super) pidfd: OwnedFd,
+}
+
+/// Returns the path by which this process was executed: unlike `argv[0]` nobody can choose it (getauxval(3)).
+pub(super) fn exec_path() -> Option<PathBuf> {
+    // SAFETY: the kernel gives a null-terminated text that lives as long as the process.
+    unsafe {
+        let at = libc::getauxval(libc::AT_EXECFN) as *const c_char;
+        (!at.is_null()).then(|| PathBuf::from(OsStr::from_bytes(CStr::from_ptr(at).to_bytes())))
+    }
+}
+
+/// Tells whether two descriptors are one open file, as after `2>&1` (kcmp(2)).
+pub(super) fn is_same_open_file(one: RawFd, other: RawFd) -> bool {
+    const KCMP_FILE: c_long = 0;
+    // SAFETY: a comparison; both processes are ourselves.
+    unsafe {
+        let own = c_long::from(libc::getpid());
+        libc::syscall(libc::SYS_kcmp, own, own, KCMP_FILE, c_long::from(one), c_long::from(other)) == 0
+    }
+}
+
+/// Starts `program` with our environment and descriptors, but for standard output and error, and with `mask`. It dies with us.
+///
+/// # Errors
+/// If it cannot be started.
+pub(super) fn spawn_product(
+    program: &CStr,
+    argv: &[CString],
+    streams: [&OwnedFd; 2],
+    mask: &SigSet,
+) -> io::Result<Product> {
+    let mut pointers: Vec<*const c_char> = argv.iter().map(|arg| arg.as_ptr()).collect();
+    pointers.push(ptr::null());
+    let failed = Cell::new(0);
+    let mut pidfd: c_int = -1;
+    // SAFETY: vfork's semantics: the child has this memory and a stack of its own until it has executed or ended, and we
+    // are suspended; it calls async-signal-safe functions only. The pointers are to texts that outlive the call.
+    unsafe {
+        let start = ProductStart { program, pointers: &pointers, streams, mask, failed: &failed };
+        let mut stack = vec![0_u128; CHILD_STACK_BYTES / size_of::<u128>()];
+        let top = stack.as_mut_ptr().add(stack.len()).cast();
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+        let pid = libc::clone(product_child, top, flags, (&raw const start).cast_mut().cast(), &raw mut pidfd);
+        if pid < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let pidfd = OwnedFd::from_raw_fd(pidfd);
+        if failed.get() != 0 {
+            libc::waitpid(pid, ptr::null_mut(), 0);
+            return Err(io::Error::from_raw_os_error(failed.get()));
+        }
+        Ok(Product { pid: Pid::from_raw(pid), pidfd })
+    }
+}
+
+struct ProductStart<'a> {
+    program: &'a CStr,
+    pointers: &'a [*const c_char],
+    streams: [&'a OwnedFd; 2],
+    mask: &'a SigSet,
+    failed: &'a Cell<c_int>,
+}
+
+extern "C" fn product_child(argument: *mut c_void) -> c_int {
+    // SAFETY: the argument is the `ProductStart` of `spawn_product`, which waits for us.
+    unsafe {
+        let start = &*argument.cast::<ProductStart<'_>>();
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::dup2(start.streams[0].as_raw_fd(), 1);
+        libc::dup2(start.streams[1].as_raw_fd(), 2);
+        // Rust ignores it in us.
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::sigprocmask(libc::SIG_SETMASK, ptr::from_ref(start.mask.as_ref()), ptr::null_mut());
+        libc::execv(start.program.as_ptr(), start.pointers.as_ptr());
+        start.failed.set(errno());
+        libc::_exit(127);
+    }
+}
+
+/// Forks. Returns true in the child, which has no one to wait for it.
+pub(super) fn fork_to_background() -> bool {
+    // SAFETY: this process has one thread, so the child may go on as it is.
+    unsafe { libc::fork() == 0 }
+}
+
+/// Ends this process by `signal`, so that the one who waits for it sees just that; without a core of ours.
+pub(super) fn die_by(signal: Signal) -> ! {
+    // SAFETY: changes to our own process, which ends here.
+    unsafe {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        libc::signal(signal as c_int, libc::SIG_DFL);
+        let mut only: libc::sigset_t = zeroed();
+        libc::sigemptyset(&raw mut only);
+        libc::sigaddset(&raw mut only, signal as c_int);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const only, ptr::null_mut());
+        libc::kill(libc::getpid(), signal as c_int);
+        libc::_exit(128 + signal as c_int)
     }
 }

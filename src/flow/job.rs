@@ -1,0 +1,264 @@
+//! One chickadee set-up: its make step once, then each script in a fresh copy.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use crate::flow::blocks::{DRAIN, GRACE, KEPT_BYTES_MAX};
+use crate::flow::session::Session;
+use crate::flow::trial::Judged;
+use crate::model::script::{Completion, Echo, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach};
+use crate::model::setup::{MakeStep, ScriptEntry, TestSetup};
+use crate::model::suite::SuiteName;
+use crate::model::verdict::{Fault, Finding};
+use crate::os::engine::ScriptRunner;
+use crate::os::journal::{Event, Level};
+use crate::os::workdir::{self, Copies};
+use crate::rules::chickadee::{self, TestOutcome, TestStatus};
+use crate::rules::report::LastLines;
+use crate::rules::summary::{Outcome, Record, Status, TrialKind, millis, rc};
+
+const SHELL: &str = "/bin/sh";
+/// The set-up's folder, and the folder for temporary files, in each copy.
+const FOLDER: &str = "setup";
+const TMP: &str = "tmp";
+
+/// A set-up whose trials run, each at most once.
+pub(crate) struct SetupRun {
+    setup: TestSetup,
+    names: Vec<SuiteName>,
+    outcomes: Vec<OnceLock<Attempt>>,
+    copies: OnceLock<Result<Copies, Finding>>,
+}
+
+/// What one script came to; kept, because others may depend on it.
+struct Attempt {
+    judged: Judged,
+    status: TestStatus,
+}
+
+impl SetupRun {
+    /// `names` are the trials' names, one for each entry.
+    pub(crate) fn new(setup: TestSetup, names: Vec<SuiteName>) -> Self {
+        let outcomes = setup.entries.iter().map(|_| OnceLock::new()).collect();
+        Self { setup, names, outcomes, copies: OnceLock::new() }
+    }
+
+    /// Runs the script at `index`, after those that it depends on, and keeps its record.
+    pub(crate) fn run(&self, session: &Session, index: usize) -> Judged {
+        let mut judged = self.attempt(session, index).judged.clone();
+        if let Err(error) = session.proof.keep(&judged.record) {
+            judged.add_fault(Fault::new(&error));
+        }
+        judged
+    }
+
+    /// Scripts that were not selected run too, if a selected one depends on them; they are not reported.
+    fn attempt(&self, session: &Session, index: usize) -> &Attempt {
+        self.outcomes[index].get_or_init(|| self.first_attempt(session, index))
+    }
+
+    fn first_attempt(&self, session: &Session, index: usize) -> Attempt {
+        let entry = &self.setup.entries[index];
+        let name = self.names[index].as_str();
+        let mut record = Record::new(name, TrialKind::Script, Status::Running);
+        record.summary = entry.name.clone();
+        let not_run = |finding| Attempt { judged: Judged::not_run(record.clone(), &finding), status: TestStatus::Error };
+        if session.interrupt.signal().is_some() {
+            return not_run(Finding::RunInterrupted);
+        }
+        if let Some(prerequisite) = self.failed_prerequisite(session, entry) {
+            let outcome = chickadee::skipped_outcome(entry, prerequisite);
+            return conclude(record, &outcome, None, Vec::new());
+        }
+        match self.execute(session, entry, name, &record) {
+            Ok(done) => {
+                let outcome = chickadee::outcome_of(entry, &done, 1);
+                let artifacts = artifacts(session, name);
+                let mut attempt = conclude(record, &outcome, Some(&done), artifacts);
+                if let Some(text) = &done.log_error {
+                    attempt.judged.add_fault(Fault::from_text(text.clone()));
+                }
+                if let Err(fault) = self.log_end(session, &attempt.judged.record) {
+                    attempt.judged.add_fault(fault);
+                }
+                attempt
+            }
+            Err(finding) => not_run(finding),
+        }
+    }
+
+    fn failed_prerequisite<'a>(&self, session: &Session, entry: &'a ScriptEntry) -> Option<&'a str> {
+        let has_passed = |script: &&String| {
+            let index = self.setup.entries.iter().position(|other| other.script == **script);
+            index.is_some_and(|index| self.attempt(session, index).status == TestStatus::Pass)
+        };
+        entry.depends_on.iter().find(|script| !has_passed(script)).map(String::as_str)
+    }
+
+    fn execute(
+        &self,
+        session: &Session,
+        entry: &ScriptEntry,
+        name: &str,
+        record: &Record,
+    ) -> Result<Completion, Finding> {
+        let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
+        let copies = self.copies.get_or_init(|| self.prepare(session)).as_ref().map_err(Clone::clone)?;
+        let event = Event { suite: Some(name), ..Event::new("run-suites", "suite_start") };
+        session.log(&event).map_err(Finding::Fault)?;
+        session.proof.begin(record).map_err(|error| fault(&error))?;
+        let copy = copies.take().map_err(|error| fault(&error))?;
+        let dir = copy.dir().join(FOLDER);
+        if !dir.join(&entry.script).is_file() {
+            return Err(Finding::Invalid(format!(
+                "script `{}` is not in the set-up `{}`; add it, or remove its entry",
+                entry.script,
+                self.setup.dir.display()
+            )));
+        }
+        let logs = session.proof.dir().join("logs").join(name);
+        // A name that starts with a dash would be read as an option.
+        let argument = if entry.script.starts_with('-') { format!("./{}", entry.script) } else { entry.script.clone() };
+        let script = self.script(session, SHELL.into(), vec![argument.into()], copy.dir().to_path_buf(), LogFiles {
+            stdout: logs.join("execute.stdout.log"),
+            stderr: logs.join("execute.stderr.log"),
+        });
+        let done = session.runner.run(&script, session.interrupt.work()).map_err(|error| fault(&error))?;
+        copies.give_back(copy);
+        if done.ended_by == EndedBy::Cancel { Err(Finding::RunInterrupted) } else { Ok(done) }
+    }
+
+    /// Copies the set-up, so that nobody's edits matter while it runs, and runs make in the copy.
+    fn prepare(&self, session: &Session) -> Result<Copies, Finding> {
+        let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
+        let root = session.next_folder().map_err(Finding::Fault)?;
+        let original = root.join("original");
+        fs::create_dir_all(original.join(TMP)).map_err(|error| fault(&error))?;
+        workdir::copy_tree(&self.setup.dir, &original.join(FOLDER)).map_err(|error| fault(&error))?;
+        if let Some(make) = &self.setup.make {
+            self.make(session, make, original.clone())?;
+        }
+        Ok(Copies::new(original, root.join("copies")))
+    }
+
+    fn make(&self, session: &Session, make: &MakeStep, root: PathBuf) -> Result<(), Finding> {
+        let program = session.settings.find_program("make").ok_or_else(|| {
+            let text = format!("no `make` on PATH, and the set-up `{}` needs it: install make", self.setup.name);
+            Finding::Fault(Fault::from_text(text))
+        })?;
+        let logs = session.proof.dir().join("logs").join(&self.setup.name);
+        let args = make.target.iter().map(Into::into).collect();
+        let script = self.script(session, program, args, root, LogFiles {
+            stdout: logs.join("make.stdout.log"),
+            stderr: logs.join("make.stderr.log"),
+        });
+        let done = session.runner.run(&script, session.interrupt.work());
+        let done = done.map_err(|error| Finding::Fault(Fault::new(&error)))?;
+        let message = (done.exit != Exit::Code(0)).then(|| done.exit.to_string());
+        let event = Event {
+            suite: Some(&self.setup.name),
+            cmd: Some("make"),
+            rc: Some(rc(done.exit)),
+            duration_ms: Some(millis(done.wall)),
+            message,
+            ..Event::new("run-suites", "cmd_exec")
+        };
+        session.log(&event).map_err(Finding::Fault)?;
+        match (done.ended_by, done.exit) {
+            (EndedBy::Itself, Exit::Code(0)) => Ok(()),
+            (EndedBy::Cancel, _) => Err(Finding::RunInterrupted),
+            (EndedBy::Itself | EndedBy::Timeout | EndedBy::SupervisorKilled, _) => {
+                Err(Finding::BuildFailed { output: chickadee::compiler_output(&done) })
+            }
+        }
+    }
+
+    /// `root` holds the folder to run in and the folder for temporary files.
+    fn script(
+        &self,
+        session: &Session,
+        program: PathBuf,
+        args: Vec<std::ffi::OsString>,
+        root: PathBuf,
+        logs: LogFiles,
+    ) -> Script {
+        let cwd = root.join(FOLDER);
+        let mut environment = Environment::default();
+        let settings = &session.settings;
+        let lang = settings.block_environment.get("LANG").map_or_else(|| "C.UTF-8".into(), Clone::clone);
+        environment.set("PATH", &settings.search_path);
+        environment.set("HOME", &cwd);
+        environment.set("LANG", lang);
+        environment.set("TMPDIR", root.join(TMP));
+        Script {
+            program,
+            args,
+            cwd,
+            environment,
+            limits: Limits {
+                wall: self.setup.time_limit,
+                grace: GRACE,
+                drain: DRAIN,
+                kept_bytes_max: KEPT_BYTES_MAX,
+                log_bytes_max: session.project.output_limit_bytes,
+                pids_max: None,
+            },
+            logs: Some(logs),
+            signals: SignalReach::OwnProcesses,
+            echo: if session.echo == Echo::Stderr { Echo::Stderr } else { Echo::Off },
+            marker: Some(session.scratch.clone()),
+        }
+    }
+
+    fn log_end(&self, session: &Session, record: &Record) -> Result<(), Fault> {
+        let event = Event {
+            level: if record.status == Status::Pass { Level::Info } else { Level::Error },
+            suite: Some(&record.name),
+            rc: record.rc,
+            duration_ms: Some(record.duration_ms),
+            message: record.reason.clone(),
+            artifacts: &record.artifacts,
+            ..Event::new("run-suites", "suite_end")
+        };
+        session.log(&event)
+    }
+}
+
+fn conclude(mut record: Record, outcome: &TestOutcome, done: Option<&Completion>, artifacts: Vec<String>) -> Attempt {
+    record.status = if outcome.status == TestStatus::Pass { Status::Pass } else { Status::Fail };
+    if outcome.status != TestStatus::Pass {
+        let finding =
+            Finding::Script { status: outcome.status.as_str(), short_result: outcome.short_result.clone() };
+        record.findings = vec![finding.to_string()];
+        record.reason = record.findings.first().cloned();
+    }
+    record.duration_ms = outcome.execution_time_ms;
+    record.outcome = Some(Outcome {
+        tier: outcome.tier.as_str(),
+        status: outcome.status.as_str(),
+        short_result: outcome.short_result.clone(),
+        long_result: outcome.long_result.clone(),
+        points: outcome.points,
+        execution_time_ms: outcome.execution_time_ms,
+    });
+    record.artifacts = artifacts;
+    let mut last_lines = Vec::new();
+    if let Some(done) = done {
+        record.set_ending(done);
+        record.leaked = done.leaked.iter().map(Into::into).collect();
+        if outcome.status != TestStatus::Pass {
+            last_lines.extend(LastLines::of("stdout", &done.stdout));
+            last_lines.extend(LastLines::of("stderr", &done.stderr));
+        }
+    }
+    Attempt { judged: Judged { record, changes: Vec::new(), last_lines }, status: outcome.status }
+}
+
+fn artifacts(session: &Session, name: &str) -> Vec<String> {
+    let logs = ["stdout", "stderr"].map(|stream| format!("logs/{name}/execute.{stream}.log"));
+    let mut there: Vec<_> = logs.into_iter().filter(|path| session.proof.dir().join(path).exists()).collect();
+    there.push(format!("results/{name}/result.json"));
+    there
+}

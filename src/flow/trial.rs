@@ -1,0 +1,373 @@
+//! One suite: snapshot, prepare, execute, snapshot, debug, restore, snapshot, judge, record.
+//!
+//! A failing phase is evidence. After the first snapshot nothing returns early: restore and the last snapshot run whatever
+//! came before, a panic of ours and a signal to us included.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::flow::blocks::{Blocks, Tools};
+use crate::flow::evidence_json::{changes_json, presence_json, snapshot_json};
+use crate::flow::session::Session;
+use crate::model::script::Completion;
+use crate::model::snapshot::{Change, Snapshot};
+use crate::model::suite::{Expect, PresenceClaim, PresenceOrigin, Suite, SuiteName};
+use crate::model::verdict::{BlockName, Evidence, Fault, Finding, Phase, ProductLog, Verdict};
+use crate::os::disk::{SnapshotRoot, write_atomically};
+use crate::os::journal::{Event, Level};
+use crate::os::workdir;
+use crate::rules::judge;
+use crate::rules::parse::parse_suite;
+use crate::rules::presence::{PresenceReport, judge_presence, snapshot_paths};
+use crate::rules::report::LastLines;
+use crate::rules::summary::{Record, Status, TrialKind, millis};
+
+/// A judged trial, with what a failure says beside its record.
+#[derive(Debug, Clone)]
+pub(crate) struct Judged {
+    pub(crate) record: Record,
+    /// One line for each change that `execute` made.
+    pub(crate) changes: Vec<String>,
+    pub(crate) last_lines: Vec<LastLines>,
+}
+
+impl Judged {
+    /// A trial of which nothing ran.
+    pub(crate) fn not_run(mut record: Record, finding: &Finding) -> Self {
+        record.status = Status::Fail;
+        record.findings = vec![finding.to_string()];
+        record.reason = record.findings.first().cloned();
+        Self { record, changes: Vec::new(), last_lines: Vec::new() }
+    }
+
+    /// Adds a reason to fail that was met while the trial was being recorded.
+    pub(crate) fn add_fault(&mut self, fault: Fault) {
+        let text = Finding::Fault(fault).to_string();
+        self.record.status = Status::Fail;
+        self.record.reason.get_or_insert_with(|| text.clone());
+        self.record.findings.push(text);
+    }
+}
+
+/// Runs one suite and keeps its record.
+pub(crate) fn run(session: &Session, name: &SuiteName, file: &Path) -> Judged {
+    let record = Record::new(name.as_str(), TrialKind::Suite, Status::Running);
+    let mut judged = match admit(session, name, file) {
+        Err(finding) => Judged::not_run(record, &finding),
+        Ok(suite) => run_admitted(session, &suite, record),
+    };
+    if let Err(error) = session.proof.keep(&judged.record) {
+        judged.add_fault(Fault::new(&error));
+    }
+    judged
+}
+
+/// Reads the suite, and tells why it is not to run now, if so.
+fn admit(session: &Session, name: &SuiteName, file: &Path) -> Result<Suite, Finding> {
+    let text = fs::read(file).map_err(|error| {
+        Finding::Invalid(format!("could not read `{}`: {error}; make it readable", file.display()))
+    })?;
+    let suite = parse_suite(name.clone(), file, &text).map_err(|error| Finding::Invalid(error.to_string()))?;
+    if session.interrupt.signal().is_some() {
+        return Err(Finding::RunInterrupted);
+    }
+    if let Some(dirtied_by) = session.dirtied_by() {
+        return Err(Finding::NotRun { dirtied_by });
+    }
+    judge::refuse(&suite, &session.project, &session.host).map_or(Ok(suite), Err)
+}
+
+fn run_admitted(session: &Session, suite: &Suite, mut record: Record) -> Judged {
+    let started = Instant::now();
+    record.summary = Some(suite.summary.clone());
+    record.expect = expect_word(suite.expect);
+    let journal = TrialJournal { session, suite: suite.name.as_str(), fault: RefCell::default() };
+    journal.log(Event::new("run-suites", "suite_start"));
+    journal.keep(session.proof.begin(&record).map_err(|error| Fault::new(&error)));
+    let mut judged = match Blocks::new(session, suite) {
+        Err(fault) => Judged::not_run(record, &Finding::Fault(fault)),
+        Ok(blocks) => {
+            let trial = Trial { session, suite, blocks: &blocks, journal: &journal, presence: RefCell::default(), opens: Cell::new(0) };
+            let evidence = trial.gather();
+            trial.judge(record, &evidence)
+        }
+    };
+    judged.record.duration_ms = millis(started.elapsed());
+    let event = Event {
+        level: if judged.record.status == Status::Pass { Level::Info } else { Level::Error },
+        rc: judged.record.rc,
+        duration_ms: Some(judged.record.duration_ms),
+        message: judged.record.reason.clone(),
+        artifacts: &judged.record.artifacts,
+        ..Event::new("run-suites", "suite_end")
+    };
+    journal.log(event);
+    if let Some(fault) = journal.fault.into_inner() {
+        judged.add_fault(fault);
+    }
+    judged
+}
+
+fn expect_word(expect: Expect) -> &'static str {
+    match expect {
+        Expect::Pass => "pass",
+        Expect::Fail => "fail",
+        Expect::Xfail => "xfail",
+    }
+}
+
+/// Logs for one suite; keeps the first fault, so that a lost line fails the suite.
+pub(super) struct TrialJournal<'a> {
+    session: &'a Session,
+    suite: &'a str,
+    fault: RefCell<Option<Fault>>,
+}
+
+impl<'a> TrialJournal<'a> {
+    fn log(&self, event: Event<'a>) {
+        self.keep(self.session.log(&Event { suite: Some(self.suite), ..event }));
+    }
+
+    fn keep(&self, result: Result<(), Fault>) {
+        if let Err(fault) = result {
+            self.fault.borrow_mut().get_or_insert(fault);
+        }
+    }
+}
+
+/// A suite while it runs.
+struct Trial<'a> {
+    session: &'a Session,
+    suite: &'a Suite,
+    blocks: &'a Blocks<'a>,
+    journal: &'a TrialJournal<'a>,
+    presence: RefCell<Option<PresenceReport>>,
+    opens: Cell<usize>,
+}
+
+impl Trial<'_> {
+    fn gather(&self) -> Evidence {
+        let before = self.guarded(|| self.snapshot("before"));
+        let mut evidence = Evidence {
+            before,
+            prepare: None,
+            execute: None,
+            after: Ok(Snapshot::default()),
+            debug: None,
+            restore: None,
+            restored: Ok(Snapshot::default()),
+            product_output: String::new(),
+            product_log: ProductLog::Empty,
+        };
+        if evidence.before.is_err() {
+            // Without it nothing could be proved, so nothing is changed.
+            return evidence;
+        }
+        evidence.prepare = self.block(BlockName::Prepare);
+        if evidence.prepare.as_ref().is_none_or(judge::succeeded) {
+            evidence.execute = self.block(BlockName::Execute);
+        }
+        evidence.after = self.guarded(|| self.snapshot("after"));
+        (evidence.product_output, evidence.product_log) = self.blocks.product_output(self.opens.get());
+        let judged_presence = self.guarded(|| Ok(self.judge_presence(&evidence)));
+        if let Err(fault) = judged_presence {
+            evidence.after = Err(fault);
+        }
+        if self.has_failed(&evidence) {
+            evidence.debug = self.block(BlockName::Debug);
+        }
+        evidence.restore = self.block(BlockName::Restore);
+        evidence.restored = self.guarded(|| self.snapshot("restored"));
+        evidence
+    }
+
+    fn has_failed(&self, evidence: &Evidence) -> bool {
+        let as_expected =
+            evidence.execute.as_ref().is_some_and(|execute| judge::ended_as_expected(self.suite.expect, execute));
+        let presence = self.presence.borrow();
+        !as_expected || presence.as_ref().is_some_and(|report| !report.findings().is_empty())
+    }
+
+    /// A bug of ours in one phase must not keep the next ones from running.
+    fn guarded<T>(&self, phase: impl FnOnce() -> Phase<T>) -> Phase<T> {
+        catch_unwind(AssertUnwindSafe(phase)).unwrap_or_else(|panic| Err(panic_fault(panic.as_ref())))
+    }
+
+    fn block(&self, name: BlockName) -> Option<Phase<Completion>> {
+        let block = self.blocks.text(name)?;
+        let (start, end) = match name {
+            BlockName::Restore => ("restore_start", "restore_done"),
+            BlockName::Prepare | BlockName::Execute | BlockName::Debug => ("exec_start", "exec_done"),
+        };
+        self.journal.log(Event { cmd: Some(name.as_str()), ..Event::new("run-suites", start) });
+        self.blocks.forget_opens();
+        let result = self.guarded(|| self.blocks.run(name, block));
+        self.opens.set(self.opens.get() + self.blocks.count_opens());
+        let done = result.as_ref().ok();
+        let event = Event {
+            level: if judge::succeeded(&result) { Level::Info } else { Level::Warn },
+            cmd: Some(name.as_str()),
+            rc: done.map(|done| crate::rules::summary::rc(done.exit)),
+            duration_ms: done.map(|done| millis(done.wall)),
+            message: result.as_ref().err().map(ToString::to_string),
+            ..Event::new("run-suites", end)
+        };
+        self.journal.log(event);
+        Some(result)
+    }
+
+    /// Looks at the suite's paths, and writes down what it sees.
+    fn snapshot(&self, when: &str) -> Phase<Snapshot> {
+        if self.blocks.roots.is_empty() {
+            return Ok(Snapshot::default());
+        }
+        let snapshot = self.session.snapshotter.snapshot(&self.blocks.roots).map_err(|error| Fault::new(&error))?;
+        let text = snapshot_json(&snapshot).map_err(|error| Fault::new(&error))?;
+        let path = self.proof_dir("snapshots").join(format!("{when}.json"));
+        write_atomically(&path, &text).map_err(|error| Fault::new(&error))?;
+        Ok(snapshot)
+    }
+
+    fn judge_presence(&self, evidence: &Evidence) {
+        let (Some(rules), Ok(after), Some(_)) = (&self.blocks.presence_rules, &evidence.after, &evidence.execute) else {
+            return;
+        };
+        let applets = &self.session.applets;
+        let claim = self.suite.presence.claim;
+        let report = judge_presence(rules, applets, claim, after, &evidence.product_output, evidence.product_log);
+        let is_fine = report.findings().is_empty();
+        if claim != PresenceClaim::None {
+            let event = if is_fine { "assert_pass" } else { "assert_fail" };
+            let level = if is_fine { Level::Info } else { Level::Error };
+            self.journal.log(Event { level, cmd: Some("presence"), ..Event::new("run-suites", event) });
+        }
+        *self.presence.borrow_mut() = Some(report);
+    }
+
+    fn proof_dir(&self, kind: &str) -> PathBuf {
+        self.session.proof.dir().join(kind).join(self.suite.name.as_str())
+    }
+
+    fn judge(&self, mut record: Record, evidence: &Evidence) -> Judged {
+        let presence = self.presence.borrow();
+        let presence_findings = presence.as_ref().map(PresenceReport::findings).unwrap_or_default();
+        let presence_ok = presence_findings.is_empty();
+        let limit = self.blocks.limit;
+        let findings = judge::judge(self.suite, &self.session.project, evidence, presence_findings, limit);
+        let changes = changes_of(&evidence.before, &evidence.after);
+        let verdict = Verdict::from(findings);
+        record.status = if verdict == Verdict::Pass { Status::Pass } else { Status::Fail };
+        if let Verdict::Fail(findings) = &verdict {
+            record.findings = findings.iter().map(ToString::to_string).collect();
+            record.reason = record.findings.first().cloned();
+        }
+        if let Some(Ok(execute)) = &evidence.execute {
+            record.set_ending(execute);
+        }
+        record.restore_rc = match &evidence.restore {
+            Some(Ok(restore)) => Some(crate::rules::summary::rc(restore.exit)),
+            Some(Err(_)) | None => None,
+        };
+        if self.suite.presence.claim != PresenceClaim::None && self.blocks.presence_rules.is_some() {
+            record.presence_ok = Some(presence_ok && presence.is_some());
+            record.presence = Some(match self.suite.presence.origin {
+                PresenceOrigin::Declared => "declared",
+                PresenceOrigin::Inferred => "inferred",
+            });
+        }
+        record.product_log = self.blocks.has_product().then_some(match evidence.product_log {
+            ProductLog::Empty => "empty",
+            ProductLog::Complete => "complete",
+            ProductLog::Incomplete => "incomplete",
+        });
+        record.changes = changes.as_ref().map(Vec::len);
+        record.drift = judge::drift(evidence).iter().map(|change| change.path.display().to_string()).collect();
+        self.note_blocks(&mut record, evidence);
+        if evidence.restore.as_ref().is_some_and(|restore| !judge::succeeded(restore)) {
+            self.session.mark_dirty(&self.suite.name);
+        }
+        let last_lines = if record.status == Status::Fail { last_lines(evidence) } else { Vec::new() };
+        self.journal.keep(self.write_results(evidence, presence.as_ref()));
+        record.artifacts = self.artifacts();
+        let changes = changes.unwrap_or_default().iter().map(ToString::to_string).collect();
+        Judged { record, changes, last_lines }
+    }
+
+    /// Leaks, and output that is no text: worth knowing, no reason to fail.
+    fn note_blocks(&self, record: &mut Record, evidence: &Evidence) {
+        let blocks = [
+            (BlockName::Prepare, &evidence.prepare),
+            (BlockName::Execute, &evidence.execute),
+            (BlockName::Debug, &evidence.debug),
+            (BlockName::Restore, &evidence.restore),
+        ];
+        for (name, block) in blocks {
+            let Some(Ok(done)) = block else { continue };
+            record.leaked.extend(done.leaked.iter().map(Into::into));
+            for (which, stream) in [("stdout", &done.stdout), ("stderr", &done.stderr)] {
+                if !stream.is_text() {
+                    record.notes.push(format!("{which} of {name} is not UTF-8 text; its log has every byte"));
+                }
+            }
+        }
+    }
+
+    fn write_results(&self, evidence: &Evidence, presence: Option<&PresenceReport>) -> Result<(), Fault> {
+        let dir = self.proof_dir("results");
+        let write = |name: &str, text: serde_json::Result<Vec<u8>>| {
+            let text = text.map_err(|error| Fault::new(&error))?;
+            write_atomically(&dir.join(name), &text).map_err(|error| Fault::new(&error))
+        };
+        if !self.blocks.roots.is_empty()
+            && let Some(changes) = changes_of(&evidence.before, &evidence.after)
+        {
+            let left = judge::drift(evidence);
+            write("changes.json", changes_json(&changes, &left))?;
+        }
+        presence.map_or(Ok(()), |report| write("presence.json", presence_json(report, self.suite.presence)))
+    }
+
+    /// Paths below the proof folder, of files that exist, result.json included.
+    fn artifacts(&self) -> Vec<String> {
+        let name = self.suite.name.as_str();
+        let logs = ["prepare", "execute", "debug", "restore", "product"]
+            .iter()
+            .flat_map(|block| ["stdout", "stderr"].map(|stream| format!("logs/{name}/{block}.{stream}.log")));
+        let snapshots = ["before", "after", "restored"].map(|when| format!("snapshots/{name}/{when}.json"));
+        let results = ["changes", "presence"].map(|what| format!("results/{name}/{what}.json"));
+        let maybe = logs.chain(snapshots).chain(results);
+        let mut there: Vec<_> = maybe.filter(|path| self.session.proof.dir().join(path).exists()).collect();
+        there.push(format!("results/{name}/result.json"));
+        there
+    }
+}
+
+fn changes_of(from: &Phase<Snapshot>, to: &Phase<Snapshot>) -> Option<Vec<Change>> {
+    Some(from.as_ref().ok()?.changes_to(to.as_ref().ok()?))
+}
+
+fn last_lines(evidence: &Evidence) -> Vec<LastLines> {
+    let blocks = [
+        ("prepare", &evidence.prepare),
+        ("execute", &evidence.execute),
+        ("debug", &evidence.debug),
+        ("restore", &evidence.restore),
+    ];
+    let mut lines = Vec::new();
+    for (name, block) in blocks {
+        let Some(Ok(done)) = block else { continue };
+        lines.extend(LastLines::of(&format!("{name} stdout"), &done.stdout));
+        lines.extend(LastLines::of(&format!("{name} stderr"), &done.stderr));
+    }
+    lines
+}
+
+/// Returns a panic of ours as the fault that it is.
+pub(super) fn panic_fault(panic: &(dyn Any + Send)) -> Fault {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    Fault::from_text(format!("a bug in proving-ground, please report it: {}", text.unwrap_or("panic without a text")))
+}

@@ -1,0 +1,65 @@
+//! For this package's own tests and benchmarks. Not an API: no promise is made about it.
+
+use std::error::Error;
+use std::path::Path;
+
+pub use crate::model::script;
+pub use crate::os::engine;
+
+use crate::flow::evidence_json::snapshot_json;
+use crate::model::snapshot::Snapshot;
+use crate::os::disk::{SnapshotRoot, Snapshotter};
+
+/// Takes snapshots.
+#[derive(Default)]
+pub struct Snapshots(Snapshotter);
+
+/// A snapshot that was taken.
+pub struct Taken(Snapshot);
+
+impl Snapshots {
+    /// Starts with what an earlier process saved.
+    #[must_use]
+    pub fn with_index(index: &Path) -> Self {
+        Self(Snapshotter::with_index(index))
+    }
+
+    /// Snapshots `paths`, which are absolute.
+    ///
+    /// # Errors
+    /// If we are out of descriptors or memory.
+    pub fn take(&self, paths: &[&Path]) -> Result<Taken, Box<dyn Error>> {
+        let roots: Vec<_> = paths.iter().map(|path| SnapshotRoot::path(path, Path::new("/"))).collect();
+        Ok(Taken(self.0.snapshot(&roots)?))
+    }
+
+    /// Saves what is known for later processes.
+    ///
+    /// # Errors
+    /// If `index` cannot be written.
+    pub fn save_index(&self, index: &Path) -> Result<(), Box<dyn Error>> {
+        Ok(self.0.save_index(index)?)
+    }
+
+    /// Returns how many files were read so far.
+    #[must_use]
+    pub fn files_read(&self) -> u64 {
+        self.0.files_read()
+    }
+}
+
+impl Taken {
+    /// Returns the number of entries.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.0.0.len()
+    }
+
+    /// Returns the JSON text.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn json(&self) -> Result<Vec<u8>, Box<dyn Error>> {
+        Ok(snapshot_json(&self.0)?)
+    }
+}

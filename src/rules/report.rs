@@ -1,0 +1,120 @@
+//! What a failed trial says: enough to understand it, where the rest is, and how to see it again.
+
+use std::fmt::Write;
+
+use crate::model::script::Stream;
+use crate::rules::summary::Record;
+
+/// Lines of each stream that a failure shows.
+const LAST_LINES_MAX: usize = 20;
+/// Bytes of them.
+const LAST_BYTES_MAX: usize = 8 << 10;
+/// Changes that a failure shows; changes.json has all.
+const CHANGES_MAX: usize = 10;
+
+/// The end of one stream of a block that failed.
+#[derive(Debug, Clone)]
+pub(crate) struct LastLines {
+    /// `execute stderr`, for example.
+    pub(crate) of: String,
+    /// Text, control characters escaped.
+    pub(crate) text: String,
+}
+
+impl LastLines {
+    /// Takes the last lines of a stream, if it has any.
+    pub(crate) fn of(name: &str, stream: &Stream) -> Option<Self> {
+        let bytes = [stream.head.as_slice(), stream.tail.as_slice()].concat();
+        let start = bytes.len().saturating_sub(LAST_BYTES_MAX);
+        let text = escaped(&String::from_utf8_lossy(&bytes[start..]));
+        let lines: Vec<_> = text.lines().collect();
+        let shown = lines[lines.len().saturating_sub(LAST_LINES_MAX)..].join("\n");
+        (!shown.trim().is_empty()).then(|| Self { of: name.to_owned(), text: shown })
+    }
+}
+
+/// Everything that a failure's text is made of.
+pub(crate) struct Failure<'a> {
+    pub(crate) record: &'a Record,
+    /// One line for each change that `execute` made, the first ones.
+    pub(crate) changes: &'a [String],
+    pub(crate) last_lines: &'a [LastLines],
+    /// The proof folder.
+    pub(crate) proof_dir: &'a str,
+    /// The command that runs this trial alone.
+    pub(crate) reproduce: &'a str,
+}
+
+/// Returns the text of a failed trial: summary, findings, changes, last lines, paths, command.
+pub(crate) fn failure_text(failure: &Failure<'_>) -> String {
+    let record = failure.record;
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let mut line = |shown: std::fmt::Arguments<'_>| text.write_fmt(format_args!("{shown}\n")).unwrap_or(());
+    if let Some(summary) = &record.summary {
+        line(format_args!("{}", escaped(summary)));
+    }
+    for finding in &record.findings {
+        line(format_args!("- {}", escaped(finding)));
+    }
+    for note in &record.notes {
+        line(format_args!("  note: {}", escaped(note)));
+    }
+    if !record.drift.is_empty() {
+        line(format_args!("not as before, after restore: {}", escaped(&record.drift.join(", "))));
+    }
+    for change in failure.changes.iter().take(CHANGES_MAX) {
+        line(format_args!("changed: {}", escaped(change)));
+    }
+    if failure.changes.len() > CHANGES_MAX {
+        line(format_args!("... and {} more", failure.changes.len() - CHANGES_MAX));
+    }
+    for last in failure.last_lines {
+        line(format_args!("--- {}, last lines", last.of));
+        line(format_args!("{}", last.text));
+    }
+    line(format_args!("---"));
+    for artifact in &record.artifacts {
+        line(format_args!("{}/{artifact}", failure.proof_dir));
+    }
+    line(format_args!("run it again: {}", failure.reproduce));
+    text
+}
+
+/// Returns `text` with control characters, but for line ends and tabs, made visible: a script must not drive a terminal or a
+/// CI log through our report.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => shown.push(c),
+            '\r' => {}
+            c if c.is_control() => shown.extend(c.escape_unicode()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_sequences_are_made_visible() {
+        assert_eq!(escaped("a\x1b[31mred\u{9b}\r\n\tb"), "a\\u{1b}[31mred\\u{9b}\n\tb");
+    }
+
+    #[test]
+    fn last_lines_are_the_last() {
+        let head = (0..100).map(|n| format!("{n}\n")).collect::<String>().into_bytes();
+        let lines = LastLines::of("x", &Stream { total_bytes: head.len() as u64, head, tail: Vec::new() }).unwrap();
+        assert_eq!(lines.text.lines().next(), Some("80"));
+        assert_eq!(lines.text.lines().last(), Some("99"));
+    }
+
+    #[test]
+    fn a_silent_stream_has_no_last_lines() {
+        assert!(LastLines::of("x", &Stream::default()).is_none());
+    }
+}
