@@ -11,7 +11,13 @@ mod model {
 
 /// Decisions: values in, values out; imports `model`.
 mod rules {
+    pub(crate) mod chickadee;
     pub(crate) mod judge;
+    pub(crate) mod nearest;
+    pub(crate) mod parse;
+    pub(crate) mod plan;
+    pub(crate) mod presence;
+    pub(crate) mod report;
     pub(crate) mod summary;
 }
 
@@ -27,10 +33,20 @@ mod os {
 
 /// Order: what happens after what; imports `model`, `rules` and `os`.
 mod flow {
+    pub(crate) mod blocks;
+    pub(crate) mod discover;
     pub(crate) mod evidence_json;
+    pub(crate) mod job;
+    pub(crate) mod plan;
     pub(crate) mod proof;
-    // pub(crate) mod session;
+    pub(crate) mod session;
+    pub(crate) mod stages;
+    pub(crate) mod trial;
 }
+
+pub mod harness;
 
 #[doc(hidden)]
 pub mod internals;
+
+pub use harness::Harness;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::flow::blocks::{DRAIN, GRACE, KEPT_BYTES_MAX};
 use crate::flow::session::Session;
-use crate::flow::trial::Judged;
+use crate::flow::trial::{self, Judged};
 use crate::model::script::{Completion, Echo, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach};
 use crate::model::setup::{MakeStep, ScriptEntry, TestSetup};
 use crate::model::suite::SuiteName;
@@ -47,11 +47,7 @@ impl SetupRun {
 
     /// Runs the script at `index`, after those that it depends on, and keeps its record.
     pub(crate) fn run(&self, session: &Session, index: usize) -> Judged {
-        let mut judged = self.attempt(session, index).judged.clone();
-        if let Err(error) = session.proof.keep(&judged.record) {
-            judged.add_fault(Fault::new(&error));
-        }
-        judged
+        trial::keep(session, self.attempt(session, index).judged.clone())
     }
 
     /// Scripts that were not selected run too, if a selected one depends on them; they are not reported.

@@ -22,9 +22,10 @@ const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 const BUILD_KEPT_BYTES_MAX: usize = 512 << 10;
 
 /// Why a stage did not succeed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum StageFailure {
     /// A command of it ended otherwise than with 0.
+    #[error("`{command}` {ending}")]
     Command {
         /// The command line.
         command: String,
@@ -36,6 +37,7 @@ pub(crate) enum StageFailure {
         output: String,
     },
     /// We failed.
+    #[error("{0}")]
     Fault(Fault),
 }
 

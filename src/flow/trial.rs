@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::flow::blocks::{Blocks, Tools};
-use crate::flow::evidence_json::{changes_json, presence_json, snapshot_json};
+use crate::flow::blocks::Blocks;
+use crate::flow::evidence_json::{changes_json, snapshot_json};
 use crate::flow::session::Session;
 use crate::model::script::Completion;
 use crate::model::snapshot::{Change, Snapshot};
@@ -56,10 +56,15 @@ impl Judged {
 /// Runs one suite and keeps its record.
 pub(crate) fn run(session: &Session, name: &SuiteName, file: &Path) -> Judged {
     let record = Record::new(name.as_str(), TrialKind::Suite, Status::Running);
-    let mut judged = match admit(session, name, file) {
+    let judged = match admit(session, name, file) {
         Err(finding) => Judged::not_run(record, &finding),
         Ok(suite) => run_admitted(session, &suite, record),
     };
+    keep(session, judged)
+}
+
+/// Writes a judged trial down; that this fails is one more reason to fail.
+pub(crate) fn keep(session: &Session, mut judged: Judged) -> Judged {
     if let Err(error) = session.proof.keep(&judged.record) {
         judged.add_fault(Fault::new(&error));
     }
@@ -325,10 +330,9 @@ impl Trial<'_> {
         if !self.blocks.roots.is_empty()
             && let Some(changes) = changes_of(&evidence.before, &evidence.after)
         {
-            let left = judge::drift(evidence);
-            write("changes.json", changes_json(&changes, &left))?;
+            write("changes.json", changes_json(&changes))?;
         }
-        presence.map_or(Ok(()), |report| write("presence.json", presence_json(report, self.suite.presence)))
+        Ok(())
     }
 
     /// Paths below the proof folder, of files that exist, result.json included.

@@ -104,8 +104,6 @@ pub(crate) struct Evidence {
     pub(crate) product_output: String,
     /// Whether that is all it printed.
     pub(crate) product_log: ProductLog,
-    /// The applets to judge presence by.
-    pub(crate) applets: Vec<String>,
 }
 
 /// One reason to fail.

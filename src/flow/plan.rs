@@ -1,0 +1,211 @@
+//! From the suites folder to trials: which there are, in which order, which of them are wanted.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::flow::discover::{DiscoverError, Found, FoundKind, MANIFEST, TASK, discover, discover_one};
+use crate::flow::job::SetupRun;
+use crate::flow::session::{Session, SessionError};
+use crate::flow::trial::{self, Judged};
+use crate::model::suite::{Project, SuiteName};
+use crate::model::verdict::Finding;
+use crate::os::host::Settings;
+use crate::rules::parse::{default_setup, parse_project, parse_setup, run_order};
+use crate::rules::plan::{NameError, close_names, first_duplicate, script_names, trial_name};
+use crate::rules::summary::{Record, Status, TrialKind};
+
+pub(crate) use crate::rules::plan::Wanted;
+
+/// Every trial, in the order in which they run.
+pub(crate) struct Plan {
+    pub(crate) trials: Vec<Planned>,
+}
+
+/// One trial that can be run.
+pub(crate) struct Planned {
+    name: SuiteName,
+    work: Work,
+}
+
+enum Work {
+    Suite { file: PathBuf },
+    Script { setup: Arc<SetupRun>, index: usize },
+    /// Something about its folder is wrong; it fails with this text.
+    Broken { text: String },
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    #[error(transparent)]
+    Discover(#[from] DiscoverError),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("no suite in `{path}`: a suite is a folder with a task.yaml, or a chickadee set-up", path = .0.display())]
+    Empty(PathBuf),
+    #[error("`TEST_FILTER` is `{filter}`, and no suite has that name{close}")]
+    NoMatch { filter: String, close: String },
+    #[error("no test is called `{0}`; nextest would take that for a pass")]
+    NoSuchTrial(String),
+    #[error("two tests would be called `{name}`: one of `{one}`, one of `{other}`; rename one", one = one.display(), other = other.display())]
+    Duplicate { name: SuiteName, one: PathBuf, other: PathBuf },
+}
+
+impl Plan {
+    /// Returns the names of all wanted trials. Reads no suite, starts nothing, writes nothing.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub(crate) fn names(settings: &Settings, wanted: &Wanted) -> Result<Vec<String>, PlanError> {
+        let plan = Self::read(settings, wanted)?;
+        let names = plan.trials.iter().map(Planned::name).filter(|name| wanted.selects(name));
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// Finds the trials. Suites are not read before they run; the manifests of set-ups are, for their scripts' names. A whole
+    /// name that is wanted alone is looked for alone: nextest starts a process for each.
+    ///
+    /// # Errors
+    /// If the suites folder cannot be read or holds nothing, if two trials would have one name, if `TEST_FILTER` matches
+    /// nothing, or if nextest asks for a trial that is not there.
+    pub(crate) fn read(settings: &Settings, wanted: &Wanted) -> Result<Self, PlanError> {
+        let alone = wanted.alone().filter(|_| settings.filter.is_none());
+        let found = match alone {
+            Some(name) => discover_alone(settings, name)?,
+            None => discover(&settings.suites_dir)?,
+        };
+        if found.is_empty() && alone.is_none() {
+            return Err(PlanError::Empty(settings.suites_dir.clone()));
+        }
+        let mut trials = Vec::new();
+        for folder in &found {
+            trials.extend(plan_folder(folder)?.into_iter().map(|trial| (trial, folder.dir.clone())));
+        }
+        if let Some((one, other)) = first_duplicate(trials.iter().map(|(trial, _)| &trial.name)) {
+            let name = trials[one].0.name.clone();
+            return Err(PlanError::Duplicate { name, one: trials[one].1.clone(), other: trials[other].1.clone() });
+        }
+        let mut plan = Self { trials: trials.into_iter().map(|(trial, _)| trial).collect() };
+        if let Some(filter) = &settings.filter {
+            plan.keep_filtered(filter, &found)?;
+        }
+        if let Some(name) = alone
+            && settings.nextest.is_some()
+            && !plan.trials.iter().any(|trial| trial.name() == name)
+        {
+            return Err(PlanError::NoSuchTrial(name.to_owned()));
+        }
+        Ok(plan)
+    }
+
+    /// `TEST_FILTER` is a folder's name, or a trial's.
+    fn keep_filtered(&mut self, filter: &str, found: &[Found]) -> Result<(), PlanError> {
+        let folder = found.iter().find(|folder| folder.name == filter);
+        let is_match = |name: &str| {
+            name == filter || folder.is_some_and(|folder| name.strip_prefix(&folder.name).is_some_and(|rest| rest.starts_with('/')))
+        };
+        if !self.trials.iter().any(|trial| is_match(trial.name())) {
+            let names = self.trials.iter().map(Planned::name).chain(found.iter().map(|folder| folder.name.as_str()));
+            return Err(PlanError::NoMatch { filter: filter.to_owned(), close: close_names(filter, names) });
+        }
+        self.trials.retain(|trial| is_match(trial.name()));
+        Ok(())
+    }
+
+    /// Reads runner.yaml, if there is one.
+    ///
+    /// # Errors
+    /// If it is wrong.
+    pub(crate) fn take_project(&mut self, settings: &Settings) -> Result<Project, SessionError> {
+        let file = settings.suites_dir.join("runner.yaml");
+        match fs::read(&file) {
+            Ok(text) => Ok(parse_project(&file, &text)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Project::default()),
+            Err(source) => Err(SessionError::Read { path: file, source }),
+        }
+    }
+
+    /// Suites share a file system; scripts have copies of their own.
+    pub(crate) fn may_run_in_parallel(&self, wanted: &Wanted) -> bool {
+        let mut selected = self.trials.iter().filter(|trial| wanted.selects(trial.name()));
+        selected.all(|trial| matches!(trial.work, Work::Script { .. }))
+    }
+}
+
+impl Planned {
+    /// The trial's name.
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// Runs the trial and keeps its record.
+    pub(crate) fn run(&self, session: &Session) -> Judged {
+        match &self.work {
+            Work::Suite { file } => trial::run(session, &self.name, file),
+            Work::Script { setup, index } => setup.run(session, *index),
+            Work::Broken { text } => {
+                let record = Record::new(self.name(), TrialKind::Suite, Status::Running);
+                trial::keep(session, Judged::not_run(record, &Finding::Invalid(text.clone())))
+            }
+        }
+    }
+}
+
+/// `NAME` is a suite's folder, or a script's name in a set-up's folder.
+fn discover_alone(settings: &Settings, name: &str) -> Result<Vec<Found>, PlanError> {
+    if SuiteName::new(name).is_err() {
+        return Ok(Vec::new());
+    }
+    let parents = name.match_indices('/').map(|(at, _)| &name[..at]);
+    for folder in std::iter::once(name).chain(parents) {
+        if let Some(found) = discover_one(&settings.suites_dir, folder)? {
+            return Ok(vec![found]);
+        }
+    }
+    // A name that was made from one with white space is not a path.
+    if settings.suites_dir.is_dir() { Ok(Vec::new()) } else { Ok(discover(&settings.suites_dir)?) }
+}
+
+fn plan_folder(folder: &Found) -> Result<Vec<Planned>, PlanError> {
+    let broken = |text| -> Result<Vec<Planned>, PlanError> {
+        Ok(vec![Planned { name: trial_name(&folder.name).map_err(NameError::from)?, work: Work::Broken { text } }])
+    };
+    if let Err(error) = SuiteName::new(folder.name.as_str()) {
+        return broken(format!("{error}; rename the folder `{}`", folder.dir.display()));
+    }
+    let setup = match &folder.kind {
+        FoundKind::Suite => {
+            let name = SuiteName::new(folder.name.as_str()).map_err(NameError::from)?;
+            return Ok(vec![Planned { name, work: Work::Suite { file: folder.dir.join(TASK) } }]);
+        }
+        FoundKind::Both => {
+            let dir = folder.dir.display();
+            return broken(format!("`{dir}` has both a {TASK} and a {MANIFEST}; it is one or the other: remove one"));
+        }
+        FoundKind::Scripts(scripts) => default_setup(&folder.name, &folder.dir, scripts.clone()),
+        FoundKind::Setup => {
+            let file = folder.dir.join(MANIFEST);
+            let text = match fs::read(&file) {
+                Ok(text) => text,
+                Err(error) => return broken(format!("could not read `{}`: {error}", file.display())),
+            };
+            match parse_setup(&folder.name, &folder.dir, &file, &text) {
+                Ok(setup) if setup.entries.is_empty() => {
+                    return broken(format!("`{}` lists no script in `testSuites`", file.display()));
+                }
+                Ok(setup) => setup,
+                Err(error) => return broken(error.to_string()),
+            }
+        }
+    };
+    let names = script_names(&setup)?;
+    let order = run_order(&setup);
+    let setup = Arc::new(SetupRun::new(setup, names.clone()));
+    let planned = |index: usize| Planned {
+        name: names[index].clone(),
+        work: Work::Script { setup: Arc::clone(&setup), index },
+    };
+    Ok(order.into_iter().map(planned).collect())
+}

@@ -1,0 +1,290 @@
+//! The face that cargo test, nextest and IDEs see: each suite and each script is one libtest trial. The only file that names
+//! `libtest_mimic`.
+
+mod flags;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use libtest_mimic::{Arguments, ColorSetting, Conclusion, Failed, FormatSetting, Trial};
+
+use crate::flow::plan::{Plan, PlanError, Planned, Wanted};
+use crate::flow::session::{Selection, Session, SessionError};
+use crate::flow::stages::{self, StageFailure};
+use crate::flow::trial::Judged;
+use crate::model::script::Echo;
+use crate::model::verdict::Fault;
+use crate::os::engine::tee;
+use crate::os::host::{self, Overrides, Settings, SettingsError};
+use crate::rules::report::{Failure, failure_text};
+use crate::rules::summary::Status;
+use flags::{Color, FlagError, Flags, Format};
+
+/// libtest's code for a failed trial and for a command line that it refuses.
+const FAILED: u8 = 101;
+/// The configuration is wrong; nothing was run.
+const CONFIGURATION: u8 = 2;
+/// We failed.
+const FAULT: u8 = 3;
+
+/// Runs the suites of this package: the whole of `tests/suites.rs`.
+///
+/// Returns 0 if every selected trial passed (also if a filter selects none), 101 if one failed or the command line is wrong, 2
+/// if the configuration is wrong, 3 if the harness itself failed, 130 or 143 after SIGINT or SIGTERM, and the code of the
+/// command that failed if a stage did.
+#[must_use]
+pub fn main() -> ExitCode {
+    Harness::new().run()
+}
+
+/// A harness whose folders are fixed by its caller. Variables of the environment overrule them.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     proving_ground::Harness::new().suites_dir("system-tests").run()
+/// }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Harness {
+    overrides: Overrides,
+}
+
+impl Harness {
+    /// Returns a harness with the usual folders: those of the package whose tests run.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the project's folder, in which blocks run.
+    #[must_use]
+    pub fn project_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.overrides.project_dir = Some(dir.into());
+        self
+    }
+
+    /// Sets the suites folder, relative to the project's; by default `suites`.
+    #[must_use]
+    pub fn suites_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.overrides.suites_dir = Some(dir.into());
+        self
+    }
+
+    /// Sets the proof folder, relative to the project's; by default `.proof`.
+    #[must_use]
+    pub fn proof_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.overrides.proof_dir = Some(dir.into());
+        self
+    }
+
+    /// Does what the command line and the environment say, and returns how it ended (see [`main`]). Call it first in `main`,
+    /// and return its value: it also serves calls that are not for the user.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        if let Some(code) = tee::run_if_called_as_product() {
+            return code;
+        }
+        self.serve().unwrap_or_else(|error| {
+            say(&format!("error: {}", chain(&error)));
+            if let HarnessError::Stage(StageFailure::Command { output, .. }) = &error {
+                // The command's own words, as it said them.
+                io::stderr().write_all(output.as_bytes()).ok();
+            }
+            error.exit_code()
+        })
+    }
+
+    fn serve(self) -> Result<ExitCode, HarnessError> {
+        let host = host::host();
+        let settings = Settings::read(&self.overrides, &host)?;
+        let args: Vec<_> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+        let flags = flags::parse(&args, settings.test_threads.as_deref())?;
+        if flags.help {
+            return print(&flags::help("suites"));
+        }
+        let wanted = wanted(&flags);
+        if flags.list {
+            return print(&listing(&Plan::names(&settings, &wanted)?, &flags));
+        }
+        let mut plan = Plan::read(&settings, &wanted)?;
+        let selected = plan.trials.iter().filter(|trial| wanted.selects(trial.name())).count();
+        let runs_any = selected > 0 && !flags.bench && (!flags.ignored || flags.include_ignored);
+        if !runs_any {
+            let trials = plan.trials.iter().map(|trial| Trial::test(trial.name(), || Ok(()))).collect();
+            return Ok(conclude(&libtest_mimic::run(&arguments(&flags, &plan, &wanted), trials)));
+        }
+        let arguments = arguments(&flags, &plan, &wanted);
+        let selection = Selection { selected, not_selected: plan.trials.len() - selected };
+        let echo = if flags.nocapture { Echo::Stderr } else { Echo::Off };
+        let project = plan.take_project(&settings)?;
+        let session = Arc::new(Session::open(settings, host, project, selection, echo, &say)?);
+        let built = stages::build(&session, &say);
+        let conclusion = built.map(|()| run_trials(&session, plan, &wanted, &flags, &arguments));
+        let signal = session.interrupt.signal();
+        let closed = Arc::try_unwrap(session).map_or(Ok(()), Session::close);
+        let conclusion = conclusion?;
+        closed.map_err(HarnessError::Fault)?;
+        match signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
+            Some(code) => Ok(ExitCode::from(code)),
+            None => Ok(conclude(&conclusion)),
+        }
+    }
+}
+
+/// Why no trial, or not every trial, could be run.
+#[derive(Debug, thiserror::Error)]
+enum HarnessError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Flags(#[from] FlagError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("{0}")]
+    Stage(StageFailure),
+    #[error("{0}")]
+    Fault(Fault),
+    #[error("could not write to standard output")]
+    Output(#[source] io::Error),
+}
+
+impl From<StageFailure> for HarnessError {
+    fn from(failure: StageFailure) -> Self {
+        Self::Stage(failure)
+    }
+}
+
+impl HarnessError {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Settings(_) | Self::Plan(_) => CONFIGURATION,
+            Self::Session(error) if error.is_configuration() => CONFIGURATION,
+            Self::Flags(_) => FAILED,
+            Self::Stage(StageFailure::Command { rc, .. }) => u8::try_from(*rc).unwrap_or(FAULT),
+            Self::Stage(StageFailure::Fault(_)) | Self::Session(_) | Self::Fault(_) | Self::Output(_) => FAULT,
+        })
+    }
+}
+
+/// Tells the user something. Standard output belongs to libtest.
+fn say(text: &str) {
+    // Nobody may be listening.
+    writeln!(io::stderr(), "proving-ground: {text}").ok();
+}
+
+fn chain(error: &dyn Error) -> String {
+    Fault::new(error).to_string()
+}
+
+/// One write: a reader that goes away early is no reason to panic.
+fn print(text: &str) -> Result<ExitCode, HarnessError> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(HarnessError::Output(error)),
+        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn listing(names: &[String], flags: &Flags) -> String {
+    // No trial is ignored, and none is a benchmark.
+    let wants_none = flags.bench || flags.ignored && !flags.include_ignored;
+    let shown = if wants_none { &[] } else { names };
+    let mut text: String = shown.iter().map(|name| format!("{name}: test\n")).collect();
+    if flags.format != Some(Format::Terse) && !flags.quiet {
+        let s = if shown.len() == 1 { "" } else { "s" };
+        text.push_str(&format!("\n{} test{s}, 0 benchmarks\n", shown.len()));
+    }
+    text
+}
+
+fn wanted(flags: &Flags) -> Wanted {
+    Wanted { filters: flags.filters.clone(), skip: flags.skip.clone(), exact: flags.exact }
+}
+
+/// libtest-mimic knows one filter only. Where there are more, it is told whom to leave out, by whole names.
+fn arguments(flags: &Flags, plan: &Plan, wanted: &Wanted) -> Arguments {
+    let mut arguments = Arguments {
+        include_ignored: flags.include_ignored,
+        ignored: flags.ignored && !flags.include_ignored,
+        bench: flags.bench,
+        nocapture: flags.nocapture,
+        exact: flags.exact,
+        quiet: flags.quiet && flags.format.is_none(),
+        test_threads: Some(if plan.may_run_in_parallel(wanted) { flags.test_threads.unwrap_or(1) } else { 1 }),
+        logfile: flags.logfile.clone(),
+        skip: flags.skip.clone(),
+        color: flags.color.map(|color| match color {
+            Color::Auto => ColorSetting::Auto,
+            Color::Always => ColorSetting::Always,
+            Color::Never => ColorSetting::Never,
+        }),
+        format: flags.format.map(|format| match format {
+            Format::Pretty => FormatSetting::Pretty,
+            Format::Terse => FormatSetting::Terse,
+            Format::Json => FormatSetting::Json,
+        }),
+        filter: flags.filters.first().cloned(),
+        ..Arguments::default()
+    };
+    if flags.filters.len() > 1 {
+        let left_out = plan.trials.iter().map(Planned::name).filter(|name| !wanted.selects(name));
+        arguments.skip = left_out.map(str::to_owned).collect();
+        arguments.filter = None;
+        arguments.exact = true;
+    }
+    arguments
+}
+
+fn run_trials(session: &Arc<Session>, plan: Plan, wanted: &Wanted, flags: &Flags, arguments: &Arguments) -> Conclusion {
+    let has_failed = Arc::new(AtomicBool::new(false));
+    let stops_early = flags.fail_fast;
+    let trials = plan.trials.into_iter().map(|planned| {
+        let name = planned.name().to_owned();
+        if !wanted.selects(&name) {
+            return Trial::test(name, || Ok(()));
+        }
+        let (session, has_failed) = (Arc::clone(session), Arc::clone(&has_failed));
+        Trial::test(name, move || {
+            if stops_early && has_failed.load(Ordering::SeqCst) {
+                return Err(Failed::from("not run: another failed before (--fail-fast)"));
+            }
+            let judged = planned.run(&session);
+            if judged.record.status == Status::Pass {
+                return Ok(());
+            }
+            has_failed.store(true, Ordering::SeqCst);
+            Err(Failed::from(explain(&session, &judged)))
+        })
+    });
+    libtest_mimic::run(arguments, trials.collect())
+}
+
+fn conclude(conclusion: &Conclusion) -> ExitCode {
+    if conclusion.has_failed() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+}
+
+fn explain(session: &Session, judged: &Judged) -> String {
+    let name = &judged.record.name;
+    failure_text(&Failure {
+        record: &judged.record,
+        changes: &judged.changes,
+        last_lines: &judged.last_lines,
+        proof_dir: &session.proof.dir().to_string_lossy(),
+        reproduce: &format!("cargo test --test {} -- --exact {name}", target_name()),
+    })
+}
+
+/// Cargo names a test binary `TARGET-HASH`.
+fn target_name() -> String {
+    let program = std::env::current_exe().unwrap_or_default();
+    let stem = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    match stem.rsplit_once('-') {
+        Some((target, hash)) if hash.len() == 16 && hash.chars().all(|c| c.is_ascii_hexdigit()) => target.to_owned(),
+        Some(_) | None => stem,
+    }
+}
