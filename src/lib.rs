@@ -71,7 +71,7 @@ pub mod internals {
         /// Returns the number of entries.
         #[must_use]
         pub fn entries(&self) -> usize {
-            self.0.0.len()
+            self.0.iter().len()
         }
 
         /// Returns the JSON text.

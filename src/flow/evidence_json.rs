@@ -51,8 +51,8 @@ use crate::model::snapshot::{
 /// # Errors
 /// None that is known: values of these types always have a text.
 pub(crate) fn snapshot_json(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> {
-    let entries = snapshot.0.iter().map(|(path, entry)| WireEntry::new(Some(path), entry));
-    lines("entries", snapshot.0.len(), entries)
+    let entries = snapshot.iter().map(|(path, entry)| WireEntry::new(Some(path), entry));
+    lines("entries", entries)
 }
 
 /// Returns the text of what changed between two snapshots.
@@ -60,14 +60,14 @@ pub(crate) fn snapshot_json(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> 
 /// # Errors
 /// None that is known: values of these types always have a text.
 pub(crate) fn changes_json(changes: &[Change]) -> serde_json::Result<Vec<u8>> {
-    lines("changes", changes.len(), changes.iter().map(WireChange::new))
+    lines("changes", changes.iter().map(WireChange::new))
 }
 
 /// Most lines are shorter; so the text is rarely moved while it grows.
 const LINE_BYTES: usize = 256;
 
-fn lines<T: Serialize>(key: &str, count: usize, values: impl Iterator<Item = T>) -> serde_json::Result<Vec<u8>> {
-    let mut text = Vec::with_capacity(64 + count * LINE_BYTES);
+fn lines<T: Serialize>(key: &str, values: impl ExactSizeIterator<Item = T>) -> serde_json::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(64 + values.len() * LINE_BYTES);
     text.extend_from_slice(b"{\"schema\":1,\"");
     text.extend_from_slice(key.as_bytes());
     text.extend_from_slice(b"\":[");

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use std::{fs, io, vec};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Statx, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest as _, Sha256};
@@ -29,7 +29,7 @@ use super::roots::{self, Folders, Name, SnapshotRoot};
 use super::xattr::{self, Handle};
 use super::{DiskError, write_atomically};
 use crate::model::snapshot::{
-    Content, DeviceNumber, Entry, Listing, Meta, Snapshot, SpecialKind, Timestamp, XattrValue, Xattrs,
+    Content, DeviceNumber, Entry, Listing, Meta, Snapshot, SpecialKind, Timestamp, WalkOrder, XattrValue, Xattrs,
 };
 
 /// Longest path the kernel takes, its closing NUL included (`PATH_MAX`). What lies deeper no program can name.
@@ -56,7 +56,7 @@ impl Snapshotter {
     /// write counts as empty.
     #[must_use]
     pub(crate) fn with_index(index: &Path) -> Self {
-        let cache = read_own_file(index).and_then(|bytes| HashCache::from_bytes(&bytes, effective_user()));
+        let cache = read_own_file(index).and_then(|bytes| HashCache::from_bytes(bytes, effective_user()));
         Self { cache: Mutex::new(cache.unwrap_or_default()), files_read: AtomicU64::new(0) }
     }
 
@@ -106,15 +106,18 @@ impl Snapshotter {
         paths.sort_unstable();
         paths.dedup();
         let mut walked = PathBuf::new();
+        let mut order = WalkOrder::Sorted;
         for path in paths {
             if walked.as_os_str().is_empty() || !path.starts_with(&walked) {
                 walked.clone_from(&path);
             } else if look.has(&path) {
                 continue;
+            } else {
+                order = WalkOrder::Any;
             }
             look.walk(path)?;
         }
-        Ok(Snapshot(look.entries.into_iter().collect()))
+        Ok(Snapshot::from_walk(look.entries, order))
     }
 }
 
@@ -132,9 +135,9 @@ fn effective_user() -> u32 {
 fn read_own_file(path: &Path) -> Option<Vec<u8>> {
     let stat = stat(CWD, &c_path(path)?, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     let is_ours = stat.file_type() == FileType::RegularFile
-        && stat.0.stx_uid == effective_user()
-        && stat.0.stx_mode & 0o022 == 0
-        && stat.0.stx_size <= HASHED_BYTES_MAX;
+        && stat.uid == effective_user()
+        && stat.mode & 0o022 == 0
+        && stat.fingerprint.size_bytes <= HASHED_BYTES_MAX;
     is_ours.then(|| fs::read(path).ok()).flatten()
 }
 
@@ -260,12 +263,12 @@ impl Look<'_> {
                 }
                 FileType::Fifo => Some(self.special(&place, &stat, SpecialKind::Fifo)),
                 FileType::Socket => Some(self.special(&place, &stat, SpecialKind::Socket)),
-                FileType::CharacterDevice => Some(self.special(&place, &stat, SpecialKind::CharDevice(stat.number()))),
-                FileType::BlockDevice => Some(self.special(&place, &stat, SpecialKind::BlockDevice(stat.number()))),
+                FileType::CharacterDevice => Some(self.special(&place, &stat, SpecialKind::CharDevice(stat.number))),
+                FileType::BlockDevice => Some(self.special(&place, &stat, SpecialKind::BlockDevice(stat.number))),
                 FileType::Unknown => Some(unreadable(Errno::NOTSUP)),
             };
             if let Some(entry) = entry {
-                let folder = matches!(entry, Entry::Dir { .. }).then(|| stat.id());
+                let folder = matches!(entry, Entry::Dir { .. }).then(|| stat.id);
                 return Ok(Found { path, entry, folder });
             }
         }
@@ -287,13 +290,13 @@ impl Look<'_> {
             }
         };
         let now = match stat_of(&opened) {
-            Ok(now) if now.id() == stat.id() && now.file_type() == FileType::RegularFile => now,
+            Ok(now) if now.id == stat.id && now.file_type() == FileType::RegularFile => now,
             Ok(_) | Err(_) => return Ok(None),
         };
-        let (content, bytes_read) = self.read(&opened, now.0.stx_size);
+        let (content, bytes_read) = self.read(&opened, now.fingerprint.size_bytes);
         let xattrs = xattr::read(Handle::Open(opened.as_fd()));
         if let Content::Sha256(sha256) = content
-            && bytes_read == now.0.stx_size
+            && bytes_read == now.fingerprint.size_bytes
         {
             self.remember(&now, Fact::Sha256(sha256), &xattrs);
         }
@@ -358,16 +361,15 @@ impl Look<'_> {
 
     fn recall(&self, stat: &Stat) -> Option<Known> {
         let mut cache = self.snapshotter.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.get(stat.id(), &stat.fingerprint())
+        cache.get(stat.id, &stat.fingerprint)
     }
 
     fn remember(&self, stat: &Stat, fact: Fact, xattrs: &Xattrs) {
-        let fingerprint = stat.fingerprint();
         let is_whole = !xattrs.values().any(|value| matches!(value, XattrValue::Unreadable { .. }));
-        if is_whole && self.now.may_remember(&fingerprint) {
+        if is_whole && self.now.may_remember(&stat.fingerprint) {
             let known = Known { fact, xattrs: xattrs.clone() };
             let mut cache = self.snapshotter.cache.lock().unwrap_or_else(PoisonError::into_inner);
-            cache.insert(stat.id(), fingerprint, known);
+            cache.insert(stat.id, stat.fingerprint, known);
         }
     }
 }
@@ -386,9 +388,8 @@ impl Folders for Look<'_> {
         };
         let is_folder = |name: &CStr, is_other: bool| {
             !is_other
-                && stat(opened.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
-                    stat.file_type() == FileType::Directory && stat.id().device == stat_above.id().device
-                })
+                && stat(opened.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)
+                    .is_ok_and(|stat| stat.file_type() == FileType::Directory && stat.id.device == stat_above.id.device)
         };
         let with_types = names.iter().zip(names.spans.iter());
         let described = with_types.map(|(name, span)| Name {
@@ -422,7 +423,7 @@ fn unreadable(errno: Errno) -> Entry {
 }
 
 fn file(stat: &Stat, content: Content, xattrs: Xattrs) -> Entry {
-    Entry::File { meta: stat.meta(xattrs), size_bytes: stat.0.stx_size, content }
+    Entry::File { meta: stat.meta(xattrs), size_bytes: stat.fingerprint.size_bytes, content }
 }
 
 fn c_path(path: &Path) -> Option<CString> {
@@ -447,7 +448,7 @@ fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Refuses a folder that took the place of the one that was looked at.
 fn same(folder: OwnedFd, id: FileId) -> Result<OwnedFd, Errno> {
-    if stat_of(&folder)?.id() == id { Ok(folder) } else { Err(Errno::STALE) }
+    if stat_of(&folder)?.id == id { Ok(folder) } else { Err(Errno::STALE) }
 }
 
 /// The names in a folder, one after the other in one allocation.
@@ -483,11 +484,34 @@ impl Names {
     }
 }
 
-/// What `statx` says.
-struct Stat(Statx);
+/// What matters of what `statx` says; to hand all its 256 bytes around would cost more than to pick these.
+struct Stat {
+    id: FileId,
+    fingerprint: Fingerprint,
+    number: DeviceNumber,
+    mode: u16,
+    uid: u32,
+    gid: u32,
+    nlink: u32,
+}
 
 fn stat(folder: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<Stat, Errno> {
-    rustix::fs::statx(folder, name, flags | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS).map(Stat)
+    let statx = rustix::fs::statx(folder, name, flags | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS)?;
+    let time = |time: StatxTimestamp| Timestamp { secs: time.tv_sec, nanos: time.tv_nsec };
+    let device = (u64::from(statx.stx_dev_major) << 32) | u64::from(statx.stx_dev_minor);
+    Ok(Stat {
+        id: FileId { device, inode: statx.stx_ino },
+        fingerprint: Fingerprint {
+            size_bytes: statx.stx_size,
+            mtime: time(statx.stx_mtime),
+            ctime: time(statx.stx_ctime),
+        },
+        number: DeviceNumber { major: statx.stx_rdev_major, minor: statx.stx_rdev_minor },
+        mode: statx.stx_mode,
+        uid: statx.stx_uid,
+        gid: statx.stx_gid,
+        nlink: statx.stx_nlink,
+    })
 }
 
 fn stat_of(opened: &OwnedFd) -> Result<Stat, Errno> {
@@ -496,37 +520,16 @@ fn stat_of(opened: &OwnedFd) -> Result<Stat, Errno> {
 
 impl Stat {
     fn file_type(&self) -> FileType {
-        FileType::from_raw_mode(self.0.stx_mode.into())
-    }
-
-    fn id(&self) -> FileId {
-        let device = (u64::from(self.0.stx_dev_major) << 32) | u64::from(self.0.stx_dev_minor);
-        FileId { device, inode: self.0.stx_ino }
-    }
-
-    fn fingerprint(&self) -> Fingerprint {
-        Fingerprint {
-            size_bytes: self.0.stx_size,
-            mtime: self.mtime(),
-            ctime: Timestamp { secs: self.0.stx_ctime.tv_sec, nanos: self.0.stx_ctime.tv_nsec },
-        }
-    }
-
-    fn mtime(&self) -> Timestamp {
-        Timestamp { secs: self.0.stx_mtime.tv_sec, nanos: self.0.stx_mtime.tv_nsec }
-    }
-
-    fn number(&self) -> DeviceNumber {
-        DeviceNumber { major: self.0.stx_rdev_major, minor: self.0.stx_rdev_minor }
+        FileType::from_raw_mode(self.mode.into())
     }
 
     fn meta(&self, xattrs: Xattrs) -> Meta {
         Meta {
-            mode: self.0.stx_mode & 0o7777,
-            uid: self.0.stx_uid,
-            gid: self.0.stx_gid,
-            mtime: self.mtime(),
-            nlink: self.0.stx_nlink,
+            mode: self.mode & 0o7777,
+            uid: self.uid,
+            gid: self.gid,
+            mtime: self.fingerprint.mtime,
+            nlink: self.nlink,
             xattrs,
         }
     }
