@@ -379,3 +379,115 @@ impl Serialize for Hex<'_> {
 fn serialize_ascii<S: Serializer>(digits: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(std::str::from_utf8(digits).map_err(S::Error::custom)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::model::snapshot::{DeviceNumber, Meta};
+
+    fn meta() -> Meta {
+        let mtime = Timestamp { secs: 1_700_000_000, nanos: 5 };
+        Meta { mode: 0o4755, uid: 1, gid: 2, mtime, nlink: 3, xattrs: Xattrs::new() }
+    }
+
+    fn text(path: &str, entry: Entry) -> String {
+        let snapshot = Snapshot::from_iter([(PathBuf::from(path), entry)]);
+        let text = String::from_utf8(snapshot_json(&snapshot).unwrap()).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap();
+        let entry = text.strip_prefix("{\"schema\":1,\"entries\":[\n").and_then(|text| text.strip_suffix("\n]}\n"));
+        entry.unwrap().to_owned()
+    }
+
+    #[test]
+    fn every_kind_of_entry_has_its_keys() {
+        let common = r#""mode":"4755","uid":1,"gid":2,"nlink":3,"mtime_ns":1700000000000000005"#;
+        let hash = "ab".repeat(32);
+        let file = |content| Entry::File { meta: meta(), size_bytes: 9, content };
+        let special = |kind| Entry::Special { meta: meta(), kind };
+        let dir = |listing| Entry::Dir { meta: meta(), listing };
+        let block = SpecialKind::BlockDevice(DeviceNumber { major: 8, minor: 1 });
+        let table = [
+            (Entry::Absent, r#""absent""#.to_owned()),
+            (Entry::Unreadable { errno: 13 }, r#""unreadable","errno":13"#.to_owned()),
+            (file(Content::Sha256([0xab; 32])), format!(r#""file",{common},"size_bytes":9,"sha256":"{hash}""#)),
+            (file(Content::Unreadable { errno: 13 }), format!(r#""file",{common},"size_bytes":9,"content_errno":13"#)),
+            (Entry::Symlink { meta: meta(), target: "x".into() }, format!(r#""symlink",{common},"target":"x""#)),
+            (dir(Listing::Complete), format!(r#""dir",{common}"#)),
+            (dir(Listing::OtherFileSystem), format!(r#""dir",{common},"listing":"other-file-system""#)),
+            (
+                dir(Listing::Unreadable { errno: 13 }),
+                format!(r#""dir",{common},"listing":"unreadable","listing_errno":13"#),
+            ),
+            (special(SpecialKind::Fifo), format!(r#""fifo",{common}"#)),
+            (special(block), format!(r#""block-device",{common},"device":"8:1""#)),
+        ];
+        for (entry, keys) in table {
+            assert_eq!(text("/p", entry), format!(r#"{{"path":"/p","type":{keys}}}"#));
+        }
+    }
+
+    #[test]
+    fn names_that_are_no_text_are_kept_in_hex() {
+        let path = PathBuf::from(OsString::from_vec(b"/\xff".to_vec()));
+        let snapshot = Snapshot::from_iter([(path, Entry::Absent)]);
+        let text = String::from_utf8(snapshot_json(&snapshot).unwrap()).unwrap();
+        assert!(text.contains("{\"path\":\"/\u{fffd}\",\"path_hex\":\"2fff\",\"type\":\"absent\"}"), "{text}");
+    }
+
+    #[test]
+    fn xattrs_have_their_values() {
+        let xattrs = Xattrs::from([
+            (b"a".to_vec(), XattrValue::Bytes(vec![0, 255])),
+            (b"b".to_vec(), XattrValue::Unreadable { errno: 1 }),
+            (b"c".to_vec(), XattrValue::Digest { size_bytes: 300, sha256: [0; 32] }),
+        ]);
+        let text = text("/p", Entry::Dir { meta: Meta { xattrs, ..meta() }, listing: Listing::Complete });
+        let zeros = "0".repeat(64);
+        let expected = format!(
+            r#""xattrs":[{{"name":"a","value_hex":"00ff"}},{{"name":"b","errno":1}},{{"name":"c","size_bytes":300,"sha256":"{zeros}"}}]}}"#
+        );
+        assert!(text.ends_with(&expected), "{text}");
+    }
+
+    #[test]
+    fn changes_have_what_differs() {
+        let dir = |mode| Entry::Dir { meta: Meta { mode, ..meta() }, listing: Listing::Complete };
+        let before = Snapshot::from_iter([("/a".into(), Entry::Absent), ("/b".into(), dir(0o755))]);
+        let after = Snapshot::from_iter([("/a".into(), Entry::Unreadable { errno: 5 }), ("/b".into(), dir(0o1777))]);
+        let text = String::from_utf8(changes_json(&before.changes_to(&after)).unwrap()).unwrap();
+        let expected = r#"{"schema":1,"changes":[
+{"path":"/a","change":"added","drift":true,"to":{"type":"unreadable","errno":5}},
+{"path":"/b","change":"modified","drift":true,"type":"dir","differences":[{"field":"mode","from":"0755","to":"1777"}]}
+]}
+"#;
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn every_difference_has_a_value_before_and_after() {
+        let path = |bytes: &[u8]| PathBuf::from(OsString::from_vec(bytes.to_vec()));
+        let xattr = Some(XattrValue::Bytes(vec![1]));
+        let table = [
+            (Difference::Uid(FromTo { from: 1, to: 2 }), r#""field":"uid","from":1,"to":2"#),
+            (
+                Difference::Target(FromTo { from: path(b"a"), to: path(b"\xff") }),
+                "\"field\":\"target\",\"from\":\"a\",\"to\":{\"text\":\"\u{fffd}\",\"hex\":\"ff\"}",
+            ),
+            (
+                Difference::Xattr(b"user.x".to_vec(), FromTo { from: None, to: xattr }),
+                r#""field":"xattr","name":"user.x","from":null,"to":{"value_hex":"01"}"#,
+            ),
+            (
+                Difference::Listing(FromTo { from: Listing::Complete, to: Listing::Unreadable { errno: 13 } }),
+                r#""field":"listing","from":"complete","to":{"errno":13}"#,
+            ),
+        ];
+        for (difference, keys) in table {
+            assert_eq!(serde_json::to_string(&WireDifference::new(&difference)).unwrap(), format!("{{{keys}}}"));
+        }
+    }
+}

@@ -52,3 +52,6 @@ pub(crate) enum DiskError {
         source: io::Error,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,7 +122,7 @@ impl Snapshotter {
 }
 
 /// The clock by which the kernel stamps files.
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let time = clock_gettime(ClockId::RealtimeCoarse);
     Timestamp { secs: time.tv_sec, nanos: u32::try_from(time.tv_nsec).unwrap_or(0) }
 }
