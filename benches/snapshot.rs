@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use proving_ground::internals::Snapshots;
+use proving_ground::internals::{Roots, Snapshots};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, StatxFlags, openat, statx};
 use sha2::{Digest as _, Sha256};
 
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 fn take(snapshots: &Snapshots, index: Option<&Path>, tree: &str) -> Outcome<()> {
     let tree = fs::canonicalize(tree)?;
-    let taken = snapshots.take(&[&tree])?;
+    let taken = snapshots.take(&Roots::new(&[&tree]))?;
     if let Some(index) = index {
         snapshots.save_index(index)?;
     }
@@ -66,35 +66,37 @@ fn compare() -> Outcome<()> {
     std::thread::sleep(Duration::from_millis(50));
 
     let kept = Snapshots::default();
-    kept.take(&[&tree])?;
+    let roots = Roots::new(&[&tree]);
+    kept.take(&roots)?;
     kept.save_index(&index)?;
     let small_paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
     let small_kept = Snapshots::default();
-    small_kept.take(&small_paths)?;
+    let small_roots = Roots::new(&small_paths);
+    small_kept.take(&small_roots)?;
 
     table(
         "first snapshot: every byte is read and hashed",
         &[
             ("read + SHA-256", &|| walk(&tree, Reading::Hash)),
             ("sha256sum", &|| sha256sum(&tree)),
-            ("snapshot", &|| Ok(Snapshots::default().take(&[&tree])?.entries())),
+            ("snapshot", &|| Ok(Snapshots::default().take(&roots)?.entries())),
         ],
     )?;
     table(
         "second snapshot: nothing changed",
         &[
             ("getdents + statx", &|| walk(&tree, Reading::Nothing)),
-            ("snapshot, same process", &|| Ok(kept.take(&[&tree])?.entries())),
-            ("snapshot, index of another process", &|| Ok(Snapshots::with_index(&index).take(&[&tree])?.entries())),
+            ("snapshot, same process", &|| Ok(kept.take(&roots)?.entries())),
+            ("snapshot, index of another process", &|| Ok(Snapshots::with_index(&index).take(&roots)?.entries())),
         ],
     )?;
     table(
         "a suite's three snapshots of 100 small unchanged files",
         &[
             ("300 statx", &|| small_paths.iter().cycle().take(300).try_fold(0, |sum, path| Ok(sum + stat(path)?))),
-            ("3 snapshots", &|| (0..3).try_fold(0, |sum, _| Ok(sum + small_kept.take(&small_paths)?.entries()))),
+            ("3 snapshots", &|| (0..3).try_fold(0, |sum, _| Ok(sum + small_kept.take(&small_roots)?.entries()))),
             ("3 snapshots with their JSON texts", &|| {
-                (0..3).try_fold(0, |sum, _| Ok(sum + small_kept.take(&small_paths)?.json()?.len()))
+                (0..3).try_fold(0, |sum, _| Ok(sum + small_kept.take(&small_roots)?.json()?.len()))
             }),
         ],
     )

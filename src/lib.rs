@@ -33,6 +33,17 @@ pub mod internals {
     #[derive(Default)]
     pub struct Snapshots(Snapshotter);
 
+    /// Where snapshots start.
+    pub struct Roots(Vec<SnapshotRoot>);
+
+    impl Roots {
+        /// Takes absolute paths as they stand.
+        #[must_use]
+        pub fn new(paths: &[&Path]) -> Self {
+            Self(paths.iter().map(|path| SnapshotRoot::path(path, Path::new("/"))).collect())
+        }
+    }
+
     /// A snapshot that was taken.
     pub struct Taken(Snapshot);
 
@@ -43,13 +54,12 @@ pub mod internals {
             Self(Snapshotter::with_index(index))
         }
 
-        /// Snapshots `paths`, which are absolute.
+        /// Takes a snapshot.
         ///
         /// # Errors
         /// If we are out of descriptors or memory.
-        pub fn take(&self, paths: &[&Path]) -> Result<Taken, Box<dyn Error>> {
-            let roots: Vec<_> = paths.iter().map(|path| SnapshotRoot::path(path, Path::new("/"))).collect();
-            Ok(Taken(self.0.snapshot(&roots)?))
+        pub fn take(&self, roots: &Roots) -> Result<Taken, Box<dyn Error>> {
+            Ok(Taken(self.0.snapshot(&roots.0)?))
         }
 
         /// Saves what is known for later processes.

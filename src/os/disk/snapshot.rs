@@ -10,11 +10,13 @@
 
 #![expect(clippy::missing_errors_doc, reason = "the private functions hand on what the documented ones fail with")]
 
+use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 use std::{fs, io, vec};
 
@@ -75,7 +77,7 @@ impl Snapshotter {
     /// Returns how many regular files were opened to be hashed so far.
     #[must_use]
     pub(crate) fn files_read(&self) -> u64 {
-        self.files_read.load(Ordering::Relaxed)
+        self.files_read.load(atomic::Ordering::Relaxed)
     }
 
     /// Records what is at every root now.
@@ -93,29 +95,32 @@ impl Snapshotter {
             now: Moment(now()),
             list_buffer: Vec::with_capacity(LIST_BUFFER_BYTES),
             read_buffer: Vec::new(),
+            c_root: Vec::new(),
             entries: Vec::with_capacity(roots.len()),
         };
-        let mut paths = Vec::with_capacity(roots.len());
+        let mut paths: Vec<Cow<'_, Path>> = Vec::with_capacity(roots.len());
         for root in roots {
             if root.is_pattern() {
-                paths.extend(roots::expand(root, &mut look)?);
+                paths.extend(roots::expand(root, &mut look)?.into_iter().map(Cow::Owned));
             } else {
-                paths.push(root.base().to_owned());
+                paths.push(Cow::Borrowed(root.base()));
             }
         }
-        paths.sort_unstable();
-        paths.dedup();
-        let mut walked = PathBuf::new();
+        paths.sort_unstable_by(|a, b| walk_order(a, b));
+        paths.dedup_by(|a, b| a.as_os_str() == b.as_os_str());
         let mut order = WalkOrder::Sorted;
-        for path in paths {
-            if walked.as_os_str().is_empty() || !path.starts_with(&walked) {
-                walked.clone_from(&path);
-            } else if look.has(&path) {
+        let mut walked: Option<&Path> = None;
+        for path in &paths {
+            let is_inside = walked.is_some_and(|folder| path.starts_with(folder));
+            if is_inside && look.has(path) {
                 continue;
-            } else {
+            }
+            if is_inside {
                 order = WalkOrder::Any;
             }
-            look.walk(path)?;
+            if look.walk(path)? == Walked::Folder && !is_inside {
+                walked = Some(path);
+            }
         }
         Ok(Snapshot::from_walk(look.entries, order))
     }
@@ -149,7 +154,31 @@ struct Look<'a> {
     list_buffer: Vec<u8>,
     /// Empty until the first file has to be read.
     read_buffer: Vec<u8>,
+    /// A root's path for the kernel.
+    c_root: Vec<u8>,
     entries: Vec<(PathBuf, Entry)>,
+}
+
+/// What a root was.
+#[derive(PartialEq, Eq)]
+enum Walked {
+    /// A folder, with what is in it.
+    Folder,
+    /// Anything else.
+    One,
+}
+
+/// Compares as paths do, component by component, but in a fifth of the time: most roots lie in one folder, and none has
+/// doubled or trailing slashes.
+fn walk_order(a: &Path, b: &Path) -> Ordering {
+    let (a, b) = (a.as_os_str().as_bytes(), b.as_os_str().as_bytes());
+    let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    let same = words.take_while(|(a, b)| a == b).count() * 8;
+    match a.iter().zip(b).skip(same).find(|(a, b)| a != b) {
+        Some((a, b)) => rank(*a).cmp(&rank(*b)),
+        None => a.len().cmp(&b.len()),
+    }
 }
 
 /// An entry on its way into the snapshot.
@@ -176,11 +205,20 @@ impl Look<'_> {
     }
 
     /// Records `root` and everything below it, a folder before what is in it, names in the order of their bytes.
-    fn walk(&mut self, root: PathBuf) -> Result<(), DiskError> {
-        let found = match c_path(&root) {
-            Some(name) => self.found(CWD, &name, root)?,
-            None => Found { path: root, entry: unreadable(Errno::INVAL), folder: None },
+    fn walk(&mut self, root: &Path) -> Result<Walked, DiskError> {
+        let mut c_root = std::mem::take(&mut self.c_root);
+        c_root.clear();
+        c_root.extend_from_slice(root.as_os_str().as_bytes());
+        c_root.push(0);
+        let found = match CStr::from_bytes_with_nul(&c_root) {
+            Ok(name) => self.found(CWD, name, root.to_owned())?,
+            Err(_) => Found { path: root.to_owned(), entry: unreadable(Errno::INVAL), folder: None },
         };
+        self.c_root = c_root;
+        if found.folder.is_none() {
+            self.entries.push((found.path, found.entry));
+            return Ok(Walked::One);
+        }
         let device = found.folder.map(|id| id.device);
         let mut levels: Vec<vec::IntoIter<Found>> = vec![vec![found].into_iter()];
         while let Some(level) = levels.last_mut() {
@@ -200,7 +238,7 @@ impl Look<'_> {
             }
             self.entries.push((found.path, found.entry));
         }
-        Ok(())
+        Ok(Walked::Folder)
     }
 
     /// Looks at everything in a folder.
@@ -305,7 +343,7 @@ impl Look<'_> {
 
     /// Hashes a file to its end, and returns how many bytes that were.
     fn read(&mut self, opened: &OwnedFd, size_bytes: u64) -> (Content, u64) {
-        self.snapshotter.files_read.fetch_add(1, Ordering::Relaxed);
+        self.snapshotter.files_read.fetch_add(1, atomic::Ordering::Relaxed);
         self.read_buffer.reserve(READ_BUFFER_BYTES);
         let mut hash = Sha256::new();
         let mut total = 0;
