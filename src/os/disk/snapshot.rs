@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -93,9 +93,9 @@ impl Snapshotter {
         let mut look = Look {
             snapshotter: self,
             now: Moment(now()),
-            list_buffer: Vec::with_capacity(LIST_BUFFER_BYTES),
+            list_buffer: Vec::new(),
             read_buffer: Vec::new(),
-            c_root: Vec::new(),
+            above: FolderAbove::default(),
             entries: Vec::with_capacity(roots.len()),
         };
         let mut paths: Vec<Cow<'_, Path>> = Vec::with_capacity(roots.len());
@@ -151,12 +151,48 @@ struct Look<'a> {
     snapshotter: &'a Snapshotter,
     /// Before anything was looked at.
     now: Moment,
+    /// Empty until the first folder has to be listed.
     list_buffer: Vec<u8>,
     /// Empty until the first file has to be read.
     read_buffer: Vec<u8>,
-    /// A root's path for the kernel.
-    c_root: Vec<u8>,
+    above: FolderAbove,
     entries: Vec<(PathBuf, Entry)>,
+}
+
+/// The folder of the last root. Most roots stand in one folder, `/usr/bin`: from the second on it is held open, so that the
+/// kernel need not find it again for each of them.
+#[derive(Default)]
+struct FolderAbove {
+    /// The root, with its NUL.
+    c_root: Vec<u8>,
+    /// Where its name begins, behind the last slash.
+    name_at: usize,
+    opened: Option<OwnedFd>,
+}
+
+impl FolderAbove {
+    /// Returns where `root` is to be looked at; `None` if no file can have that name.
+    fn place(&mut self, root: &Path) -> Option<(BorrowedFd<'_>, &CStr)> {
+        let root = root.as_os_str().as_bytes();
+        let name_at = root.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let is_same = name_at > 1 && name_at == self.name_at && root.get(..name_at) == self.c_root.get(..name_at);
+        self.c_root.clear();
+        self.c_root.extend_from_slice(root);
+        self.c_root.push(0);
+        self.name_at = name_at;
+        if !is_same {
+            self.opened = None;
+        } else if self.opened.is_none() {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let folder = OsStr::from_bytes(root.get(..name_at)?);
+            self.opened = rustix::fs::openat(CWD, folder, flags, Mode::empty()).ok();
+        }
+        let (folder, name) = match &self.opened {
+            Some(opened) => (opened.as_fd(), self.c_root.get(name_at..)?),
+            None => (CWD, self.c_root.as_slice()),
+        };
+        Some((folder, CStr::from_bytes_with_nul(name).ok()?))
+    }
 }
 
 /// What a root was.
@@ -206,15 +242,12 @@ impl Look<'_> {
 
     /// Records `root` and everything below it, a folder before what is in it, names in the order of their bytes.
     fn walk(&mut self, root: &Path) -> Result<Walked, DiskError> {
-        let mut c_root = std::mem::take(&mut self.c_root);
-        c_root.clear();
-        c_root.extend_from_slice(root.as_os_str().as_bytes());
-        c_root.push(0);
-        let found = match CStr::from_bytes_with_nul(&c_root) {
-            Ok(name) => self.found(CWD, name, root.to_owned())?,
-            Err(_) => Found { path: root.to_owned(), entry: unreadable(Errno::INVAL), folder: None },
+        let mut above = std::mem::take(&mut self.above);
+        let found = match above.place(root) {
+            Some((folder, name)) => self.found(folder, name, root.to_owned())?,
+            None => Found { path: root.to_owned(), entry: unreadable(Errno::INVAL), folder: None },
         };
-        self.c_root = c_root;
+        self.above = above;
         if found.folder.is_none() {
             self.entries.push((found.path, found.entry));
             return Ok(Walked::One);
@@ -264,6 +297,7 @@ impl Look<'_> {
 
     fn names_of(&mut self, folder: &OwnedFd) -> Result<Names, Errno> {
         let mut names = Names { text: Vec::new(), spans: Vec::new() };
+        self.list_buffer.reserve(LIST_BUFFER_BYTES);
         let mut entries = RawDir::new(folder, self.list_buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
             let entry = entry?;

@@ -304,6 +304,22 @@ fn patterns_match_as_documented() {
 }
 
 #[test]
+fn many_roots_in_one_folder_are_each_found_there() {
+    let scratch = Scratch::new();
+    for name in ["a/f", "a/g", "b/f", "b/h/i"] {
+        scratch.file(name, name.as_bytes());
+    }
+    symlink("b", scratch.path("link")).unwrap();
+    let names =
+        ["a/f", "a/g", "a/none", "b/f", "b/h", "b/h/i", "b/none", "gone/f", "gone/g", "link/f", "link/g", "link/h"];
+    let snapshot = scratch.snapshot(&names);
+    for name in names {
+        let alone = scratch.snapshot(&[name]);
+        assert_eq!(snapshot.get(&scratch.path(name)), alone.get(&scratch.path(name)), "{name}");
+    }
+}
+
+#[test]
 fn a_plain_path_is_no_pattern() {
     let scratch = Scratch::new();
     scratch.file("a*", b"");
