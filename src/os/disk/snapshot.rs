@@ -21,18 +21,17 @@ use std::sync::{Mutex, PoisonError};
 use std::{fs, io, vec};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, StatxFlags, StatxTimestamp};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest as _, Sha256};
 
-use super::hash_cache::{Fact, FileId, Fingerprint, HashCache, Known, Moment};
+use super::hash_cache::{Fact, FileId, HashCache, Known, Moment};
+use super::names::Names;
 use super::roots::{self, Folders, Name, SnapshotRoot};
+use super::stat::{Stat, now, stat, stat_of};
 use super::xattr::{self, Handle};
 use super::{DiskError, write_atomically};
-use crate::model::snapshot::{
-    Content, DeviceNumber, Entry, Listing, Meta, Snapshot, SpecialKind, Timestamp, WalkOrder, XattrValue, Xattrs,
-};
+use crate::model::snapshot::{Content, Entry, Listing, Meta, Snapshot, SpecialKind, WalkOrder, XattrValue, Xattrs};
 
 /// Longest path the kernel takes, its closing NUL included (`PATH_MAX`). What lies deeper no program can name.
 const PATH_BYTES_MAX: usize = 4096;
@@ -41,7 +40,6 @@ const PATH_BYTES_MAX: usize = 4096;
 const HASHED_BYTES_MAX: u64 = 16 << 30;
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
-const LIST_BUFFER_BYTES: usize = 32 << 10;
 
 /// How often something that changes its type while we look is looked at.
 const LOOKS_MAX: usize = 3;
@@ -124,12 +122,6 @@ impl Snapshotter {
         }
         Ok(Snapshot::from_walk(look.entries, order))
     }
-}
-
-/// The clock by which the kernel stamps files.
-pub(super) fn now() -> Timestamp {
-    let time = clock_gettime(ClockId::RealtimeCoarse);
-    Timestamp { secs: time.tv_sec, nanos: u32::try_from(time.tv_nsec).unwrap_or(0) }
 }
 
 fn effective_user() -> u32 {
@@ -280,12 +272,12 @@ impl Look<'_> {
             Ok(folder) => folder,
             Err(errno) => return theirs(errno, path).map(Err),
         };
-        let names = match self.names_of(&folder) {
+        let names = match Names::of(&folder, &mut self.list_buffer) {
             Ok(names) => names,
             Err(errno) => return theirs(errno, path).map(Err),
         };
-        let mut below = Vec::with_capacity(names.spans.len());
-        for name in names.iter() {
+        let mut below = Vec::with_capacity(names.iter().len());
+        for (name, _) in names.iter() {
             let found = self.found(folder.as_fd(), name, join(path, name))?;
             // What is gone since the folder was listed is not there.
             if found.entry != Entry::Absent {
@@ -293,21 +285,6 @@ impl Look<'_> {
             }
         }
         Ok(Ok(below))
-    }
-
-    fn names_of(&mut self, folder: &OwnedFd) -> Result<Names, Errno> {
-        let mut names = Names { text: Vec::new(), spans: Vec::new() };
-        self.list_buffer.reserve(LIST_BUFFER_BYTES);
-        let mut entries = RawDir::new(folder, self.list_buffer.spare_capacity_mut());
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name != c"." && name != c".." {
-                names.push(name, entry.file_type());
-            }
-        }
-        names.sort();
-        Ok(names)
     }
 
     /// Looks at one place, again if it changes under our eyes.
@@ -452,7 +429,8 @@ impl Folders for Look<'_> {
     fn names(&mut self, folder: &Path) -> Result<Option<Vec<Name>>, DiskError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(CWD, folder, flags, Mode::empty());
-        let listed = opened.and_then(|opened| Ok((stat_of(&opened)?, self.names_of(&opened)?, opened)));
+        let listed =
+            opened.and_then(|opened| Ok((stat_of(&opened)?, Names::of(&opened, &mut self.list_buffer)?, opened)));
         let (stat_above, names, opened) = match listed {
             Ok(listed) => listed,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Some(Vec::new())),
@@ -463,10 +441,9 @@ impl Folders for Look<'_> {
                 && stat(opened.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)
                     .is_ok_and(|stat| stat.file_type() == FileType::Directory && stat.id.device == stat_above.id.device)
         };
-        let with_types = names.iter().zip(names.spans.iter());
-        let described = with_types.map(|(name, span)| Name {
+        let described = names.iter().map(|(name, file_type)| Name {
             path: join(folder, name),
-            is_folder: is_folder(name, !matches!(span.file_type, FileType::Directory | FileType::Unknown)),
+            is_folder: is_folder(name, !matches!(file_type, FileType::Directory | FileType::Unknown)),
         });
         Ok(Some(described.collect()))
     }
@@ -521,88 +498,4 @@ fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
 /// Refuses a folder that took the place of the one that was looked at.
 fn same(folder: OwnedFd, id: FileId) -> Result<OwnedFd, Errno> {
     if stat_of(&folder)?.id == id { Ok(folder) } else { Err(Errno::STALE) }
-}
-
-/// The names in a folder, one after the other in one allocation.
-struct Names {
-    text: Vec<u8>,
-    spans: Vec<Span>,
-}
-
-struct Span {
-    start: usize,
-    end: usize,
-    file_type: FileType,
-}
-
-impl Names {
-    fn push(&mut self, name: &CStr, file_type: FileType) {
-        let start = self.text.len();
-        self.text.extend_from_slice(name.to_bytes_with_nul());
-        self.spans.push(Span { start, end: self.text.len(), file_type });
-    }
-
-    fn sort(&mut self) {
-        let text = &self.text;
-        self.spans.sort_unstable_by_key(|span| text.get(span.start..span.end));
-    }
-
-    /// Every name; none is lost, since each was pushed with its NUL.
-    fn iter(&self) -> impl Iterator<Item = &CStr> {
-        self.spans.iter().map(|span| {
-            let bytes = self.text.get(span.start..span.end).unwrap_or_default();
-            CStr::from_bytes_until_nul(bytes).unwrap_or_default()
-        })
-    }
-}
-
-/// What matters of what `statx` says; to hand all its 256 bytes around would cost more than to pick these.
-struct Stat {
-    id: FileId,
-    fingerprint: Fingerprint,
-    number: DeviceNumber,
-    mode: u16,
-    uid: u32,
-    gid: u32,
-    nlink: u32,
-}
-
-fn stat(folder: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<Stat, Errno> {
-    let statx = rustix::fs::statx(folder, name, flags | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS)?;
-    let time = |time: StatxTimestamp| Timestamp { secs: time.tv_sec, nanos: time.tv_nsec };
-    let device = (u64::from(statx.stx_dev_major) << 32) | u64::from(statx.stx_dev_minor);
-    Ok(Stat {
-        id: FileId { device, inode: statx.stx_ino },
-        fingerprint: Fingerprint {
-            size_bytes: statx.stx_size,
-            mtime: time(statx.stx_mtime),
-            ctime: time(statx.stx_ctime),
-        },
-        number: DeviceNumber { major: statx.stx_rdev_major, minor: statx.stx_rdev_minor },
-        mode: statx.stx_mode,
-        uid: statx.stx_uid,
-        gid: statx.stx_gid,
-        nlink: statx.stx_nlink,
-    })
-}
-
-fn stat_of(opened: &OwnedFd) -> Result<Stat, Errno> {
-    stat(opened.as_fd(), c"", AtFlags::EMPTY_PATH)
-}
-
-impl Stat {
-    fn file_type(&self) -> FileType {
-        FileType::from_raw_mode(self.mode.into())
-    }
-
-    fn meta(&self, xattrs: Xattrs) -> Meta {
-        Meta {
-            mode: self.mode & 0o7777,
-            uid: self.uid,
-            gid: self.gid,
-            mtime: self.fingerprint.mtime,
-            nlink: self.nlink,
-            xattrs,
-        }
-    }
 }

@@ -79,7 +79,7 @@ fn let_it_age(path: &Path) {
     File::open(path).unwrap().set_times(FileTimes::new().set_modified(old)).unwrap();
     let changed = fs::symlink_metadata(path).unwrap();
     let changed_ns = i128::from(changed.ctime()) * 1_000_000_000 + i128::from(changed.ctime_nsec());
-    while super::snapshot::now().as_nanos() <= changed_ns + 25_000_000 {
+    while super::stat::now().as_nanos() <= changed_ns + 25_000_000 {
         std::thread::yield_now();
     }
 }
@@ -225,9 +225,9 @@ fn what_may_not_be_read_is_recorded_with_its_reason() {
     let locked = scratch.file("locked/inner", b"abc");
     scratch.file("blind/inner", b"abc");
     fs::set_permissions(scratch.folder.path(), Permissions::from_mode(0o755)).unwrap();
-    for (name, mode) in [("secret", 0o600), ("locked", 0o700), ("blind", 0o744)] {
-        // As root the files are root's and the reader is nobody; else they are the reader's own.
-        let mode = if geteuid().is_root() { mode } else { mode & 0o077 };
+    // As root the files are root's and the reader is nobody; else they are the reader's own.
+    for (name, of_root, own) in [("secret", 0o600, 0o000), ("locked", 0o700, 0o000), ("blind", 0o744, 0o444)] {
+        let mode = if geteuid().is_root() { of_root } else { own };
         fs::set_permissions(scratch.path(name), Permissions::from_mode(mode)).unwrap();
     }
     let eacces = libc::EACCES;
