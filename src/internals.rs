@@ -14,6 +14,17 @@ use crate::os::disk::{SnapshotRoot, Snapshotter};
 #[derive(Default)]
 pub struct Snapshots(Snapshotter);
 
+/// Where snapshots start.
+pub struct Roots(Vec<SnapshotRoot>);
+
+impl Roots {
+    /// Takes absolute paths as they stand.
+    #[must_use]
+    pub fn new(paths: &[&Path]) -> Self {
+        Self(paths.iter().map(|path| SnapshotRoot::path(path, Path::new("/"))).collect())
+    }
+}
+
 /// A snapshot that was taken.
 pub struct Taken(Snapshot);
 
@@ -24,13 +35,12 @@ impl Snapshots {
         Self(Snapshotter::with_index(index))
     }
 
-    /// Snapshots `paths`, which are absolute.
+    /// Takes a snapshot.
     ///
     /// # Errors
     /// If we are out of descriptors or memory.
-    pub fn take(&self, paths: &[&Path]) -> Result<Taken, Box<dyn Error>> {
-        let roots: Vec<_> = paths.iter().map(|path| SnapshotRoot::path(path, Path::new("/"))).collect();
-        Ok(Taken(self.0.snapshot(&roots)?))
+    pub fn take(&self, roots: &Roots) -> Result<Taken, Box<dyn Error>> {
+        Ok(Taken(self.0.snapshot(&roots.0)?))
     }
 
     /// Saves what is known for later processes.
@@ -52,7 +62,7 @@ impl Taken {
     /// Returns the number of entries.
     #[must_use]
     pub fn entries(&self) -> usize {
-        self.0.0.len()
+        self.0.iter().len()
     }
 
     /// Returns the JSON text.

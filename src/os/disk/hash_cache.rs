@@ -9,7 +9,7 @@
 //! as empty. Whoever can write it can lie to us; it belongs where only the user may write.
 //!
 //! ```text
-//! index   = "PGINDEX1", u32 effective user id, u32 count, count * record, 32 bytes SHA-256 of all before
+//! index   = "PGINDEX1", u32 effective user id, u32 count, count * record, u64 checksum of all before
 //! record  = u64 device, u64 inode, u64 size, time mtime, time ctime, u8 fact, xattrs
 //! time    = i64 seconds, u32 nanoseconds
 //! fact    = 0 | 1, 32 bytes SHA-256 of the content | 2, bytes: a link's text
@@ -17,15 +17,14 @@
 //! value   = 0, bytes | 1, u64 size, 32 bytes SHA-256 | 2, i32 errno
 //! bytes   = u32 length, that many bytes
 //! ```
-//! All numbers are little-endian; records stand in the order of device and inode.
+//! All numbers are little-endian; records stand in the order in which they were last used.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
-
-use sha2::{Digest as _, Sha256};
 
 use crate::model::snapshot::{Timestamp, XattrValue, Xattrs};
 
@@ -99,77 +98,170 @@ impl Moment {
 /// Everything known.
 #[derive(Debug, Default)]
 pub(super) struct HashCache {
-    records: HashMap<FileId, Record, BuildHasherDefault<IdHasher>>,
-    has_news: bool,
+    /// What an earlier process knew.
+    index: Index,
+    /// What was read since.
+    fresh: HashMap<FileId, Fresh, BuildHasherDefault<IdHasher>>,
+    /// Counts the uses, so that the next index has its records in the order in which they will be asked for.
+    turn: u32,
 }
 
 #[derive(Debug)]
-struct Record {
+struct Fresh {
     fingerprint: Fingerprint,
     known: Known,
-    was_of_use: bool,
+    last_use: u32,
 }
 
 impl HashCache {
     /// Returns what is known of a file, if it is still the same.
     pub(super) fn get(&mut self, id: FileId, fingerprint: &Fingerprint) -> Option<Known> {
-        let record = self.records.get_mut(&id)?;
-        if record.fingerprint != *fingerprint {
-            return None;
+        self.turn = self.turn.saturating_add(1);
+        if let Some(fresh) = self.fresh.get_mut(&id) {
+            fresh.last_use = self.turn;
+            return (fresh.fingerprint == *fingerprint).then(|| fresh.known.clone());
         }
-        record.was_of_use = true;
-        Some(record.known.clone())
+        self.index.get(id, fingerprint, self.turn)
     }
 
     /// Remembers what was read.
     pub(super) fn insert(&mut self, id: FileId, fingerprint: Fingerprint, known: Known) {
-        self.records.insert(id, Record { fingerprint, known, was_of_use: true });
-        self.has_news = true;
+        self.fresh.insert(id, Fresh { fingerprint, known, last_use: self.turn });
     }
 
     /// Tells whether something was remembered that the index does not have.
     pub(super) fn has_news(&self) -> bool {
-        self.has_news
+        !self.fresh.is_empty()
     }
 
     /// Returns the index as bytes, for `user`.
     pub(super) fn to_bytes(&self, user: u32) -> Vec<u8> {
-        let only_useful = self.records.len() > RECORDS_MAX;
-        let mut records: Vec<_> = self.records.iter().filter(|(_, record)| record.was_of_use || !only_useful).collect();
-        records.sort_unstable_by_key(|(id, _)| **id);
-        let mut bytes = Vec::with_capacity(16 + records.len() * 96);
+        let old = self.index.records().filter(|record| !self.fresh.contains_key(&record.id));
+        let mut records: Vec<(u32, FileId, Cow<'_, [u8]>)> =
+            old.map(|record| (self.index.last_use(record.number), record.id, Cow::Borrowed(record.bytes))).collect();
+        for (id, fresh) in &self.fresh {
+            let mut bytes = Vec::new();
+            put_record(&mut bytes, *id, fresh);
+            records.push((fresh.last_use, *id, Cow::Owned(bytes)));
+        }
+        if records.len() > RECORDS_MAX {
+            records.retain(|(last_use, _, _)| *last_use > 0);
+        }
+        records.sort_unstable_by_key(|(last_use, id, _)| (*last_use, *id));
+        let mut bytes = Vec::with_capacity(64 + records.len() * 96);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&user.to_le_bytes());
         put_len(&mut bytes, records.len());
-        for (id, record) in records {
-            put_record(&mut bytes, *id, record);
+        for (_, _, record) in records {
+            bytes.extend_from_slice(&record);
         }
-        let checksum = Sha256::digest(&bytes);
-        bytes.extend_from_slice(&checksum);
+        let checksum = checksum(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
-    /// Reads an index; `None` if it is not one of `user`'s that was written whole.
-    pub(super) fn from_bytes(bytes: &[u8], user: u32) -> Option<Self> {
-        let (body, checksum) = bytes.split_last_chunk::<32>()?;
-        let body = body.strip_prefix(MAGIC)?;
-        let mut reader = Reader(body);
+    /// Takes an index; `None` if it is not one of `user`'s that was written whole.
+    pub(super) fn from_bytes(mut bytes: Vec<u8>, user: u32) -> Option<Self> {
+        let (body, expected) = bytes.split_last_chunk::<8>()?;
+        let mut reader = Reader(body.strip_prefix(MAGIC)?);
         let (owner, count) = (reader.u32()?, reader.u32()?);
-        if owner != user || Sha256::digest(bytes.get(..bytes.len() - 32)?).as_slice() != checksum {
+        if owner != user || checksum(body) != u64::from_le_bytes(*expected) {
             return None;
         }
-        let mut cache = Self::default();
-        // A record has 52 bytes at least: a wrong count must not reserve more than the file could hold.
-        cache.records.reserve((count as usize).min(body.len() / 52));
-        for _ in 0..count {
-            let (id, record) = reader.record()?;
-            cache.records.insert(id, record);
+        // A record has 67 bytes at least.
+        if count as usize > body.len() / 67 {
+            return None;
         }
-        reader.0.is_empty().then_some(cache)
+        bytes.truncate(bytes.len() - 8);
+        let index = Index { bytes, next: FIRST, by_id: None, last_uses: vec![0; count as usize] };
+        Some(Self { index, fresh: HashMap::default(), turn: 0 })
     }
 }
 
-fn put_record(bytes: &mut Vec<u8>, id: FileId, record: &Record) {
+/// An index as it was read. It is not taken apart: whoever walks the same tree again asks for its records in their order,
+/// so the next one nearly always is the right one, and the others are found by a table that is made when it is needed.
+#[derive(Debug, Default)]
+struct Index {
+    bytes: Vec<u8>,
+    next: Position,
+    by_id: Option<HashMap<FileId, Position, BuildHasherDefault<IdHasher>>>,
+    /// By number of the record; 0 for never.
+    last_uses: Vec<u32>,
+}
+
+/// Where a record stands.
+#[derive(Debug, Clone, Copy, Default)]
+struct Position {
+    offset: usize,
+    number: usize,
+}
+
+/// Behind magic, user and count.
+const FIRST: Position = Position { offset: 16, number: 0 };
+
+/// A record of an index.
+struct Stored<'a> {
+    id: FileId,
+    number: usize,
+    bytes: &'a [u8],
+}
+
+impl Index {
+    fn get(&mut self, id: FileId, fingerprint: &Fingerprint, turn: u32) -> Option<Known> {
+        if self.last_uses.is_empty() {
+            return None;
+        }
+        let position = if self.id_at(self.next) == Some(id) { self.next } else { self.find(id)? };
+        let mut reader = self.reader(position);
+        let (_, stored) = (reader.id()?, reader.fingerprint()?);
+        let known = (stored == *fingerprint).then(|| reader.known()).flatten()?;
+        let offset = self.bytes.len() - reader.0.len();
+        let number = position.number + 1;
+        self.next = if reader.0.is_empty() { FIRST } else { Position { offset, number } };
+        if let Some(last_use) = self.last_uses.get_mut(position.number) {
+            *last_use = turn;
+        }
+        Some(known)
+    }
+
+    fn find(&mut self, id: FileId) -> Option<Position> {
+        if self.by_id.is_none() {
+            let mut by_id = HashMap::with_capacity_and_hasher(self.last_uses.len(), BuildHasherDefault::default());
+            let mut offset = FIRST.offset;
+            for record in self.records() {
+                by_id.insert(record.id, Position { offset, number: record.number });
+                offset += record.bytes.len();
+            }
+            self.by_id = Some(by_id);
+        }
+        self.by_id.as_ref()?.get(&id).copied()
+    }
+
+    fn records(&self) -> impl Iterator<Item = Stored<'_>> {
+        let mut rest = self.reader(FIRST).0;
+        (0..self.last_uses.len()).map_while(move |number| {
+            let mut reader = Reader(rest);
+            let (id, _, _) = (reader.id()?, reader.fingerprint()?, reader.known()?);
+            let (bytes, behind) = rest.split_at_checked(rest.len() - reader.0.len())?;
+            rest = behind;
+            Some(Stored { id, number, bytes })
+        })
+    }
+
+    fn id_at(&self, position: Position) -> Option<FileId> {
+        self.reader(position).id()
+    }
+
+    fn reader(&self, position: Position) -> Reader<'_> {
+        Reader(self.bytes.get(position.offset..).unwrap_or_default())
+    }
+
+    fn last_use(&self, number: usize) -> u32 {
+        self.last_uses.get(number).copied().unwrap_or(0)
+    }
+}
+
+fn put_record(bytes: &mut Vec<u8>, id: FileId, record: &Fresh) {
     let Fingerprint { size_bytes, mtime, ctime } = record.fingerprint;
     for number in [id.device, id.inode, size_bytes] {
         bytes.extend_from_slice(&number.to_le_bytes());
@@ -221,6 +313,18 @@ fn put_bytes(bytes: &mut Vec<u8>, value: &[u8]) {
     bytes.extend_from_slice(value);
 }
 
+/// Finds a cut or damaged index. It is no defence against whoever may write the index, and a SHA-256 of it would take longer
+/// than everything else that is done with it.
+fn checksum(bytes: &[u8]) -> u64 {
+    let mut hasher = IdHasher(bytes.len() as u64);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for word in words {
+        hasher.write_u64(u64::from_le_bytes(*word));
+    }
+    hasher.write(rest);
+    hasher.finish()
+}
+
 /// An index of 4 GiB would be cut here, and so be refused when it is read.
 fn put_len(bytes: &mut Vec<u8>, len: usize) {
     bytes.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
@@ -255,9 +359,15 @@ impl Reader<'_> {
         Some(taken.to_vec())
     }
 
-    fn record(&mut self) -> Option<(FileId, Record)> {
-        let id = FileId { device: self.u64()?, inode: self.u64()? };
-        let fingerprint = Fingerprint { size_bytes: self.u64()?, mtime: self.time()?, ctime: self.time()? };
+    fn id(&mut self) -> Option<FileId> {
+        Some(FileId { device: self.u64()?, inode: self.u64()? })
+    }
+
+    fn fingerprint(&mut self) -> Option<Fingerprint> {
+        Some(Fingerprint { size_bytes: self.u64()?, mtime: self.time()?, ctime: self.time()? })
+    }
+
+    fn known(&mut self) -> Option<Known> {
         let fact = match self.take()? {
             [0] => Fact::Nothing,
             [1] => Fact::Sha256(self.take()?),
@@ -268,7 +378,7 @@ impl Reader<'_> {
         for _ in 0..u16::from_le_bytes(self.take()?) {
             xattrs.insert(self.bytes()?, self.value()?);
         }
-        Some((id, Record { fingerprint, known: Known { fact, xattrs }, was_of_use: false }))
+        Some(Known { fact, xattrs })
     }
 
     fn value(&mut self) -> Option<XattrValue> {

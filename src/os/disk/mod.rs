@@ -4,8 +4,10 @@
 //! strange is recorded as that. A [`DiskError`] is our own failure.
 
 mod hash_cache;
+mod names;
 mod roots;
 mod snapshot;
+mod stat;
 mod write;
 mod xattr;
 
@@ -52,3 +54,6 @@ pub(crate) enum DiskError {
         source: io::Error,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,27 +10,28 @@
 
 #![expect(clippy::missing_errors_doc, reason = "the private functions hand on what the documented ones fail with")]
 
-use std::ffi::{CStr, CString, OsString};
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 use std::{fs, io, vec};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Statx, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest as _, Sha256};
 
-use super::hash_cache::{Fact, FileId, Fingerprint, HashCache, Known, Moment};
+use super::hash_cache::{Fact, FileId, HashCache, Known, Moment};
+use super::names::Names;
 use super::roots::{self, Folders, Name, SnapshotRoot};
+use super::stat::{Stat, now, stat, stat_of};
 use super::xattr::{self, Handle};
 use super::{DiskError, write_atomically};
-use crate::model::snapshot::{
-    Content, DeviceNumber, Entry, Listing, Meta, Snapshot, SpecialKind, Timestamp, XattrValue, Xattrs,
-};
+use crate::model::snapshot::{Content, Entry, Listing, Meta, Snapshot, SpecialKind, WalkOrder, XattrValue, Xattrs};
 
 /// Longest path the kernel takes, its closing NUL included (`PATH_MAX`). What lies deeper no program can name.
 const PATH_BYTES_MAX: usize = 4096;
@@ -39,7 +40,6 @@ const PATH_BYTES_MAX: usize = 4096;
 const HASHED_BYTES_MAX: u64 = 16 << 30;
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
-const LIST_BUFFER_BYTES: usize = 32 << 10;
 
 /// How often something that changes its type while we look is looked at.
 const LOOKS_MAX: usize = 3;
@@ -56,7 +56,7 @@ impl Snapshotter {
     /// write counts as empty.
     #[must_use]
     pub(crate) fn with_index(index: &Path) -> Self {
-        let cache = read_own_file(index).and_then(|bytes| HashCache::from_bytes(&bytes, effective_user()));
+        let cache = read_own_file(index).and_then(|bytes| HashCache::from_bytes(bytes, effective_user()));
         Self { cache: Mutex::new(cache.unwrap_or_default()), files_read: AtomicU64::new(0) }
     }
 
@@ -75,7 +75,7 @@ impl Snapshotter {
     /// Returns how many regular files were opened to be hashed so far.
     #[must_use]
     pub(crate) fn files_read(&self) -> u64 {
-        self.files_read.load(Ordering::Relaxed)
+        self.files_read.load(atomic::Ordering::Relaxed)
     }
 
     /// Records what is at every root now.
@@ -91,37 +91,37 @@ impl Snapshotter {
         let mut look = Look {
             snapshotter: self,
             now: Moment(now()),
-            list_buffer: Vec::with_capacity(LIST_BUFFER_BYTES),
+            list_buffer: Vec::new(),
             read_buffer: Vec::new(),
+            above: FolderAbove::default(),
             entries: Vec::with_capacity(roots.len()),
         };
-        let mut paths = Vec::with_capacity(roots.len());
+        let mut paths: Vec<Cow<'_, Path>> = Vec::with_capacity(roots.len());
         for root in roots {
             if root.is_pattern() {
-                paths.extend(roots::expand(root, &mut look)?);
+                paths.extend(roots::expand(root, &mut look)?.into_iter().map(Cow::Owned));
             } else {
-                paths.push(root.base().to_owned());
+                paths.push(Cow::Borrowed(root.base()));
             }
         }
-        paths.sort_unstable();
-        paths.dedup();
-        let mut walked = PathBuf::new();
-        for path in paths {
-            if walked.as_os_str().is_empty() || !path.starts_with(&walked) {
-                walked.clone_from(&path);
-            } else if look.has(&path) {
+        paths.sort_unstable_by(|a, b| walk_order(a, b));
+        paths.dedup_by(|a, b| a.as_os_str() == b.as_os_str());
+        let mut order = WalkOrder::Sorted;
+        let mut walked: Option<&Path> = None;
+        for path in &paths {
+            let is_inside = walked.is_some_and(|folder| path.starts_with(folder));
+            if is_inside && look.has(path) {
                 continue;
             }
-            look.walk(path)?;
+            if is_inside {
+                order = WalkOrder::Any;
+            }
+            if look.walk(path)? == Walked::Folder && !is_inside {
+                walked = Some(path);
+            }
         }
-        Ok(Snapshot(look.entries.into_iter().collect()))
+        Ok(Snapshot::from_walk(look.entries, order))
     }
-}
-
-/// The clock by which the kernel stamps files.
-fn now() -> Timestamp {
-    let time = clock_gettime(ClockId::RealtimeCoarse);
-    Timestamp { secs: time.tv_sec, nanos: u32::try_from(time.tv_nsec).unwrap_or(0) }
 }
 
 fn effective_user() -> u32 {
@@ -132,9 +132,9 @@ fn effective_user() -> u32 {
 fn read_own_file(path: &Path) -> Option<Vec<u8>> {
     let stat = stat(CWD, &c_path(path)?, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     let is_ours = stat.file_type() == FileType::RegularFile
-        && stat.0.stx_uid == effective_user()
-        && stat.0.stx_mode & 0o022 == 0
-        && stat.0.stx_size <= HASHED_BYTES_MAX;
+        && stat.uid == effective_user()
+        && stat.mode & 0o022 == 0
+        && stat.fingerprint.size_bytes <= HASHED_BYTES_MAX;
     is_ours.then(|| fs::read(path).ok()).flatten()
 }
 
@@ -143,10 +143,70 @@ struct Look<'a> {
     snapshotter: &'a Snapshotter,
     /// Before anything was looked at.
     now: Moment,
+    /// Empty until the first folder has to be listed.
     list_buffer: Vec<u8>,
     /// Empty until the first file has to be read.
     read_buffer: Vec<u8>,
+    above: FolderAbove,
     entries: Vec<(PathBuf, Entry)>,
+}
+
+/// The folder of the last root. Most roots stand in one folder, `/usr/bin`: from the second on it is held open, so that the
+/// kernel need not find it again for each of them.
+#[derive(Default)]
+struct FolderAbove {
+    /// The root, with its NUL.
+    c_root: Vec<u8>,
+    /// Where its name begins, behind the last slash.
+    name_at: usize,
+    opened: Option<OwnedFd>,
+}
+
+impl FolderAbove {
+    /// Returns where `root` is to be looked at; `None` if no file can have that name.
+    fn place(&mut self, root: &Path) -> Option<(BorrowedFd<'_>, &CStr)> {
+        let root = root.as_os_str().as_bytes();
+        let name_at = root.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let is_same = name_at > 1 && name_at == self.name_at && root.get(..name_at) == self.c_root.get(..name_at);
+        self.c_root.clear();
+        self.c_root.extend_from_slice(root);
+        self.c_root.push(0);
+        self.name_at = name_at;
+        if !is_same {
+            self.opened = None;
+        } else if self.opened.is_none() {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let folder = OsStr::from_bytes(root.get(..name_at)?);
+            self.opened = rustix::fs::openat(CWD, folder, flags, Mode::empty()).ok();
+        }
+        let (folder, name) = match &self.opened {
+            Some(opened) => (opened.as_fd(), self.c_root.get(name_at..)?),
+            None => (CWD, self.c_root.as_slice()),
+        };
+        Some((folder, CStr::from_bytes_with_nul(name).ok()?))
+    }
+}
+
+/// What a root was.
+#[derive(PartialEq, Eq)]
+enum Walked {
+    /// A folder, with what is in it.
+    Folder,
+    /// Anything else.
+    One,
+}
+
+/// Compares as paths do, component by component, but in a fifth of the time: most roots lie in one folder, and none has
+/// doubled or trailing slashes.
+fn walk_order(a: &Path, b: &Path) -> Ordering {
+    let (a, b) = (a.as_os_str().as_bytes(), b.as_os_str().as_bytes());
+    let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    let same = words.take_while(|(a, b)| a == b).count() * 8;
+    match a.iter().zip(b).skip(same).find(|(a, b)| a != b) {
+        Some((a, b)) => rank(*a).cmp(&rank(*b)),
+        None => a.len().cmp(&b.len()),
+    }
 }
 
 /// An entry on its way into the snapshot.
@@ -173,11 +233,17 @@ impl Look<'_> {
     }
 
     /// Records `root` and everything below it, a folder before what is in it, names in the order of their bytes.
-    fn walk(&mut self, root: PathBuf) -> Result<(), DiskError> {
-        let found = match c_path(&root) {
-            Some(name) => self.found(CWD, &name, root)?,
-            None => Found { path: root, entry: unreadable(Errno::INVAL), folder: None },
+    fn walk(&mut self, root: &Path) -> Result<Walked, DiskError> {
+        let mut above = std::mem::take(&mut self.above);
+        let found = match above.place(root) {
+            Some((folder, name)) => self.found(folder, name, root.to_owned())?,
+            None => Found { path: root.to_owned(), entry: unreadable(Errno::INVAL), folder: None },
         };
+        self.above = above;
+        if found.folder.is_none() {
+            self.entries.push((found.path, found.entry));
+            return Ok(Walked::One);
+        }
         let device = found.folder.map(|id| id.device);
         let mut levels: Vec<vec::IntoIter<Found>> = vec![vec![found].into_iter()];
         while let Some(level) = levels.last_mut() {
@@ -197,7 +263,7 @@ impl Look<'_> {
             }
             self.entries.push((found.path, found.entry));
         }
-        Ok(())
+        Ok(Walked::Folder)
     }
 
     /// Looks at everything in a folder.
@@ -206,12 +272,12 @@ impl Look<'_> {
             Ok(folder) => folder,
             Err(errno) => return theirs(errno, path).map(Err),
         };
-        let names = match self.names_of(&folder) {
+        let names = match Names::of(&folder, &mut self.list_buffer) {
             Ok(names) => names,
             Err(errno) => return theirs(errno, path).map(Err),
         };
-        let mut below = Vec::with_capacity(names.spans.len());
-        for name in names.iter() {
+        let mut below = Vec::with_capacity(names.iter().len());
+        for (name, _) in names.iter() {
             let found = self.found(folder.as_fd(), name, join(path, name))?;
             // What is gone since the folder was listed is not there.
             if found.entry != Entry::Absent {
@@ -219,20 +285,6 @@ impl Look<'_> {
             }
         }
         Ok(Ok(below))
-    }
-
-    fn names_of(&mut self, folder: &OwnedFd) -> Result<Names, Errno> {
-        let mut names = Names { text: Vec::new(), spans: Vec::new() };
-        let mut entries = RawDir::new(folder, self.list_buffer.spare_capacity_mut());
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name != c"." && name != c".." {
-                names.push(name, entry.file_type());
-            }
-        }
-        names.sort();
-        Ok(names)
     }
 
     /// Looks at one place, again if it changes under our eyes.
@@ -260,12 +312,12 @@ impl Look<'_> {
                 }
                 FileType::Fifo => Some(self.special(&place, &stat, SpecialKind::Fifo)),
                 FileType::Socket => Some(self.special(&place, &stat, SpecialKind::Socket)),
-                FileType::CharacterDevice => Some(self.special(&place, &stat, SpecialKind::CharDevice(stat.number()))),
-                FileType::BlockDevice => Some(self.special(&place, &stat, SpecialKind::BlockDevice(stat.number()))),
+                FileType::CharacterDevice => Some(self.special(&place, &stat, SpecialKind::CharDevice(stat.number))),
+                FileType::BlockDevice => Some(self.special(&place, &stat, SpecialKind::BlockDevice(stat.number))),
                 FileType::Unknown => Some(unreadable(Errno::NOTSUP)),
             };
             if let Some(entry) = entry {
-                let folder = matches!(entry, Entry::Dir { .. }).then(|| stat.id());
+                let folder = matches!(entry, Entry::Dir { .. }).then(|| stat.id);
                 return Ok(Found { path, entry, folder });
             }
         }
@@ -287,13 +339,13 @@ impl Look<'_> {
             }
         };
         let now = match stat_of(&opened) {
-            Ok(now) if now.id() == stat.id() && now.file_type() == FileType::RegularFile => now,
+            Ok(now) if now.id == stat.id && now.file_type() == FileType::RegularFile => now,
             Ok(_) | Err(_) => return Ok(None),
         };
-        let (content, bytes_read) = self.read(&opened, now.0.stx_size);
+        let (content, bytes_read) = self.read(&opened, now.fingerprint.size_bytes);
         let xattrs = xattr::read(Handle::Open(opened.as_fd()));
         if let Content::Sha256(sha256) = content
-            && bytes_read == now.0.stx_size
+            && bytes_read == now.fingerprint.size_bytes
         {
             self.remember(&now, Fact::Sha256(sha256), &xattrs);
         }
@@ -302,7 +354,7 @@ impl Look<'_> {
 
     /// Hashes a file to its end, and returns how many bytes that were.
     fn read(&mut self, opened: &OwnedFd, size_bytes: u64) -> (Content, u64) {
-        self.snapshotter.files_read.fetch_add(1, Ordering::Relaxed);
+        self.snapshotter.files_read.fetch_add(1, atomic::Ordering::Relaxed);
         self.read_buffer.reserve(READ_BUFFER_BYTES);
         let mut hash = Sha256::new();
         let mut total = 0;
@@ -358,16 +410,15 @@ impl Look<'_> {
 
     fn recall(&self, stat: &Stat) -> Option<Known> {
         let mut cache = self.snapshotter.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.get(stat.id(), &stat.fingerprint())
+        cache.get(stat.id, &stat.fingerprint)
     }
 
     fn remember(&self, stat: &Stat, fact: Fact, xattrs: &Xattrs) {
-        let fingerprint = stat.fingerprint();
         let is_whole = !xattrs.values().any(|value| matches!(value, XattrValue::Unreadable { .. }));
-        if is_whole && self.now.may_remember(&fingerprint) {
+        if is_whole && self.now.may_remember(&stat.fingerprint) {
             let known = Known { fact, xattrs: xattrs.clone() };
             let mut cache = self.snapshotter.cache.lock().unwrap_or_else(PoisonError::into_inner);
-            cache.insert(stat.id(), fingerprint, known);
+            cache.insert(stat.id, stat.fingerprint, known);
         }
     }
 }
@@ -378,7 +429,8 @@ impl Folders for Look<'_> {
     fn names(&mut self, folder: &Path) -> Result<Option<Vec<Name>>, DiskError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(CWD, folder, flags, Mode::empty());
-        let listed = opened.and_then(|opened| Ok((stat_of(&opened)?, self.names_of(&opened)?, opened)));
+        let listed =
+            opened.and_then(|opened| Ok((stat_of(&opened)?, Names::of(&opened, &mut self.list_buffer)?, opened)));
         let (stat_above, names, opened) = match listed {
             Ok(listed) => listed,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Some(Vec::new())),
@@ -386,14 +438,12 @@ impl Folders for Look<'_> {
         };
         let is_folder = |name: &CStr, is_other: bool| {
             !is_other
-                && stat(opened.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
-                    stat.file_type() == FileType::Directory && stat.id().device == stat_above.id().device
-                })
+                && stat(opened.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)
+                    .is_ok_and(|stat| stat.file_type() == FileType::Directory && stat.id.device == stat_above.id.device)
         };
-        let with_types = names.iter().zip(names.spans.iter());
-        let described = with_types.map(|(name, span)| Name {
+        let described = names.iter().map(|(name, file_type)| Name {
             path: join(folder, name),
-            is_folder: is_folder(name, !matches!(span.file_type, FileType::Directory | FileType::Unknown)),
+            is_folder: is_folder(name, !matches!(file_type, FileType::Directory | FileType::Unknown)),
         });
         Ok(Some(described.collect()))
     }
@@ -422,7 +472,7 @@ fn unreadable(errno: Errno) -> Entry {
 }
 
 fn file(stat: &Stat, content: Content, xattrs: Xattrs) -> Entry {
-    Entry::File { meta: stat.meta(xattrs), size_bytes: stat.0.stx_size, content }
+    Entry::File { meta: stat.meta(xattrs), size_bytes: stat.fingerprint.size_bytes, content }
 }
 
 fn c_path(path: &Path) -> Option<CString> {
@@ -447,87 +497,5 @@ fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Refuses a folder that took the place of the one that was looked at.
 fn same(folder: OwnedFd, id: FileId) -> Result<OwnedFd, Errno> {
-    if stat_of(&folder)?.id() == id { Ok(folder) } else { Err(Errno::STALE) }
-}
-
-/// The names in a folder, one after the other in one allocation.
-struct Names {
-    text: Vec<u8>,
-    spans: Vec<Span>,
-}
-
-struct Span {
-    start: usize,
-    end: usize,
-    file_type: FileType,
-}
-
-impl Names {
-    fn push(&mut self, name: &CStr, file_type: FileType) {
-        let start = self.text.len();
-        self.text.extend_from_slice(name.to_bytes_with_nul());
-        self.spans.push(Span { start, end: self.text.len(), file_type });
-    }
-
-    fn sort(&mut self) {
-        let text = &self.text;
-        self.spans.sort_unstable_by_key(|span| text.get(span.start..span.end));
-    }
-
-    /// Every name; none is lost, since each was pushed with its NUL.
-    fn iter(&self) -> impl Iterator<Item = &CStr> {
-        self.spans.iter().map(|span| {
-            let bytes = self.text.get(span.start..span.end).unwrap_or_default();
-            CStr::from_bytes_until_nul(bytes).unwrap_or_default()
-        })
-    }
-}
-
-/// What `statx` says.
-struct Stat(Statx);
-
-fn stat(folder: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<Stat, Errno> {
-    rustix::fs::statx(folder, name, flags | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS).map(Stat)
-}
-
-fn stat_of(opened: &OwnedFd) -> Result<Stat, Errno> {
-    stat(opened.as_fd(), c"", AtFlags::EMPTY_PATH)
-}
-
-impl Stat {
-    fn file_type(&self) -> FileType {
-        FileType::from_raw_mode(self.0.stx_mode.into())
-    }
-
-    fn id(&self) -> FileId {
-        let device = (u64::from(self.0.stx_dev_major) << 32) | u64::from(self.0.stx_dev_minor);
-        FileId { device, inode: self.0.stx_ino }
-    }
-
-    fn fingerprint(&self) -> Fingerprint {
-        Fingerprint {
-            size_bytes: self.0.stx_size,
-            mtime: self.mtime(),
-            ctime: Timestamp { secs: self.0.stx_ctime.tv_sec, nanos: self.0.stx_ctime.tv_nsec },
-        }
-    }
-
-    fn mtime(&self) -> Timestamp {
-        Timestamp { secs: self.0.stx_mtime.tv_sec, nanos: self.0.stx_mtime.tv_nsec }
-    }
-
-    fn number(&self) -> DeviceNumber {
-        DeviceNumber { major: self.0.stx_rdev_major, minor: self.0.stx_rdev_minor }
-    }
-
-    fn meta(&self, xattrs: Xattrs) -> Meta {
-        Meta {
-            mode: self.0.stx_mode & 0o7777,
-            uid: self.0.stx_uid,
-            gid: self.0.stx_gid,
-            mtime: self.mtime(),
-            nlink: self.0.stx_nlink,
-            xattrs,
-        }
-    }
+    if stat_of(&folder)?.id == id { Ok(folder) } else { Err(Errno::STALE) }
 }

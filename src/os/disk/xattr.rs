@@ -29,17 +29,18 @@ pub(super) enum Handle<'a> {
 /// Returns every attribute that can be seen. If the list itself cannot be read, an empty name says why; a file system
 /// without attributes has none.
 pub(super) fn read(handle: Handle<'_>) -> Xattrs {
-    let list = match read_growing(|buffer| handle.list(buffer)) {
+    let list = match read_growing(|buffer| handle.list(buffer), || handle.list_bytes()) {
         Ok(list) => list,
         Err(Errno::NOTSUP | Errno::NOSYS | Errno::NOENT) => return Xattrs::new(),
         Err(errno) => return Xattrs::from([(Vec::new(), unreadable(errno))]),
     };
     let names = list.split_inclusive(|byte| *byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok());
-    let values = names.filter_map(|name| match read_growing(|buffer| handle.get(name, buffer)) {
-        Ok(value) => Some((name.to_bytes().to_vec(), kept(value))),
-        Err(Errno::NODATA | Errno::NOENT) => None,
-        Err(errno) => Some((name.to_bytes().to_vec(), unreadable(errno))),
-    });
+    let values =
+        names.filter_map(|name| match read_growing(|buffer| handle.get(name, buffer), || handle.value_bytes(name)) {
+            Ok(value) => Some((name.to_bytes().to_vec(), kept(value))),
+            Err(Errno::NODATA | Errno::NOENT) => None,
+            Err(errno) => Some((name.to_bytes().to_vec(), unreadable(errno))),
+        });
     values.collect()
 }
 
@@ -54,8 +55,11 @@ fn kept(value: Vec<u8>) -> XattrValue {
     XattrValue::Digest { size_bytes: value.len() as u64, sha256: Sha256::digest(&value).into() }
 }
 
-/// Reads into a buffer that is nearly always large enough, else asks for the size first (an empty buffer asks).
-fn read_growing(mut read: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+/// Reads into a buffer that is nearly always large enough, else asks for the size first.
+fn read_growing(
+    read: impl Fn(&mut [u8]) -> Result<usize, Errno>,
+    size: impl Fn() -> Result<usize, Errno>,
+) -> Result<Vec<u8>, Errno> {
     let mut short = [0; KEPT_BYTES_MAX];
     match read(&mut short) {
         Ok(len) => return Ok(short.get(..len).unwrap_or_default().to_vec()),
@@ -63,7 +67,7 @@ fn read_growing(mut read: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Resu
         Err(errno) => return Err(errno),
     }
     for _ in 0..READS_MAX {
-        let mut long = vec![0; read(&mut [])?];
+        let mut long = vec![0; size()?];
         match read(&mut long) {
             Ok(len) => {
                 long.truncate(len);
@@ -88,6 +92,20 @@ impl Handle<'_> {
         match self {
             Self::Open(file) => rustix::fs::fgetxattr(file, name, buffer),
             Self::Path(path) => rustix::fs::lgetxattr(path, name, buffer),
+        }
+    }
+
+    fn list_bytes(self) -> Result<usize, Errno> {
+        match self {
+            Self::Open(file) => rustix::fs::flistxattr_query(file),
+            Self::Path(path) => rustix::fs::llistxattr_query(path),
+        }
+    }
+
+    fn value_bytes(self, name: &CStr) -> Result<usize, Errno> {
+        match self {
+            Self::Open(file) => rustix::fs::fgetxattr_query(file, name),
+            Self::Path(path) => rustix::fs::lgetxattr_query(path, name),
         }
     }
 }
