@@ -58,8 +58,7 @@ pub(crate) enum DiscoverError {
 /// If a folder cannot be read.
 pub(crate) fn discover(suites_dir: &Path) -> Result<Vec<Found>, DiscoverError> {
     let mut found = Vec::new();
-    let listed = list(suites_dir)
-        .map_err(|source| DiscoverError::Root { path: suites_dir.to_path_buf(), source })?;
+    let listed = list(suites_dir).map_err(|source| DiscoverError::Root { path: suites_dir.to_path_buf(), source })?;
     for name in listed.folders {
         look(&suites_dir.join(&name), name, &mut found)?;
     }

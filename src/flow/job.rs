@@ -60,7 +60,8 @@ impl SetupRun {
         let name = self.names[index].as_str();
         let mut record = Record::new(name, TrialKind::Script, Status::Running);
         record.summary = entry.name.clone();
-        let not_run = |finding| Attempt { judged: Judged::not_run(record.clone(), &finding), status: TestStatus::Error };
+        let not_run =
+            |finding| Attempt { judged: Judged::not_run(record.clone(), &finding), status: TestStatus::Error };
         if session.interrupt.signal().is_some() {
             return not_run(Finding::RunInterrupted);
         }
@@ -117,10 +118,13 @@ impl SetupRun {
         let logs = session.proof.dir().join("logs").join(name);
         // A name that starts with a dash would be read as an option.
         let argument = if entry.script.starts_with('-') { format!("./{}", entry.script) } else { entry.script.clone() };
-        let script = self.script(session, SHELL.into(), vec![argument.into()], copy.dir().to_path_buf(), LogFiles {
-            stdout: logs.join("execute.stdout.log"),
-            stderr: logs.join("execute.stderr.log"),
-        });
+        let script = self.script(
+            session,
+            SHELL.into(),
+            vec![argument.into()],
+            copy.dir().to_path_buf(),
+            LogFiles { stdout: logs.join("execute.stdout.log"), stderr: logs.join("execute.stderr.log") },
+        );
         let done = session.runner.run(&script, session.interrupt.work()).map_err(|error| fault(&error))?;
         copies.give_back(copy);
         if done.ended_by == EndedBy::Cancel { Err(Finding::RunInterrupted) } else { Ok(done) }
@@ -146,10 +150,13 @@ impl SetupRun {
         })?;
         let logs = session.proof.dir().join("logs").join(&self.setup.name);
         let args = make.target.iter().map(Into::into).collect();
-        let script = self.script(session, program, args, root, LogFiles {
-            stdout: logs.join("make.stdout.log"),
-            stderr: logs.join("make.stderr.log"),
-        });
+        let script = self.script(
+            session,
+            program,
+            args,
+            root,
+            LogFiles { stdout: logs.join("make.stdout.log"), stderr: logs.join("make.stderr.log") },
+        );
         let done = session.runner.run(&script, session.interrupt.work());
         let done = done.map_err(|error| Finding::Fault(Fault::new(&error)))?;
         let message = (done.exit != Exit::Code(0)).then(|| done.exit.to_string());
@@ -225,8 +232,7 @@ impl SetupRun {
 fn conclude(mut record: Record, outcome: &TestOutcome, done: Option<&Completion>, artifacts: Vec<String>) -> Attempt {
     record.status = if outcome.status == TestStatus::Pass { Status::Pass } else { Status::Fail };
     if outcome.status != TestStatus::Pass {
-        let finding =
-            Finding::Script { status: outcome.status.as_str(), short_result: outcome.short_result.clone() };
+        let finding = Finding::Script { status: outcome.status.as_str(), short_result: outcome.short_result.clone() };
         record.findings = vec![finding.to_string()];
         record.reason = record.findings.first().cloned();
     }

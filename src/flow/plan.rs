@@ -30,10 +30,17 @@ pub(crate) struct Planned {
 }
 
 enum Work {
-    Suite { file: PathBuf },
-    Script { setup: Arc<SetupRun>, index: usize },
+    Suite {
+        file: PathBuf,
+    },
+    Script {
+        setup: Arc<SetupRun>,
+        index: usize,
+    },
     /// Something about its folder is wrong; it fails with this text.
-    Broken { text: String },
+    Broken {
+        text: String,
+    },
 }
 
 /// Why there is no plan.
@@ -104,7 +111,9 @@ impl Plan {
     fn keep_filtered(&mut self, filter: &str, found: &[Found]) -> Result<(), PlanError> {
         let folder = found.iter().find(|folder| folder.name == filter);
         let is_match = |name: &str| {
-            name == filter || folder.is_some_and(|folder| name.strip_prefix(&folder.name).is_some_and(|rest| rest.starts_with('/')))
+            name == filter
+                || folder
+                    .is_some_and(|folder| name.strip_prefix(&folder.name).is_some_and(|rest| rest.starts_with('/')))
         };
         if !self.trials.iter().any(|trial| is_match(trial.name())) {
             let names = self.trials.iter().map(Planned::name).chain(found.iter().map(|folder| folder.name.as_str()));
@@ -203,9 +212,7 @@ fn plan_folder(folder: &Found) -> Result<Vec<Planned>, PlanError> {
     let names = script_names(&setup)?;
     let order = run_order(&setup);
     let setup = Arc::new(SetupRun::new(setup, names.clone()));
-    let planned = |index: usize| Planned {
-        name: names[index].clone(),
-        work: Work::Script { setup: Arc::clone(&setup), index },
-    };
+    let planned =
+        |index: usize| Planned { name: names[index].clone(), work: Work::Script { setup: Arc::clone(&setup), index } };
     Ok(order.into_iter().map(planned).collect())
 }

@@ -225,7 +225,9 @@ impl Session {
         let dir = self.next_folder()?;
         let tap = ProductTap::install(dir.clone(), name, product, self.project.output_limit_bytes);
         let tap = tap.and_then(|tap| tap.direct_to(logs).map(|()| tap));
-        tap.map(Some).map_err(|error| Fault::from_text(format!("could not make the product's log in `{}`: {error}", dir.display())))
+        tap.map(Some).map_err(|error| {
+            Fault::from_text(format!("could not make the product's log in `{}`: {error}", dir.display()))
+        })
     }
 
     /// Makes a new folder in the scratch folder.
@@ -235,7 +237,8 @@ impl Session {
     pub(crate) fn next_folder(&self) -> Result<PathBuf, Fault> {
         let dir = self.scratch.join(self.next_folder.fetch_add(1, Ordering::Relaxed).to_string());
         let made = fs::create_dir(&dir);
-        made.map(|()| dir.clone()).map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", dir.display())))
+        made.map(|()| dir.clone())
+            .map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", dir.display())))
     }
 
     /// Writes the last summary, and removes the scratch folder.
@@ -344,7 +347,8 @@ impl Session {
     /// # Errors
     /// If the log does not take it.
     pub(crate) fn log_traces(&self, text: &str) -> Result<(), Fault> {
-        let event = Event { level: Level::Warn, message: Some(text.to_owned()), ..Event::new("preflight", "traces_swept") };
+        let event =
+            Event { level: Level::Warn, message: Some(text.to_owned()), ..Event::new("preflight", "traces_swept") };
         self.log(&event)
     }
 }

@@ -74,7 +74,11 @@ pub(crate) fn build(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFa
                 return Ok(());
             }
             session.log(&Event::new("build", "stage_start"))?;
-            say(&format!("building {} ({})", product.name.as_deref().unwrap_or("the product"), session.settings.cargo_profile));
+            say(&format!(
+                "building {} ({})",
+                product.name.as_deref().unwrap_or("the product"),
+                session.settings.cargo_profile
+            ));
             let result = cargo_build(session);
             record(session, &result)?;
             result.map(|meta| session.set_product(meta.binary))
@@ -86,7 +90,8 @@ fn existing(binary: PathBuf) -> Result<PathBuf, StageFailure> {
     if binary.is_file() {
         return Ok(binary);
     }
-    let text = format!("the product `{}` does not exist; build it, or correct `product.bin` in runner.yaml", binary.display());
+    let text =
+        format!("the product `{}` does not exist; build it, or correct `product.bin` in runner.yaml", binary.display());
     Err(StageFailure::Fault(Fault::from_text(text)))
 }
 
@@ -111,7 +116,10 @@ fn cargo_build(session: &Session) -> Result<BuildMeta, StageFailure> {
     let mut args = vec!["build".into(), "--profile".into(), settings.cargo_profile.clone().into()];
     args.extend(["--message-format".into(), "json-render-diagnostics".into()]);
     args.extend(["--manifest-path".into(), manifest.into_os_string(), "--target-dir".into(), target.into_os_string()]);
-    let command = format!("cargo {}", args.iter().map(|arg: &std::ffi::OsString| arg.to_string_lossy()).collect::<Vec<_>>().join(" "));
+    let command = format!(
+        "cargo {}",
+        args.iter().map(|arg: &std::ffi::OsString| arg.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    );
     let done = run(session, cargo, args)?;
     let event = Event {
         cmd: Some(&command),
@@ -132,7 +140,9 @@ fn cargo_build(session: &Session) -> Result<BuildMeta, StageFailure> {
     let wanted = product.bin.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     let binary = executable(&text(&done.stdout), wanted.or_else(|| product.name.clone()).as_deref());
     let configured = product.bin.as_ref().map(|bin| settings.project_dir.join(bin));
-    let binary = binary.or(configured).ok_or_else(|| Fault::from_text(format!("`{command}` built no binary; set `product.bin` in runner.yaml")))?;
+    let binary = binary
+        .or(configured)
+        .ok_or_else(|| Fault::from_text(format!("`{command}` built no binary; set `product.bin` in runner.yaml")))?;
     let meta = BuildMeta {
         run_id: session.run_id.clone(),
         profile: settings.cargo_profile.clone(),
@@ -183,8 +193,13 @@ fn executable(stdout: &str, wanted: Option<&str>) -> Option<PathBuf> {
     }
     let artifacts = stdout.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
     let mut binaries: Vec<_> = artifacts.filter_map(|artifact| artifact.executable).collect();
-    let is_wanted = |path: &PathBuf| path.file_stem().is_some_and(|stem| Some(stem.to_string_lossy().as_ref()) == wanted);
-    binaries.iter().position(is_wanted).map(|at| binaries.swap_remove(at)).or_else(|| binaries.pop().filter(|_| wanted.is_none()))
+    let is_wanted =
+        |path: &PathBuf| path.file_stem().is_some_and(|stem| Some(stem.to_string_lossy().as_ref()) == wanted);
+    binaries
+        .iter()
+        .position(is_wanted)
+        .map(|at| binaries.swap_remove(at))
+        .or_else(|| binaries.pop().filter(|_| wanted.is_none()))
 }
 
 fn record(session: &Session, result: &Result<BuildMeta, StageFailure>) -> Result<(), Fault> {

@@ -17,12 +17,11 @@ use crate::model::script::Completion;
 use crate::model::snapshot::{Change, Snapshot};
 use crate::model::suite::{Expect, PresenceClaim, PresenceOrigin, Suite, SuiteName};
 use crate::model::verdict::{BlockName, Evidence, Fault, Finding, Phase, ProductLog, Verdict};
-use crate::os::disk::{SnapshotRoot, write_atomically};
+use crate::os::disk::write_atomically;
 use crate::os::journal::{Event, Level};
-use crate::os::workdir;
 use crate::rules::judge;
 use crate::rules::parse::parse_suite;
-use crate::rules::presence::{PresenceReport, judge_presence, snapshot_paths};
+use crate::rules::presence::{PresenceReport, judge_presence};
 use crate::rules::report::LastLines;
 use crate::rules::summary::{Record, Status, TrialKind, millis};
 
@@ -73,9 +72,8 @@ pub(crate) fn keep(session: &Session, mut judged: Judged) -> Judged {
 
 /// Reads the suite, and tells why it is not to run now, if so.
 fn admit(session: &Session, name: &SuiteName, file: &Path) -> Result<Suite, Finding> {
-    let text = fs::read(file).map_err(|error| {
-        Finding::Invalid(format!("could not read `{}`: {error}; make it readable", file.display()))
-    })?;
+    let text = fs::read(file)
+        .map_err(|error| Finding::Invalid(format!("could not read `{}`: {error}; make it readable", file.display())))?;
     let suite = parse_suite(name.clone(), file, &text).map_err(|error| Finding::Invalid(error.to_string()))?;
     if session.interrupt.signal().is_some() {
         return Err(Finding::RunInterrupted);
@@ -96,7 +94,14 @@ fn run_admitted(session: &Session, suite: &Suite, mut record: Record) -> Judged 
     let mut judged = match Blocks::new(session, suite) {
         Err(fault) => Judged::not_run(record, &Finding::Fault(fault)),
         Ok(blocks) => {
-            let trial = Trial { session, suite, blocks: &blocks, journal: &journal, presence: RefCell::default(), opens: Cell::new(0) };
+            let trial = Trial {
+                session,
+                suite,
+                blocks: &blocks,
+                journal: &journal,
+                presence: RefCell::default(),
+                opens: Cell::new(0),
+            };
             let evidence = trial.gather();
             trial.judge(record, &evidence)
         }
@@ -238,7 +243,8 @@ impl Trial<'_> {
     }
 
     fn judge_presence(&self, evidence: &Evidence) {
-        let (Some(rules), Ok(after), Some(_)) = (&self.blocks.presence_rules, &evidence.after, &evidence.execute) else {
+        let (Some(rules), Ok(after), Some(_)) = (&self.blocks.presence_rules, &evidence.after, &evidence.execute)
+        else {
             return;
         };
         let applets = &self.session.applets;

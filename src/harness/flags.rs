@@ -56,7 +56,12 @@ const FLAGS: [(&str, &str, HasArg, &str); 24] = [
     ("logfile", "", HasArg::Yes, "write the report to the file given"),
     ("nocapture", "", HasArg::No, "show the output of scripts on stderr while they run"),
     ("no-capture", "", HasArg::No, "the same"),
-    ("test-threads", "", HasArg::Yes, "how many tests may run at once; suites that share a file system run one at a time"),
+    (
+        "test-threads",
+        "",
+        HasArg::Yes,
+        "how many tests may run at once; suites that share a file system run one at a time",
+    ),
     ("skip", "", HasArg::Yes, "skip tests whose names contain this (may be repeated)"),
     ("quiet", "q", HasArg::No, "one character for each test; the same as --format terse"),
     ("exact", "", HasArg::No, "filters are whole names"),

@@ -217,7 +217,10 @@ impl fmt::Display for Finding {
                 write!(f, "presence of {applet}: {target} must be {wanted}, but is {found}")
             }
             Self::MissingWarning { applet, log } => {
-                write!(f, "presence of {applet}: nothing provides it, and the product printed no WARN line that names it")?;
+                write!(
+                    f,
+                    "presence of {applet}: nothing provides it, and the product printed no WARN line that names it"
+                )?;
                 match log {
                     ProductLog::Empty => f.write_str(" (no call of the product was seen)"),
                     ProductLog::Incomplete => f.write_str(" (not all of its output was seen)"),

@@ -19,8 +19,8 @@ pub(crate) struct Settings {
     pub(crate) suites_dir: PathBuf,
     /// Where evidence goes, absolute.
     pub(crate) proof_dir: PathBuf,
-    /// The JSONL log, absolute.
-    pub(crate) jsonl: PathBuf,
+    /// The JSONL log.
+    pub(crate) jsonl: Jsonl,
     /// `TEST_FILTER`.
     pub(crate) filter: Option<String>,
     /// `SUITE_TIMEOUT_SEC`.
@@ -41,6 +41,17 @@ pub(crate) struct Settings {
     pub(crate) search_path: OsString,
     /// Folder for temporary files.
     pub(crate) temp_dir: PathBuf,
+}
+
+/// Where the JSONL log goes, beside the proof folder's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Jsonl {
+    /// `RUNNER_JSONL` names it, absolute: it must be written.
+    Named(PathBuf),
+    /// In a container it goes here too, if this user may write there.
+    Usual(PathBuf),
+    /// The proof folder's is the only one.
+    ProofOnly,
 }
 
 /// We run under cargo-nextest.
@@ -101,17 +112,24 @@ impl Settings {
         let project_dir = match (folder("PROJECT_DIR")?, &overrides.project_dir) {
             (Some(dir), _) => dir,
             (None, Some(dir)) => cwd.join(dir),
-            (None, None) if in_container && is_project(Path::new(CONTAINER_PROJECT_DIR)) => CONTAINER_PROJECT_DIR.into(),
+            (None, None) if in_container && is_project(Path::new(CONTAINER_PROJECT_DIR)) => {
+                CONTAINER_PROJECT_DIR.into()
+            }
             (None, None) => folder("CARGO_MANIFEST_DIR")?.unwrap_or_else(|| cwd.to_path_buf()),
         };
         let below = |dir: &Option<PathBuf>| dir.as_ref().map(|dir| project_dir.join(dir));
         let path = |name| path(environment, name, cwd);
-        let proof_dir = path("PROOF_DIR").or_else(|| below(&overrides.proof_dir)).unwrap_or_else(|| project_dir.join(".proof"));
-        let jsonl = path("RUNNER_JSONL").unwrap_or_else(|| {
-            if in_container { CONTAINER_JSONL.into() } else { proof_dir.join("logs/runner.jsonl") }
-        });
+        let proof_dir =
+            path("PROOF_DIR").or_else(|| below(&overrides.proof_dir)).unwrap_or_else(|| project_dir.join(".proof"));
+        let jsonl = match path("RUNNER_JSONL") {
+            Some(path) => Jsonl::Named(path),
+            None if in_container => Jsonl::Usual(CONTAINER_JSONL.into()),
+            None => Jsonl::ProofOnly,
+        };
         Ok(Self {
-            suites_dir: path("SUITES_DIR").or_else(|| below(&overrides.suites_dir)).unwrap_or_else(|| default_suites(&project_dir)),
+            suites_dir: path("SUITES_DIR")
+                .or_else(|| below(&overrides.suites_dir))
+                .unwrap_or_else(|| default_suites(&project_dir)),
             proof_dir,
             jsonl,
             filter: text("TEST_FILTER")?,
@@ -121,7 +139,11 @@ impl Settings {
             nextest: text("NEXTEST_RUN_ID")?.map(|run_id| Nextest { run_id }),
             test_threads: text("RUST_TEST_THREADS")?,
             block_environment: environment.iter().filter(|(name, _)| !is_cargos(name)).cloned().collect(),
-            tool_environment: environment.iter().filter(|(name, _)| !is_cargos(name) || is_home(name)).cloned().collect(),
+            tool_environment: environment
+                .iter()
+                .filter(|(name, _)| !is_cargos(name) || is_home(name))
+                .cloned()
+                .collect(),
             search_path: environment.get("PATH").map_or_else(|| DEFAULT_SEARCH_PATH.into(), Clone::clone),
             temp_dir: path("TMPDIR").unwrap_or_else(|| "/tmp".into()),
             project_dir,
@@ -182,9 +204,8 @@ fn is_project(dir: &Path) -> bool {
 /// `suites`, or `tests` if only that has a `task.yaml`.
 fn default_suites(project_dir: &Path) -> PathBuf {
     let (suites, tests) = (project_dir.join("suites"), project_dir.join("tests"));
-    let has_suite = |dir: &Path| {
-        walkdir::WalkDir::new(dir).into_iter().flatten().any(|entry| entry.file_name() == "task.yaml")
-    };
+    let has_suite =
+        |dir: &Path| walkdir::WalkDir::new(dir).into_iter().flatten().any(|entry| entry.file_name() == "task.yaml");
     if !suites.exists() && has_suite(&tests) { tests } else { suites }
 }
 
@@ -203,7 +224,8 @@ fn is_home(name: &OsStr) -> bool {
 fn text(environment: &Environment, name: &'static str) -> Result<Option<String>, SettingsError> {
     let Some(value) = environment.get(name).filter(|value| !value.is_empty()) else { return Ok(None) };
     let wanted = "UTF-8 text";
-    let text = value.to_str().ok_or_else(|| SettingsError::Value { name, value: value.to_string_lossy().into(), wanted })?;
+    let text =
+        value.to_str().ok_or_else(|| SettingsError::Value { name, value: value.to_string_lossy().into(), wanted })?;
     Ok(Some(text.to_owned()))
 }
 

@@ -7,6 +7,8 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
+use super::host::Jsonl;
+
 /// Who a journal's lines belong to.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
@@ -92,14 +94,17 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens both files for appending, and makes their folders.
+    /// Opens the log and its copy in the proof folder for appending, and makes their folders.
     ///
     /// # Errors
-    /// If one cannot be opened.
-    pub(crate) fn open(identity: Identity, log: &Path, copy: &Path) -> Result<Self, JournalError> {
-        let mut files = vec![(log.to_path_buf(), open(log)?)];
-        if copy != log {
-            files.push((copy.to_path_buf(), open(copy)?));
+    /// If one cannot be opened that must be.
+    pub(crate) fn open(identity: Identity, log: &Jsonl, copy: &Path) -> Result<Self, JournalError> {
+        let mut files = vec![(copy.to_path_buf(), open(copy)?)];
+        match log {
+            Jsonl::Named(path) if path != copy => files.push((path.clone(), open(path)?)),
+            // An ordinary user in a container has the same lines in the proof folder.
+            Jsonl::Usual(path) => files.extend(open(path).ok().map(|file| (path.clone(), file))),
+            Jsonl::Named(_) | Jsonl::ProofOnly => {}
         }
         Ok(Self { identity, files, turn: Mutex::new(()) })
     }

@@ -299,7 +299,8 @@ mod tests {
             .map(|entry| {
                 let entry = entry.unwrap();
                 let mode = entry.metadata().unwrap().permissions().mode();
-                let text = if entry.file_type().is_file() { fs::read_to_string(entry.path()).unwrap() } else { String::new() };
+                let text =
+                    if entry.file_type().is_file() { fs::read_to_string(entry.path()).unwrap() } else { String::new() };
                 (entry.path().strip_prefix(dir).unwrap().to_path_buf(), format!("{mode:o} {text}"))
             })
             .collect()

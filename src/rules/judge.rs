@@ -24,9 +24,9 @@ pub(crate) fn succeeded(block: &Phase<Completion>) -> bool {
 pub(crate) fn ended_as_expected(expect: Expect, execute: &Phase<Completion>) -> bool {
     match expect {
         Expect::Pass => succeeded(execute),
-        Expect::Fail | Expect::Xfail => execute.as_ref().is_ok_and(|done| {
-            done.ended_by == EndedBy::Itself && matches!(done.exit, Exit::Code(code) if code != 0)
-        }),
+        Expect::Fail | Expect::Xfail => execute
+            .as_ref()
+            .is_ok_and(|done| done.ended_by == EndedBy::Itself && matches!(done.exit, Exit::Code(code) if code != 0)),
     }
 }
 

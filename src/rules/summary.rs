@@ -10,8 +10,7 @@ use crate::model::script::{Completion, EndedBy, Exit, Leak};
 /// Version of both formats; it changes when a key changes its meaning.
 pub(crate) const SCHEMA: u32 = 1;
 /// What `harness_policy` says when it is true of a run.
-pub(crate) const HARNESS_POLICY: &str =
-    "No harness mutation of product-owned artifacts; fail-on-skip enforced";
+pub(crate) const HARNESS_POLICY: &str = "No harness mutation of product-owned artifacts; fail-on-skip enforced";
 
 /// How far a trial is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -148,10 +147,8 @@ impl Record {
             Exit::Signal(_) => Some(done.exit.to_string().replace("signal ", "")),
         };
         self.timed_out = done.ended_by == EndedBy::Timeout;
-        self.usage = Some(Used {
-            cpu_ms: millis(done.usage.user + done.usage.system),
-            max_rss_bytes: done.usage.max_rss_bytes,
-        });
+        self.usage =
+            Some(Used { cpu_ms: millis(done.usage.user + done.usage.system), max_rss_bytes: done.usage.max_rss_bytes });
     }
 }
 

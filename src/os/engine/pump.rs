@@ -1,6 +1,6 @@
 //! One stream of a script, read to its end: a bounded head and tail are kept, the rest is counted; a log file receives it live.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -169,7 +169,7 @@ impl Log {
         };
         let opened = match self.file.take() {
             Some(file) => Ok(file),
-            None => File::create(path),
+            None => create(path),
         };
         match opened.and_then(|mut file| file.write_all(bytes).map(|()| file)) {
             Ok(file) => self.file = Some(file),
@@ -189,6 +189,14 @@ impl Log {
         }
         self.error
     }
+}
+
+/// Makes the file, and its folder only if that is missing: most often it is there.
+fn create(path: &Path) -> io::Result<File> {
+    File::create(path).or_else(|error| match (error.kind(), path.parent()) {
+        (io::ErrorKind::NotFound, Some(folder)) => fs::create_dir_all(folder).and_then(|()| File::create(path)),
+        _ => Err(error),
+    })
 }
 
 /// Shows output on our standard error. Escape sequences of a script must not reach a terminal or a CI log.

@@ -15,8 +15,8 @@ use std::ptr::{self, NonNull};
 
 use crate::model::script::SignalReach;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::Pid;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::Pid;
 
 /// Most processes that are reported as leaked.
 pub(super) const LEAKS_MAX: usize = 64;

@@ -242,7 +242,9 @@ fn run(product: &Path, config: &Config, dir: &Path) -> io::Result<WaitStatus> {
     let (stdout, stderr) = (io::stdout(), io::stderr());
     let (out_read, out_write) = pipe2(OFlag::O_CLOEXEC)?;
     let is_one = raw::is_same_open_file(1, 2);
-    let (err_read, err_write) = if is_one { (None, out_write.try_clone()?) } else {
+    let (err_read, err_write) = if is_one {
+        (None, out_write.try_clone()?)
+    } else {
         let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
         (Some(read), write)
     };
@@ -253,7 +255,8 @@ fn run(product: &Path, config: &Config, dir: &Path) -> io::Result<WaitStatus> {
     let signals = SignalFd::with_flags(&forwarded, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
 
     let argv = std::env::args_os().map(|arg| CString::new(arg.into_vec())).collect::<Result<Vec<_>, _>>()?;
-    let child = raw::spawn_product(&CString::new(product.as_os_str().as_bytes())?, &argv, [&out_write, &err_write], &mask)?;
+    let child =
+        raw::spawn_product(&CString::new(product.as_os_str().as_bytes())?, &argv, [&out_write, &err_write], &mask)?;
     drop((out_write, err_write));
 
     let stream = |pipe: Option<OwnedFd>, wanted, name| -> io::Result<Stream<'_>> {

@@ -1,0 +1,379 @@
+//! `test.properties.json` -> `TestSetup`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use super::json;
+use super::node::{At, Field, Fields, ParseError, Problem, UnknownKeys, Value, shown};
+use super::quantity::DURATION_SECS_MAX;
+use crate::model::setup::{MakeStep, ScriptEntry, TestSetup, Tier};
+use crate::rules::nearest::nearest;
+
+/// Wall-clock limit of a script whose set-up names none.
+const TIME_LIMIT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Reads a set-up from the text of its `test.properties.json`. Unknown keys are ignored, `null` is as absent.
+///
+/// # Errors
+/// The first thing that is wrong with it, with its file, line and column.
+pub(crate) fn parse_setup(name: &str, dir: &Path, file: &Path, text: &[u8]) -> Result<TestSetup, ParseError> {
+    let document = json::read(file, text)?;
+    let read = || {
+        let fields = document.root.fields(&[], UnknownKeys::Ignore)?;
+        fields.require("schemaVersion")?.integer()?;
+        Ok(TestSetup {
+            name: name.to_owned(),
+            dir: dir.to_owned(),
+            entries: present(&fields, "testSuites", entries)?.unwrap_or_default(),
+            time_limit: present(&fields, "timeLimitSeconds", time_limit)?.unwrap_or(TIME_LIMIT_DEFAULT),
+            make: present(&fields, "makefile", make)?,
+        })
+    };
+    read().map_err(|problem| document.error(problem))
+}
+
+/// Returns the set-up of a folder without a manifest: its scripts in byte order, each public and worth one point.
+#[must_use]
+pub(crate) fn default_setup(name: &str, dir: &Path, mut scripts: Vec<String>) -> TestSetup {
+    scripts.sort_unstable();
+    scripts.dedup();
+    let entry =
+        |script| ScriptEntry { script, tier: Tier::Public, name: None, depends_on: Vec::new(), points: 1, hint: None };
+    TestSetup {
+        name: name.to_owned(),
+        dir: dir.to_owned(),
+        entries: scripts.into_iter().map(entry).collect(),
+        time_limit: TIME_LIMIT_DEFAULT,
+        make: None,
+    }
+}
+
+/// Returns the indices of a set-up's entries in the order in which they run: after everything they depend on, else in the
+/// order of the manifest.
+#[must_use]
+pub(crate) fn run_order(setup: &TestSetup) -> Vec<usize> {
+    let needs = needs(&setup.entries);
+    let (mut order, stuck) = sorted(&needs);
+    // A cycle is an error of the manifest; entries made by other means still run once each.
+    order.extend(stuck);
+    order
+}
+
+fn present<T>(
+    fields: &Fields<'_>,
+    key: &'static str,
+    read: impl FnOnce(Field<'_>) -> Result<T, Problem>,
+) -> Result<Option<T>, Problem> {
+    fields.get(key).filter(|field| !matches!(field.node.value, Value::Null)).map(read).transpose()
+}
+
+fn time_limit(field: Field<'_>) -> Result<Duration, Problem> {
+    let seconds = field.integer()?;
+    match u64::try_from(seconds) {
+        Ok(seconds @ 1..=DURATION_SECS_MAX) => Ok(Duration::from_secs(seconds)),
+        Ok(0) | Err(_) => Err(field.wrong(format!("cannot be {seconds}, it must be more than zero"))),
+        Ok(_) => Err(field.wrong(format!("cannot be {seconds}, the limit is {DURATION_SECS_MAX} s"))),
+    }
+}
+
+fn make(field: Field<'_>) -> Result<MakeStep, Problem> {
+    let fields = field.fields(&[], UnknownKeys::Ignore)?;
+    let target = present(&fields, "target", |field| {
+        let target = field.some_text()?;
+        if target.starts_with('-') {
+            return Err(field.wrong(format!("cannot be `{}`, make would read it as an option", shown(target))));
+        }
+        Ok(target.to_owned())
+    })?;
+    Ok(MakeStep { target })
+}
+
+fn entries(field: Field<'_>) -> Result<Vec<ScriptEntry>, Problem> {
+    let mut entries = Vec::new();
+    let mut first = BTreeMap::new();
+    let mut uses = Vec::new();
+    for element in field.list()? {
+        let fields = element.fields(&[], UnknownKeys::Ignore)?;
+        let script = fields.require("script")?;
+        let entry = entry(&fields)?;
+        if let Some(first) = first.insert(entry.script.clone(), script.node.at) {
+            return Err(Problem::again(script.node.at, format!("duplicate script `{}`", shown(&entry.script)), first));
+        }
+        uses.push(
+            present(&fields, "dependsOn", |field| Ok(field.list()?.map(|one| one.node.at).collect()))?
+                .unwrap_or_default(),
+        );
+        entries.push(entry);
+    }
+    check_prerequisites(&entries, &uses)?;
+    Ok(entries)
+}
+
+fn entry(fields: &Fields<'_>) -> Result<ScriptEntry, Problem> {
+    let texts = |field: Field<'_>| field.list()?.map(script_path).collect::<Result<Vec<_>, _>>();
+    Ok(ScriptEntry {
+        script: script_path(fields.require("script")?)?,
+        tier: present(fields, "tier", |field| field.word(TIERS))?.unwrap_or(Tier::Public),
+        name: present(fields, "name", |field| field.text().map(str::to_owned))?,
+        depends_on: present(fields, "dependsOn", texts)?.unwrap_or_default(),
+        points: present(fields, "points", points)?.unwrap_or(1),
+        hint: present(fields, "hint", |field| field.text().map(str::to_owned))?,
+    })
+}
+
+const TIERS: &[(&str, Tier)] =
+    &[("public", Tier::Public), ("release", Tier::Release), ("secret", Tier::Secret), ("student", Tier::Student)];
+
+fn points(field: Field<'_>) -> Result<u32, Problem> {
+    let points = field.integer()?;
+    u32::try_from(points).map_err(|_| field.wrong(format!("cannot be {points}, it must be 0 to {}", u32::MAX)))
+}
+
+/// A path that stays in the set-up, `.` parts and doubled slashes removed so that one script has one spelling.
+fn script_path(field: Field<'_>) -> Result<String, Problem> {
+    let path = match &field.node.value {
+        Value::Text(_) => field.some_text()?,
+        Value::Null | Value::Number(_) | Value::Bool(..) | Value::List(_) | Value::Map(_) => {
+            return Err(field.wrong("must be the path of a script"));
+        }
+    };
+    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err(field.wrong(format!("cannot be `{}`, it must stay inside the set-up", shown(path))));
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if parts.is_empty() || path.ends_with('/') {
+        return Err(field.wrong(format!("cannot be `{}`, it must be the path of a script", shown(path))));
+    }
+    Ok(parts.join("/"))
+}
+
+fn check_prerequisites(entries: &[ScriptEntry], uses: &[Vec<At>]) -> Result<(), Problem> {
+    let known: BTreeSet<&str> = entries.iter().map(|entry| entry.script.as_str()).collect();
+    for (entry, places) in entries.iter().zip(uses) {
+        for (script, at) in entry.depends_on.iter().zip(places) {
+            if !known.contains(script.as_str()) {
+                let others = entries.iter().map(|entry| entry.script.as_str());
+                let help = nearest(script, others).map_or(String::new(), |near| format!(", did you mean `{near}`?"));
+                let message = format!(
+                    "`{}` depends on `{}`, which is no script of this set-up{help}",
+                    entry.script,
+                    shown(script)
+                );
+                return Err(Problem::new(*at, message));
+            }
+        }
+    }
+    let needs = needs(entries);
+    let (_, stuck) = sorted(&needs);
+    let Some(cycle) = cycle(&needs, &stuck) else {
+        return Ok(());
+    };
+    let names: Vec<String> = cycle.iter().map(|index| format!("`{}`", entries[*index].script)).collect();
+    let at = cycle.first().and_then(|first| uses[*first].first().copied()).unwrap_or(At(0));
+    Err(Problem::new(at, format!("the scripts depend on one another in a circle: {}", names.join(" → "))))
+}
+
+/// For each entry the indices of the entries it needs, without doubles.
+fn needs(entries: &[ScriptEntry]) -> Vec<BTreeSet<usize>> {
+    let index: BTreeMap<&str, usize> =
+        entries.iter().enumerate().map(|(at, entry)| (entry.script.as_str(), at)).collect();
+    let of = |entry: &ScriptEntry| {
+        entry.depends_on.iter().filter_map(|script| index.get(script.as_str()).copied()).collect()
+    };
+    entries.iter().map(of).collect()
+}
+
+/// Kahn's algorithm, always taking the first entry that is ready; also returns those that never are, in order.
+fn sorted(needs: &[BTreeSet<usize>]) -> (Vec<usize>, Vec<usize>) {
+    let mut open: Vec<usize> = needs.iter().map(BTreeSet::len).collect();
+    let mut needed_by = vec![Vec::new(); needs.len()];
+    for (entry, needs) in needs.iter().enumerate() {
+        for need in needs {
+            needed_by[*need].push(entry);
+        }
+    }
+    let mut ready: BTreeSet<usize> = (0..needs.len()).filter(|entry| open[*entry] == 0).collect();
+    let mut order = Vec::with_capacity(needs.len());
+    while let Some(entry) = ready.pop_first() {
+        order.push(entry);
+        for next in &needed_by[entry] {
+            open[*next] -= 1;
+            if open[*next] == 0 {
+                ready.insert(*next);
+            }
+        }
+    }
+    let stuck = (0..needs.len()).filter(|entry| open[*entry] > 0).collect();
+    (order, stuck)
+}
+
+/// Walks from one stuck entry to a need that is stuck too, until one comes again; it ends with the entry it began with.
+fn cycle(needs: &[BTreeSet<usize>], stuck: &[usize]) -> Option<Vec<usize>> {
+    let stuck: BTreeSet<usize> = stuck.iter().copied().collect();
+    let mut walk = vec![*stuck.first()?];
+    let mut seen: BTreeMap<usize, usize> = BTreeMap::from([(walk[0], 0)]);
+    loop {
+        let next = *needs[*walk.last()?].iter().find(|need| stuck.contains(need))?;
+        walk.push(next);
+        if let Some(start) = seen.insert(next, walk.len() - 1) {
+            return Some(walk.split_off(start));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+
+    fn parse(text: &str) -> Result<TestSetup, ParseError> {
+        parse_setup("warmup", Path::new("suites/warmup"), Path::new("test.properties.json"), text.as_bytes())
+    }
+
+    fn scripts(entries: &str) -> Result<TestSetup, ParseError> {
+        parse(&format!("{{\"schemaVersion\": 1, \"testSuites\": [\n{entries}\n]}}"))
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let text = r#"{
+  "schemaVersion": 1, "gradingMode": "worker", "requiredFiles": ["warmup.py"],
+  "testSuites": [
+    {"script": "./a.sh", "tier": "public", "name": "Adds two numbers", "points": 3, "hint": "try 0"},
+    {"script": "sub//b.sh", "tier": "secret", "dependsOn": ["a.sh"], "name": null, "unknown": {"x": [1]}}
+  ],
+  "timeLimitSeconds": 5, "makefile": {"target": "all"}, "sections": [], "globalVariables": {"a": 1}
+}"#;
+        let setup = parse(&format!("\u{feff}{text}")).unwrap();
+        let a = ScriptEntry {
+            script: "a.sh".to_owned(),
+            tier: Tier::Public,
+            name: Some("Adds two numbers".to_owned()),
+            depends_on: Vec::new(),
+            points: 3,
+            hint: Some("try 0".to_owned()),
+        };
+        let b = ScriptEntry {
+            script: "sub/b.sh".to_owned(),
+            tier: Tier::Secret,
+            name: None,
+            depends_on: vec!["a.sh".to_owned()],
+            points: 1,
+            hint: None,
+        };
+        assert_eq!(setup.entries, [a, b]);
+        assert_eq!(
+            (setup.time_limit, setup.make),
+            (Duration::from_secs(5), Some(MakeStep { target: Some("all".to_owned()) }))
+        );
+        assert_eq!((setup.name.as_str(), setup.dir.as_path()), ("warmup", Path::new("suites/warmup")));
+    }
+
+    #[test]
+    fn absent_and_null_keys_have_defaults() {
+        for text in [
+            "{\"schemaVersion\": 2}",
+            "{\"schemaVersion\":1,\"testSuites\":null,\"makefile\":null,\"timeLimitSeconds\":null}",
+        ] {
+            let setup = parse(text).unwrap();
+            assert_eq!((setup.entries.len(), setup.time_limit, setup.make), (0, Duration::from_secs(10), None));
+        }
+        assert_eq!(parse("{\"schemaVersion\": 1, \"makefile\": {}}").unwrap().make, Some(MakeStep { target: None }));
+        assert_eq!(scripts("{\"script\": \"a\"}").unwrap().entries[0].tier, Tier::Public);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        for (text, expected) in [
+            ("", "1:1: not valid JSON: EOF while parsing a value"),
+            ("[]", "1:1: the file must hold a map of keys, found a list"),
+            ("{\"a\": 1}", "1:2: the key `schemaVersion` is missing"),
+            ("{\"schemaVersion\": \"1\"}", "1:19: `schemaVersion` must be a whole number, found the text `1`"),
+            (
+                "{\"schemaVersion\": 1,\n \"timeLimitSeconds\": 0}",
+                "2:22: `timeLimitSeconds` cannot be 0, it must be more than zero",
+            ),
+            (
+                "{\"schemaVersion\": 1, \"timeLimitSeconds\": -5}",
+                "1:42: `timeLimitSeconds` cannot be -5, it must be more than zero",
+            ),
+            ("{\"schemaVersion\": 1, \"timeLimitSeconds\": 1.5}", "1:42: `timeLimitSeconds` must be a whole number"),
+            (
+                "{\"schemaVersion\": 1, \"timeLimitSeconds\": 1000000000}",
+                "1:42: `timeLimitSeconds` cannot be 1000000000, the limit is 10000000 s",
+            ),
+            (
+                "{\"schemaVersion\": 1, \"timeLimitSeconds\": 99999999999999999999}",
+                "1:42: `timeLimitSeconds` must be a whole number",
+            ),
+            ("{\"schemaVersion\": 1, \"makefile\": \"all\"}", "1:34: `makefile` must be a map, found the text `all`"),
+            (
+                "{\"schemaVersion\": 1, \"makefile\": {\"target\": \"-k\"}}",
+                "1:45: `target` cannot be `-k`, make would read it as an option",
+            ),
+            (
+                "{\"schemaVersion\": 1, \"schemaVersion\": 2}",
+                "1:22: duplicate key `schemaVersion`, the first is at line 1, column 2",
+            ),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("test.properties.json:{expected}")), "{text:?}: {error}");
+        }
+        for (entries, expected) in [
+            ("{}", "2:1: the key `script` is missing"),
+            ("7", "2:1: `testSuites` must be a map, found the number `7`"),
+            ("{\"script\": \"/etc/x.sh\"}", "2:12: `script` cannot be `/etc/x.sh`, it must stay inside the set-up"),
+            (
+                "{\"script\": \"a/../../x.sh\"}",
+                "2:12: `script` cannot be `a/../../x.sh`, it must stay inside the set-up",
+            ),
+            ("{\"script\": \"\"}", "2:12: `script` is empty"),
+            ("{\"script\": \"./\"}", "2:12: `script` cannot be `./`, it must be the path of a script"),
+            ("{\"script\": 5}", "2:12: `script` must be the path of a script"),
+            ("{\"script\": \"a\", \"tier\": \"Public\"}", "2:25: `tier` cannot be `Public`, did you mean `public`?"),
+            ("{\"script\": \"a\", \"points\": -1}", "2:27: `points` cannot be -1, it must be 0 to"),
+            (
+                "{\"script\": \"a\"},\n{\"script\": \"./a\"}",
+                "3:12: duplicate script `a`, the first is at line 2, column 12",
+            ),
+            (
+                "{\"script\": \"a.sh\"},\n{\"script\": \"b\", \"dependsOn\": [\"a.hs\"]}",
+                "3:31: `b` depends on `a.hs`, which is no script of this set-up, did you mean `a.sh`?",
+            ),
+            (
+                "{\"script\": \"a\", \"dependsOn\": [\"a\"]}",
+                "2:31: the scripts depend on one another in a circle: `a` → `a`",
+            ),
+            (
+                "{\"script\": \"x\", \"dependsOn\": [\"a\"]}, {\"script\": \"a\", \"dependsOn\": [\"b\"]},\n{\"script\": \"b\", \"dependsOn\": [\"c\"]}, {\"script\": \"c\", \"dependsOn\": [\"a\"]}",
+                "2:68: the scripts depend on one another in a circle: `a` → `b` → `c` → `a`",
+            ),
+        ] {
+            let error = scripts(entries).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("test.properties.json:{expected}")), "{entries:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn scripts_run_after_what_they_depend_on_else_in_order() {
+        let setup = scripts(
+            "{\"script\": \"a\", \"dependsOn\": [\"d\", \"d\"]}, {\"script\": \"b\"}, {\"script\": \"c\", \"dependsOn\": [\"a\", \"b\"]}, {\"script\": \"d\"}",
+        );
+        assert_eq!(run_order(&setup.unwrap()), [1, 3, 0, 2]);
+        let plain = default_setup("s", Path::new("s"), ["b.sh", "a.sh", "C.sh"].map(str::to_owned).into());
+        assert_eq!(
+            plain.entries.iter().map(|entry| entry.script.as_str()).collect::<Vec<_>>(),
+            ["C.sh", "a.sh", "b.sh"]
+        );
+        assert_eq!(run_order(&plain), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_long_chain_of_prerequisites_is_sorted_without_deep_recursion() {
+        let entry = |n: usize| format!("{{\"script\": \"s{n}\", \"dependsOn\": [\"s{}\"]}}", n + 1);
+        let entries: Vec<String> = (0..5000).map(entry).collect();
+        let setup = scripts(&format!("{}, {{\"script\": \"s5000\"}}", entries.join(","))).unwrap();
+        assert_eq!(run_order(&setup), (0..=5000).rev().collect::<Vec<_>>());
+    }
+}

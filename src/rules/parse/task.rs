@@ -1,0 +1,309 @@
+//! `task.yaml` -> Suite.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::node::{Document, Field, ParseError, Problem, UnknownKeys, shown};
+use super::{quantity, yaml};
+use crate::model::suite::{Block, DistroGate, Expect, Presence, PresenceClaim, PresenceOrigin, Suite, SuiteName};
+use crate::rules::presence;
+
+/// Every key of a `task.yaml`.
+pub(crate) const KEYS: &[&str] = &[
+    "summary",
+    "details",
+    "execute",
+    "prepare",
+    "restore",
+    "debug",
+    "environment",
+    "distro-check",
+    "expect",
+    "kill-timeout",
+    "presence",
+    "snapshot",
+];
+
+/// Reads a suite from the text of its `task.yaml`.
+///
+/// # Errors
+/// The first thing that is wrong with it, with its file, line and column.
+pub(crate) fn parse_suite(name: SuiteName, file: &Path, text: &[u8]) -> Result<Suite, ParseError> {
+    let document = yaml::read(file, text)?;
+    suite(name, &document).map_err(|problem| document.error(problem))
+}
+
+fn suite(name: SuiteName, document: &Document<'_>) -> Result<Suite, Problem> {
+    let fields = document.root.fields(KEYS, UnknownKeys::Refuse)?;
+    let block = |field: Field<'_>| {
+        let text = field.text()?.to_owned();
+        Ok(Block { text, line: document.line(field.key) })
+    };
+    let summary = summary(fields.require("summary")?)?;
+    let execute = fields.require("execute")?;
+    execute.some_text()?;
+    let execute = block(execute)?;
+    let presence = match fields.read("presence", |field| field.word(CLAIMS))? {
+        Some(claim) => Presence { claim, origin: PresenceOrigin::Declared },
+        None => Presence { claim: presence::infer(&execute.text), origin: PresenceOrigin::Inferred },
+    };
+    Ok(Suite {
+        name,
+        file: document.file.to_owned(),
+        summary,
+        details: fields.read("details", |field| field.text().map(str::to_owned))?,
+        prepare: fields.read("prepare", block)?,
+        execute,
+        restore: fields.read("restore", block)?,
+        debug: fields.read("debug", block)?,
+        environment: fields.read("environment", environment)?.unwrap_or_default(),
+        distro_check: fields.read("distro-check", distros)?,
+        expect: fields.read("expect", |field| field.word(EXPECTS))?.unwrap_or(Expect::Pass),
+        kill_timeout: fields.read("kill-timeout", duration)?,
+        presence,
+        snapshot: fields.read("snapshot", paths)?.unwrap_or_default(),
+    })
+}
+
+const EXPECTS: &[(&str, Expect)] = &[("pass", Expect::Pass), ("fail", Expect::Fail), ("xfail", Expect::Xfail)];
+
+const CLAIMS: &[(&str, PresenceClaim)] =
+    &[("linked", PresenceClaim::Linked), ("unlinked", PresenceClaim::Unlinked), ("none", PresenceClaim::None)];
+
+fn summary(field: Field<'_>) -> Result<String, Problem> {
+    let text = field.some_text()?.trim();
+    if text.contains(['\n', '\r']) {
+        return Err(field.wrong("must be one line; put the rest in `details`"));
+    }
+    Ok(text.to_owned())
+}
+
+fn environment(field: Field<'_>) -> Result<Vec<(String, String)>, Problem> {
+    let entries = field.map()?;
+    let mut environment = Vec::with_capacity(entries.len());
+    for (key, node) in entries {
+        let name = key.text.as_str();
+        if !is_variable(name) {
+            let message = format!("`{}` cannot be the name of a variable: letters, digits and `_`", shown(name));
+            return Err(Problem::new(key.at, message));
+        }
+        let value = Field { name, key: key.at, node };
+        if matches!(node.value, super::node::Value::Null) {
+            return Err(value.wrong("in `environment` has no value; write `\"\"` for an empty one"));
+        }
+        environment.push((name.to_owned(), value.text()?.to_owned()));
+    }
+    Ok(environment)
+}
+
+/// A name as POSIX allows it (Base Definitions, 8.1), the only ones that a shell can export.
+fn is_variable(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Reads os-release IDs: a list, or one name.
+pub(super) fn distros(field: Field<'_>) -> Result<DistroGate, Problem> {
+    let one_or_more = match &field.node.value {
+        super::node::Value::List(_) => field.list()?.collect(),
+        _one => vec![field],
+    };
+    if one_or_more.is_empty() {
+        return Err(field.wrong("names no distribution; remove the key to allow every one"));
+    }
+    let mut names = Vec::with_capacity(one_or_more.len());
+    for one in one_or_more {
+        let name = one.some_text()?;
+        if name.chars().any(char::is_whitespace) {
+            return Err(one.wrong(format!("holds `{}`, which is not one os-release ID; write a list", shown(name))));
+        }
+        names.push(name.to_owned());
+    }
+    Ok(DistroGate(names))
+}
+
+/// What may stand in a path: an applet of the presence rules, the folder of the suite that is ours alone.
+const PLACEHOLDERS: [&str; 2] = ["{applet}", "{scratch}"];
+
+/// Reads a limit of time.
+pub(super) fn duration(field: Field<'_>) -> Result<Duration, Problem> {
+    quantity::duration(field.text()?).map_err(|error| field.wrong(error))
+}
+
+/// Reads paths or globs in which `{applet}` may stand.
+pub(super) fn paths(field: Field<'_>) -> Result<Vec<String>, Problem> {
+    field.list()?.map(path).collect()
+}
+
+/// Reads one path or glob in which `{applet}` may stand.
+pub(super) fn path(field: Field<'_>) -> Result<String, Problem> {
+    let path = field.some_text()?;
+    let mut rest = path;
+    while let Some(open) = rest.find('{') {
+        let Some(after) = PLACEHOLDERS.iter().find_map(|known| rest[open..].strip_prefix(known)) else {
+            let end = rest[open..].find('}').map_or(rest.len(), |at| open + at + 1);
+            let message = format!(
+                "holds the unknown placeholder `{}`, known are `{{applet}}` and `{{scratch}}`",
+                shown(&rest[open..end])
+            );
+            return Err(field.wrong(message));
+        };
+        rest = after;
+    }
+    Ok(path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+
+    fn parse(text: impl AsRef<[u8]>) -> Result<Suite, ParseError> {
+        parse_suite(SuiteName::new("s").unwrap(), Path::new("s/task.yaml"), text.as_ref())
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let text = "\
+# a comment with execute: in it
+summary: Enables everything
+details: |
+  restore: is not a key here
+execute: |
+  oxidizr-arch enable # all
+
+  summary: neither
+prepare: 'true'
+\"restore\": oxidizr-arch disable
+debug: ls
+environment:
+  B: 1
+  A: 0755
+  C: 1_000
+  D: yes
+  E: ''
+  F: 1.10
+distro-check: [arch, \"manjaro\"]
+expect: xfail
+kill-timeout: 1.5h
+presence: unlinked
+snapshot: [/etc/*.conf, 'bin/{applet}']
+";
+        let block = |text: &str, line| Block { text: text.to_owned(), line };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected = Suite {
+            name: SuiteName::new("s").unwrap(),
+            file: "s/task.yaml".into(),
+            summary: "Enables everything".to_owned(),
+            details: Some("restore: is not a key here\n".to_owned()),
+            prepare: Some(block("true", 9)),
+            execute: block("oxidizr-arch enable # all\n\nsummary: neither\n", 5),
+            restore: Some(block("oxidizr-arch disable", 10)),
+            debug: Some(block("ls", 11)),
+            environment: vec![
+                pair("B", "1"),
+                pair("A", "0755"),
+                pair("C", "1_000"),
+                pair("D", "yes"),
+                pair("E", ""),
+                pair("F", "1.10"),
+            ],
+            distro_check: Some(DistroGate(vec!["arch".to_owned(), "manjaro".to_owned()])),
+            expect: Expect::Xfail,
+            kill_timeout: Some(Duration::from_secs(5400)),
+            presence: Presence { claim: PresenceClaim::Unlinked, origin: PresenceOrigin::Declared },
+            snapshot: vec!["/etc/*.conf".to_owned(), "bin/{applet}".to_owned()],
+        };
+        assert_eq!(parse(text), Ok(expected));
+    }
+
+    #[test]
+    fn a_suite_needs_a_summary_and_a_block() {
+        let suite = parse("summary: a\nexecute: oxidizr-arch enable\n").unwrap();
+        assert_eq!(suite.presence, Presence { claim: PresenceClaim::Linked, origin: PresenceOrigin::Inferred });
+        assert_eq!((suite.expect, suite.kill_timeout, suite.distro_check), (Expect::Pass, None, None));
+        assert_eq!(
+            parse("{summary: a, execute: 'true', distro-check: arch}").unwrap().distro_check.unwrap().0,
+            ["arch"]
+        );
+        assert_eq!(parse("summary: a\nexecute: true\n").unwrap().execute.text, "true");
+    }
+
+    #[test]
+    fn an_alias_stands_for_what_it_names() {
+        let suite = parse("summary: a\nexecute: &block |\n  true\nrestore: *block\n").unwrap();
+        assert_eq!(suite.restore, Some(Block { text: "true\n".to_owned(), line: 4 }));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        const BASE: &str = "summary: a\nexecute: b\n";
+        for (text, expected) in [
+            ("", "1:1: the file is empty"),
+            ("# nothing\n", "1:1: the file is empty"),
+            ("- a\n", "1:1: the file must hold a map of keys, found a list"),
+            ("text\n", "1:1: the file must hold a map of keys, found the text `text`"),
+            ("# x\nsummary: a\n", "2:1: the key `execute` is missing"),
+            ("\n{execute: a}\n", "2:2: the key `summary` is missing"),
+            ("{}", "1:1: the key `summary` is missing"),
+            ("summary: a\nexecute:\n", "2:9: `execute` has no value; give it text, or remove the key"),
+            ("summary: a\nexecute: ''\n", "2:10: `execute` is empty"),
+            ("summary: a\nexecute: |\n\n  \n", "2:10: `execute` is empty"),
+            ("summary: a\nexecute: [a]\n", "2:10: `execute` must be text, found a list"),
+            ("summary: a\nexecute: {a: b}\n", "2:10: `execute` must be text, found a map"),
+            ("summary: '  '\nexecute: b\n", "1:10: `summary` is empty"),
+            ("execute: b\nsummary: |\n  a\n  b\n", "2:10: `summary` must be one line; put the rest in `details`"),
+        ] {
+            let expected = format!("s/task.yaml:{expected}");
+            assert_eq!(parse(text).unwrap_err().to_string(), expected, "{text:?}");
+        }
+        for (text, expected) in [
+            ("restroe: a\n", "3:1: unknown key `restroe`, did you mean `restore`?"),
+            ("'Execute': a\n", "3:1: unknown key `Execute`, did you mean `execute`?"),
+            ("timeout: 3s\n", "3:1: unknown key `timeout`, did you mean `kill-timeout`?"),
+            ("execute: c\n", "3:1: duplicate key `execute`, the first is at line 2, column 1"),
+            ("\"summary\": c\n", "3:1: duplicate key `summary`, the first is at line 1, column 1"),
+            ("environment: {A: b, 'A': c}\n", "3:21: duplicate key `A`, the first is at line 3, column 15"),
+            ("environment: []\n", "3:14: `environment` must be a map, found a list"),
+            ("environment: a\n", "3:14: `environment` must be a map, found the text `a`"),
+            ("environment:\n  A:\n", "4:5: `A` in `environment` has no value; write `\"\"` for an empty one"),
+            ("environment:\n  A: ~\n", "4:6: `A` in `environment` has no value; write `\"\"` for an empty one"),
+            ("environment:\n  A: [b]\n", "4:6: `A` must be text, found a list"),
+            ("environment: {A-B: c}\n", "3:15: `A-B` cannot be the name of a variable: letters, digits and `_`"),
+            ("environment: {1: c}\n", "3:15: `1` cannot be the name of a variable: letters, digits and `_`"),
+            ("environment: {'': c}\n", "3:15: `` cannot be the name of a variable: letters, digits and `_`"),
+            ("expect: pas\n", "3:9: `expect` cannot be `pas`, did you mean `pass`?"),
+            ("expect: maybe\n", "3:9: `expect` cannot be `maybe`, known are `pass`, `fail`, `xfail`"),
+            ("expect: no\n", "3:9: `expect` cannot be `no`, known are `pass`, `fail`, `xfail`"),
+            ("expect: [pass]\n", "3:9: `expect` must be text, found a list"),
+            ("presence: link\n", "3:11: `presence` cannot be `link`, did you mean `linked`?"),
+            ("kill-timeout: 0\n", "3:15: `kill-timeout` cannot be `0`, it must be more than zero"),
+            ("kill-timeout: 1000000000\n", "3:15: `kill-timeout` cannot be `1000000000`, the limit is 10000000 s"),
+            ("kill-timeout: [1s]\n", "3:15: `kill-timeout` must be text, found a list"),
+            ("distro-check: []\n", "3:15: `distro-check` names no distribution; remove the key to allow every one"),
+            ("distro-check: [arch, '']\n", "3:22: `distro-check` is empty"),
+            ("distro-check: {a: b}\n", "3:15: `distro-check` must be text, found a map"),
+            (
+                "distro-check: arch manjaro\n",
+                "3:15: `distro-check` holds `arch manjaro`, which is not one os-release ID; write a list",
+            ),
+            ("snapshot: /etc\n", "3:11: `snapshot` must be a list, found the text `/etc`"),
+            (
+                "snapshot:\n- /a\n- /b/{aplet}\n",
+                "5:3: `snapshot` holds the unknown placeholder `{aplet}`, known is `{applet}`",
+            ),
+            ("snapshot: ['/b/{']\n", "3:12: `snapshot` holds the unknown placeholder `{`, known is `{applet}`"),
+            ("restore:\n", "3:9: `restore` has no value; give it text, or remove the key"),
+            ("<<: {expect: fail}\n", "3:1: unknown key `<<`, known are `summary`, `details`"),
+        ] {
+            let error = parse(format!("{BASE}{text}")).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("s/task.yaml:{expected}")), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_of_a_value_is_short_and_harmless() {
+        let error = parse(format!("summary: a\nexecute: b\nexpect: \"\\e[31m{}\"\n", "x".repeat(1000))).unwrap_err();
+        assert!(error.message.len() < 200 && !error.message.contains('\u{1b}'), "{error}");
+    }
+}
