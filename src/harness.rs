@@ -3,6 +3,7 @@
 
 mod flags;
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -243,17 +244,21 @@ fn arguments(flags: &Flags, plan: &Plan, wanted: &Wanted) -> Arguments {
 fn run_trials(session: &Arc<Session>, plan: Plan, wanted: &Wanted, flags: &Flags, arguments: &Arguments) -> Conclusion {
     let has_failed = Arc::new(AtomicBool::new(false));
     let stops_early = flags.fail_fast;
+    let is_serial = arguments.test_threads == Some(1);
+    let mut running = plan.trials.iter().filter(|trial| wanted.selects(trial.name())).map(Planned::running);
+    running.next();
+    let mut next: VecDeque<_> = running.filter(|_| is_serial).collect();
     let trials = plan.trials.into_iter().map(|planned| {
         let name = planned.name().to_owned();
         if !wanted.selects(&name) {
             return Trial::test(name, || Ok(()));
         }
-        let (session, has_failed) = (Arc::clone(session), Arc::clone(&has_failed));
+        let (session, has_failed, next) = (Arc::clone(session), Arc::clone(&has_failed), next.pop_front());
         Trial::test(name, move || {
             if stops_early && has_failed.load(Ordering::SeqCst) {
                 return Err(Failed::from("not run: another failed before (--fail-fast)"));
             }
-            let judged = planned.run(&session);
+            let judged = planned.run(&session, next.as_ref());
             if judged.record.status == Status::Pass {
                 return Ok(());
             }

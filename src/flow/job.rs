@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::flow::blocks::{DRAIN, GRACE, KEPT_BYTES_MAX};
 use crate::flow::session::Session;
-use crate::flow::trial::{self, Judged};
+use crate::flow::trial::Judged;
 use crate::model::script::{Completion, Echo, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach};
 use crate::model::setup::{MakeStep, ScriptEntry, TestSetup};
 use crate::model::suite::SuiteName;
@@ -45,9 +45,9 @@ impl SetupRun {
         Self { setup, names, outcomes, copies: OnceLock::new() }
     }
 
-    /// Runs the script at `index`, after those that it depends on, and keeps its record.
+    /// Runs the script at `index`, after those that it depends on.
     pub(crate) fn run(&self, session: &Session, index: usize) -> Judged {
-        trial::keep(session, self.attempt(session, index).judged.clone())
+        self.attempt(session, index).judged.clone()
     }
 
     /// Scripts that were not selected run too, if a selected one depends on them; they are not reported.
@@ -69,7 +69,7 @@ impl SetupRun {
             let outcome = chickadee::skipped_outcome(entry, prerequisite);
             return conclude(record, &outcome, None, Vec::new());
         }
-        match self.execute(session, entry, name, &record) {
+        match self.execute(session, entry, name) {
             Ok(done) => {
                 let outcome = chickadee::outcome_of(entry, &done, 1);
                 let artifacts = artifacts(session, name);
@@ -99,13 +99,11 @@ impl SetupRun {
         session: &Session,
         entry: &ScriptEntry,
         name: &str,
-        record: &Record,
     ) -> Result<Completion, Finding> {
         let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
         let copies = self.copies.get_or_init(|| self.prepare(session)).as_ref().map_err(Clone::clone)?;
         let event = Event { suite: Some(name), ..Event::new("run-suites", "suite_start") };
         session.log(&event).map_err(Finding::Fault)?;
-        session.proof.begin(record).map_err(|error| fault(&error))?;
         let copy = copies.take().map_err(|error| fault(&error))?;
         let dir = copy.dir().join(FOLDER);
         if !dir.join(&entry.script).is_file() {

@@ -10,7 +10,7 @@ use crate::flow::job::SetupRun;
 use crate::flow::session::{Session, SessionError};
 use crate::flow::trial::{self, Judged};
 use crate::model::suite::{Project, SuiteName};
-use crate::model::verdict::Finding;
+use crate::model::verdict::{Fault, Finding};
 use crate::os::host::Settings;
 use crate::rules::parse::{default_setup, parse_project, parse_setup, run_order};
 use crate::rules::plan::{NameError, close_names, first_duplicate, script_names, trial_name};
@@ -149,16 +149,27 @@ impl Planned {
         self.name.as_str()
     }
 
-    /// Runs the trial and keeps its record.
-    pub(crate) fn run(&self, session: &Session) -> Judged {
-        match &self.work {
+    /// Returns the record of the trial while it runs.
+    pub(crate) fn running(&self) -> Record {
+        let kind = match self.work {
+            Work::Suite { .. } | Work::Broken { .. } => TrialKind::Suite,
+            Work::Script { .. } => TrialKind::Script,
+        };
+        Record::new(self.name(), kind, Status::Running)
+    }
+
+    /// Runs the trial and keeps its record. `next` is the one after it, if they run one at a time.
+    pub(crate) fn run(&self, session: &Session, next: Option<&Record>) -> Judged {
+        let begun = session.proof.begin(&self.running());
+        let mut judged = match &self.work {
             Work::Suite { file } => trial::run(session, &self.name, file),
             Work::Script { setup, index } => setup.run(session, *index),
-            Work::Broken { text } => {
-                let record = Record::new(self.name(), TrialKind::Suite, Status::Running);
-                trial::keep(session, Judged::not_run(record, &Finding::Invalid(text.clone())))
-            }
+            Work::Broken { text } => Judged::not_run(self.running(), &Finding::Invalid(text.clone())),
+        };
+        if let Err(error) = begun {
+            judged.add_fault(Fault::new(&error));
         }
+        trial::keep(session, judged, next)
     }
 }
 

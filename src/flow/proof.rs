@@ -48,7 +48,7 @@ pub(crate) struct EarlierSummary {
 #[derive(Deserialize)]
 struct EarlierEntry {
     name: String,
-    status: String,
+    status: Status,
 }
 
 /// Why evidence could not be kept.
@@ -97,27 +97,35 @@ impl Proof {
         &self.dir
     }
 
-    /// Marks a trial as running.
+    /// Marks a trial as running, unless the one before it has said so.
     ///
     /// # Errors
     /// If the summary cannot be written.
     pub(crate) fn begin(&self, record: &Record) -> Result<(), ProofError> {
         let text = self.render(record)?;
         let mut state = self.state();
+        if state.entries.get(&record.name).is_some_and(|entry| entry.status == Status::Running) {
+            return Ok(());
+        }
         state.entries.insert(record.name.clone(), Entry { status: record.status, text });
         self.write_summary(&state)
     }
 
-    /// Keeps a judged trial: its result file, then the summary.
+    /// Keeps a judged trial: its result file, then the summary. `next` is the trial that runs after it, if trials run one at a
+    /// time: marking it now saves it a summary of its own.
     ///
     /// # Errors
     /// If one of them cannot be written.
-    pub(crate) fn keep(&self, record: &Record) -> Result<(), ProofError> {
+    pub(crate) fn keep(&self, record: &Record, next: Option<&Record>) -> Result<(), ProofError> {
         let text = self.render(record)?;
         let path = self.dir.join("results").join(&record.name).join("result.json");
         let written = write_atomically(&path, text.get().as_bytes());
+        let next = next.map(|next| self.render(next).map(|text| (next, text))).transpose()?;
         let mut state = self.state();
         state.entries.insert(record.name.clone(), Entry { status: record.status, text });
+        if let Some((next, text)) = next {
+            state.entries.insert(next.name.clone(), Entry { status: next.status, text });
+        }
         self.write_summary(&state)?;
         Ok(written?)
     }
@@ -140,6 +148,7 @@ impl Proof {
         let mut state = self.state();
         state.finished_at = Some(finished_at);
         state.interrupted = interrupted;
+        state.entries.values_mut().for_each(Entry::interrupt);
         self.write_summary(&state)
     }
 
@@ -202,22 +211,16 @@ impl EarlierSummary {
     /// Returns the names of trials that were running.
     pub(crate) fn running(&self) -> Vec<String> {
         let heads = self.suites.iter().filter_map(|text| serde_json::from_str::<EarlierEntry>(text.get()).ok());
-        heads.filter(|head| head.status == "running").map(|head| head.name).collect()
+        heads.filter(|head| head.status == Status::Running).map(|head| head.name).collect()
     }
 
     /// A trial that is still `running` was killed with its process.
     fn into_entries(self) -> BTreeMap<String, Entry> {
         let entry = |text: Box<RawValue>| {
             let head: EarlierEntry = serde_json::from_str(text.get()).ok()?;
-            let (status, text) = match head.status.as_str() {
-                "pass" => (Status::Pass, text),
-                "fail" => (Status::Fail, text),
-                _ => {
-                    let changed = text.get().replacen("\"status\":\"running\"", "\"status\":\"interrupted\"", 1);
-                    (Status::Interrupted, RawValue::from_string(changed).ok()?)
-                }
-            };
-            Some((head.name, Entry { status, text }))
+            let mut entry = Entry { status: head.status, text };
+            entry.interrupt();
+            Some((head.name, entry))
         };
         self.suites.into_iter().filter_map(entry).collect()
     }

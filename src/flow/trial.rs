@@ -52,19 +52,18 @@ impl Judged {
     }
 }
 
-/// Runs one suite and keeps its record.
+/// Runs one suite.
 pub(crate) fn run(session: &Session, name: &SuiteName, file: &Path) -> Judged {
     let record = Record::new(name.as_str(), TrialKind::Suite, Status::Running);
-    let judged = match admit(session, name, file) {
+    match admit(session, name, file) {
         Err(finding) => Judged::not_run(record, &finding),
         Ok(suite) => run_admitted(session, &suite, record),
-    };
-    keep(session, judged)
+    }
 }
 
-/// Writes a judged trial down; that this fails is one more reason to fail.
-pub(crate) fn keep(session: &Session, mut judged: Judged) -> Judged {
-    if let Err(error) = session.proof.keep(&judged.record) {
+/// Writes a judged trial down, and which is `next`; that this fails is one more reason to fail.
+pub(crate) fn keep(session: &Session, mut judged: Judged, next: Option<&Record>) -> Judged {
+    if let Err(error) = session.proof.keep(&judged.record, next) {
         judged.add_fault(Fault::new(&error));
     }
     judged
@@ -90,7 +89,6 @@ fn run_admitted(session: &Session, suite: &Suite, mut record: Record) -> Judged 
     record.expect = expect_word(suite.expect);
     let journal = TrialJournal { session, suite: suite.name.as_str(), fault: RefCell::default() };
     journal.log(Event::new("run-suites", "suite_start"));
-    journal.keep(session.proof.begin(&record).map_err(|error| Fault::new(&error)));
     let mut judged = match Blocks::new(session, suite) {
         Err(fault) => Judged::not_run(record, &Finding::Fault(fault)),
         Ok(blocks) => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::model::script::{Completion, EndedBy, Exit, Leak};
@@ -13,7 +13,7 @@ pub(crate) const SCHEMA: u32 = 1;
 pub(crate) const HARNESS_POLICY: &str = "No harness mutation of product-owned artifacts; fail-on-skip enforced";
 
 /// How far a trial is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
     /// Everything that it claims is true.
@@ -239,6 +239,19 @@ pub(crate) struct Summary<'a> {
 pub(crate) struct Entry {
     pub(crate) status: Status,
     pub(crate) text: Box<RawValue>,
+}
+
+impl Entry {
+    /// Says of a trial that is still marked as running that it will never be judged.
+    pub(crate) fn interrupt(&mut self) {
+        if self.status != Status::Running {
+            return;
+        }
+        let changed = self.text.get().replacen("\"status\":\"running\"", "\"status\":\"interrupted\"", 1);
+        if let Ok(text) = RawValue::from_string(changed) {
+            *self = Self { status: Status::Interrupted, text };
+        }
+    }
 }
 
 fn in_order<S: serde::Serializer>(entries: &BTreeMap<String, Entry>, serializer: S) -> Result<S::Ok, S::Error> {
