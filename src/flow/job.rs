@@ -66,14 +66,14 @@ impl SetupRun {
             return not_run(Finding::RunInterrupted);
         }
         if let Some(prerequisite) = self.failed_prerequisite(session, entry) {
-            let outcome = chickadee::skipped_outcome(entry, prerequisite);
-            return conclude(record, &outcome, None, Vec::new());
+            let outcome = chickadee::skipped_outcome(prerequisite);
+            return conclude(record, entry, &outcome, None);
         }
         match self.execute(session, entry, name) {
             Ok(done) => {
-                let outcome = chickadee::outcome_of(entry, &done, 1);
-                let artifacts = artifacts(session, name);
-                let mut attempt = conclude(record, &outcome, Some(&done), artifacts);
+                let outcome = chickadee::outcome_of(&done);
+                record.artifacts = artifacts(session, name);
+                let mut attempt = conclude(record, entry, &outcome, Some(&done));
                 if let Some(text) = &done.log_error {
                     attempt.judged.add_fault(Fault::from_text(text.clone()));
                 }
@@ -227,7 +227,7 @@ impl SetupRun {
     }
 }
 
-fn conclude(mut record: Record, outcome: &TestOutcome, done: Option<&Completion>, artifacts: Vec<String>) -> Attempt {
+fn conclude(mut record: Record, entry: &ScriptEntry, outcome: &TestOutcome, done: Option<&Completion>) -> Attempt {
     record.status = if outcome.status == TestStatus::Pass { Status::Pass } else { Status::Fail };
     if outcome.status != TestStatus::Pass {
         let finding = Finding::Script { status: outcome.status.as_str(), short_result: outcome.short_result.clone() };
@@ -236,14 +236,13 @@ fn conclude(mut record: Record, outcome: &TestOutcome, done: Option<&Completion>
     }
     record.duration_ms = outcome.execution_time_ms;
     record.outcome = Some(Outcome {
-        tier: outcome.tier.as_str(),
+        tier: entry.tier.as_str(),
         status: outcome.status.as_str(),
         short_result: outcome.short_result.clone(),
         long_result: outcome.long_result.clone(),
-        points: outcome.points,
+        points: entry.points,
         execution_time_ms: outcome.execution_time_ms,
     });
-    record.artifacts = artifacts;
     let mut last_lines = Vec::new();
     if let Some(done) = done {
         record.set_ending(done);
@@ -261,4 +260,69 @@ fn artifacts(session: &Session, name: &str) -> Vec<String> {
     let mut there: Vec<_> = logs.into_iter().filter(|path| session.proof.dir().join(path).exists()).collect();
     there.push(format!("results/{name}/result.json"));
     there
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use pretty_assertions::assert_eq;
+
+    use super::*;
+    use crate::os::engine::{Cancel, UnsandboxedScriptRunner};
+
+    /// Runs the script of a row with a real shell, in a folder of its own, and returns its outcome.
+    fn run(script: &str, limit: Duration) -> TestOutcome {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("row.sh"), script).unwrap();
+        let mut environment = Environment::default();
+        environment.set("PATH", "/usr/local/bin:/usr/bin:/bin");
+        let limits = Limits {
+            wall: limit,
+            grace: GRACE,
+            drain: DRAIN,
+            kept_bytes_max: KEPT_BYTES_MAX,
+            log_bytes_max: 1 << 20,
+            pids_max: None,
+        };
+        let script = Script {
+            program: SHELL.into(),
+            args: vec!["row.sh".into()],
+            cwd: dir.path().to_path_buf(),
+            environment,
+            limits,
+            logs: None,
+            signals: SignalReach::OwnProcesses,
+            echo: Echo::Off,
+            marker: None,
+        };
+        chickadee::outcome_of(&UnsandboxedScriptRunner::new().run(&script, &Cancel::new().unwrap()).unwrap())
+    }
+
+    #[test]
+    fn every_row_of_the_contract_holds_for_a_real_shell() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/contract");
+        let mut rows = 0;
+        for file in fs::read_dir(dir).unwrap() {
+            let path = file.unwrap().path();
+            let table: Vec<serde_json::Value> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            for row in table {
+                let Some(script) = row["script"].as_str() else { continue };
+                // A row that wants a timeout gets one soon; the others have all the time that a busy machine needs.
+                let limit = if row["timeout"] == true { Duration::from_secs(3) } else { Duration::from_secs(120) };
+                let outcome = run(script, limit);
+                let mut found = serde_json::json!({
+                    "status": outcome.status.as_str(),
+                    "shortResult": outcome.short_result,
+                });
+                if let Some(text) = outcome.long_result {
+                    found["longResult"] = text.into();
+                }
+                assert_eq!(found, row["expect"], "{}: {}", path.display(), row["name"]);
+                rows += 1;
+            }
+        }
+        assert!(rows >= 40, "only {rows} rows were run");
+    }
 }

@@ -73,3 +73,15 @@ pub(crate) enum Tier {
     /// The older word for `Public`.
     Student,
 }
+
+impl Tier {
+    /// Returns Chickadee's word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Release => "release",
+            Self::Secret => "secret",
+            Self::Student => "student",
+        }
+    }
+}

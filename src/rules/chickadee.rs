@@ -1,14 +1,29 @@
-//! STUB.
-use crate::model::script::*;
-use crate::model::setup::*;
+//! The script contract: what a completion means to Chickadee.
+
+use crate::model::script::{Completion, EndedBy, Exit, Stream};
+
+/// Bytes of a short result.
+pub(crate) const SHORT_RESULT_BYTES_MAX: usize = 1024;
+/// Bytes of a stream's end in which the last line is looked for; a longer line is cut anyhow.
+const LAST_LINE_BYTES_MAX: usize = 64 << 10;
+/// Nesting of a footer; what is deeper is plain text.
+const FOOTER_DEPTH_MAX: usize = 100;
+
+/// A script's status, in Chickadee's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TestStatus {
+    /// Exit code 0.
     Pass,
+    /// Exit code 1, or a prerequisite did not pass.
     Fail,
+    /// Any other code, or a signal.
     Error,
+    /// The limit passed, whatever the code.
     Timeout,
 }
+
 impl TestStatus {
+    /// Returns Chickadee's word.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -17,40 +32,313 @@ impl TestStatus {
             Self::Timeout => "timeout",
         }
     }
-}
-impl Tier {
-    pub(crate) fn as_str(self) -> &'static str {
-        "public"
+
+    /// Returns the short result of a script that gave none.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "passed",
+            Self::Fail => "failed",
+            Self::Error => "error",
+            Self::Timeout => "timed out",
+        }
     }
 }
+
+/// The outcome of one script.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TestOutcome {
     pub(crate) status: TestStatus,
-    pub(crate) tier: Tier,
     pub(crate) short_result: String,
     pub(crate) long_result: Option<String>,
-    pub(crate) points: u32,
+    /// Wall-clock milliseconds, rounded down.
     pub(crate) execution_time_ms: u64,
 }
-pub(crate) fn outcome_of(e: &ScriptEntry, c: &Completion, _a: u32) -> TestOutcome {
+
+/// Returns the outcome of a script that was run. A deadline wins over any exit code.
+///
+/// `short_result` is the text of the footer: the `shortResult` of the last non-blank stdout line if that is a JSON object, else
+/// that line, else a word for the status; at most 1 KiB. `long_result` is stderr, with a last line of ours that tells codes
+/// and signals which a status does not tell apart.
+///
+/// Source: chickadee-runner contract, "Running one script".
+pub(crate) fn outcome_of(completion: &Completion) -> TestOutcome {
+    let status = status(completion);
+    let mut long_result = text(&completion.stderr);
+    if let Some(ending) = ending(completion) {
+        if !long_result.is_empty() && !long_result.ends_with('\n') {
+            long_result.push('\n');
+        }
+        long_result.push_str(&ending);
+    }
     TestOutcome {
-        status: if c.exit == Exit::Code(0) { TestStatus::Pass } else { TestStatus::Fail },
-        tier: e.tier,
-        short_result: "x".into(),
-        long_result: None,
-        points: e.points,
-        execution_time_ms: c.wall.as_millis() as u64,
+        status,
+        short_result: short_result(&completion.stdout, status),
+        long_result: (!long_result.is_empty()).then_some(long_result),
+        execution_time_ms: crate::rules::summary::millis(completion.wall),
     }
 }
-pub(crate) fn skipped_outcome(e: &ScriptEntry, p: &str) -> TestOutcome {
+
+/// Returns the outcome of a script that was not run, because `prerequisite` has not passed.
+pub(crate) fn skipped_outcome(prerequisite: &str) -> TestOutcome {
     TestOutcome {
         status: TestStatus::Fail,
-        tier: e.tier,
-        short_result: format!("Skipped: prerequisite '{p}' did not pass"),
+        short_result: format!("Skipped: prerequisite '{prerequisite}' did not pass"),
         long_result: None,
-        points: e.points,
         execution_time_ms: 0,
     }
 }
-pub(crate) fn compiler_output(c: &Completion) -> String {
-    String::from_utf8_lossy(&c.stderr.head).into_owned()
+
+/// Returns what a failed make step said, stdout then stderr, and how it ended.
+pub(crate) fn compiler_output(completion: &Completion) -> String {
+    let mut output = text(&completion.stdout);
+    output.push_str(&text(&completion.stderr));
+    if !output.is_empty() && !output.ends_with('\n') {
+        output.push('\n');
+    }
+    output.push_str(&match completion.ended_by {
+        EndedBy::Timeout => "make: killed after the time limit".to_owned(),
+        EndedBy::Itself | EndedBy::Cancel | EndedBy::SupervisorKilled => format!("make: {}", completion.exit),
+    });
+    output
+}
+
+fn status(completion: &Completion) -> TestStatus {
+    match (completion.ended_by, completion.exit) {
+        (EndedBy::Timeout, _) => TestStatus::Timeout,
+        (EndedBy::Cancel | EndedBy::SupervisorKilled, _) => TestStatus::Error,
+        (EndedBy::Itself, Exit::Code(0)) => TestStatus::Pass,
+        (EndedBy::Itself, Exit::Code(1)) => TestStatus::Fail,
+        (EndedBy::Itself, Exit::Code(_) | Exit::Signal(_)) => TestStatus::Error,
+    }
+}
+
+/// Tells `kill -SEGV $$` from `exit 139`, and what a shell means by 126 and 127.
+fn ending(completion: &Completion) -> Option<String> {
+    match (completion.ended_by, completion.exit) {
+        (EndedBy::Timeout, _) => None,
+        (EndedBy::Cancel, _) => Some("the run was interrupted".to_owned()),
+        (EndedBy::SupervisorKilled, _) => {
+            Some("the script killed the process that watched over it; everything it started was ended".to_owned())
+        }
+        (EndedBy::Itself, Exit::Code(0..=2)) => None,
+        (EndedBy::Itself, Exit::Code(126)) => Some("exit code 126: a command is not executable".to_owned()),
+        (EndedBy::Itself, Exit::Code(127)) => {
+            Some("exit code 127: command not found, or the interpreter of a script does not exist".to_owned())
+        }
+        (EndedBy::Itself, Exit::Code(code)) => Some(format!("exit code {code}")),
+        (EndedBy::Itself, exit @ Exit::Signal(_)) => Some(exit.to_string()),
+    }
+}
+
+fn short_result(stdout: &Stream, status: TestStatus) -> String {
+    let line = last_line(stdout);
+    let line = line.trim();
+    let shown = if line.is_empty() { status.word() } else { line };
+    let text = match footer(line) {
+        Some(footer) => footer.get("shortResult").and_then(serde_json::Value::as_str).unwrap_or(status.word()).to_owned(),
+        None => shown.to_owned(),
+    };
+    capped(&text.replace('\0', "\u{fffd}")).to_owned()
+}
+
+/// Only an object is a footer: an array, a number or a text is a line like any other.
+fn footer(line: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
+    if !line.starts_with('{') || depth(line) > FOOTER_DEPTH_MAX {
+        return None;
+    }
+    serde_json::from_str(line).ok()
+}
+
+/// An upper bound: brackets within texts count too, which at worst makes plain text of a strange footer.
+fn depth(line: &str) -> usize {
+    let mut deepest = 0_usize;
+    let mut now = 0_usize;
+    for byte in line.bytes() {
+        match byte {
+            b'{' | b'[' => now += 1,
+            b'}' | b']' => now = now.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(now);
+    }
+    deepest
+}
+
+/// Returns the last line that is not blank; LF and CRLF end a line.
+fn last_line(stdout: &Stream) -> String {
+    let bytes = if stdout.tail.is_empty() || stdout.dropped_bytes() > 0 {
+        // A gap before the tail ends nothing: a line that began in it is shown from where it is known.
+        if stdout.tail.is_empty() { stdout.head.clone() } else { stdout.tail.clone() }
+    } else {
+        [stdout.head.as_slice(), stdout.tail.as_slice()].concat()
+    };
+    let line = bytes.split(|byte| *byte == b'\n').rfind(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
+    let end = &line[..line.len().min(LAST_LINE_BYTES_MAX)];
+    String::from_utf8_lossy(end).into_owned()
+}
+
+/// Returns at most 1 KiB of a text, cut between characters.
+fn capped(text: &str) -> &str {
+    if text.len() <= SHORT_RESULT_BYTES_MAX { text } else { &text[..text.floor_char_boundary(SHORT_RESULT_BYTES_MAX)] }
+}
+
+/// Returns a stream as text: what is not UTF-8 and NUL are replaced, and a gap says how much is missing.
+fn text(stream: &Stream) -> String {
+    let dropped = stream.dropped_bytes();
+    let text = if dropped == 0 {
+        String::from_utf8_lossy(&[stream.head.as_slice(), stream.tail.as_slice()].concat()).into_owned()
+    } else {
+        let (head, tail) = (whole_start(&stream.head), whole_end(&stream.tail));
+        let cut = dropped + (stream.head.len() - head.len() + stream.tail.len() - tail.len()) as u64;
+        let (head, tail) = (String::from_utf8_lossy(head), String::from_utf8_lossy(tail));
+        format!("{head}\n[... {cut} bytes cut here ...]\n{tail}")
+    };
+    text.replace('\0', "\u{fffd}")
+}
+
+/// Drops the beginning of a character whose end is in the gap.
+fn whole_start(bytes: &[u8]) -> &[u8] {
+    match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => &bytes[..error.valid_up_to()],
+        Ok(_) | Err(_) => bytes,
+    }
+}
+
+/// Drops the end of a character whose beginning is in the gap.
+fn whole_end(bytes: &[u8]) -> &[u8] {
+    let inside = bytes.iter().take(3).take_while(|byte| **byte & 0xC0 == 0x80).count();
+    &bytes[inside..]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use pretty_assertions::assert_eq;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::model::script::Usage;
+
+    /// A row of tests/fixtures/contract/*.json. Streams are texts, or hexadecimal where a text cannot say it.
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct Row {
+        name: String,
+        /// What prints and ends like that; `flow::job` runs it with a real shell.
+        #[expect(dead_code, reason = "read by the test in flow::job")]
+        script: Option<String>,
+        #[serde(default)]
+        stdout: String,
+        stdout_hex: Option<String>,
+        #[serde(default)]
+        stderr: String,
+        stderr_hex: Option<String>,
+        exit: Option<i32>,
+        signal: Option<i32>,
+        #[serde(default)]
+        timeout: bool,
+        expect: Expected,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq, Eq)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct Expected {
+        status: String,
+        short_result: String,
+        long_result: Option<String>,
+    }
+
+    fn stream(text: &str, hex: Option<&str>) -> Stream {
+        let bytes = hex.map_or_else(
+            || text.as_bytes().to_vec(),
+            |hex| (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect(),
+        );
+        Stream { total_bytes: bytes.len() as u64, head: bytes, tail: Vec::new() }
+    }
+
+    fn completion(stdout: Stream, stderr: Stream, exit: Exit, ended_by: EndedBy) -> Completion {
+        Completion {
+            exit,
+            ended_by,
+            stdout,
+            stderr,
+            wall: Duration::from_micros(1999),
+            usage: Usage::default(),
+            leaked: Vec::new(),
+            log_error: None,
+        }
+    }
+
+    #[test]
+    fn every_row_of_the_contract_holds() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/contract");
+        let mut rows = 0;
+        for file in fs::read_dir(dir).unwrap() {
+            let path = file.unwrap().path();
+            let table: Vec<Row> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            for row in table {
+                let exit = row.signal.map_or(Exit::Code(row.exit.unwrap_or(0)), Exit::Signal);
+                let ended_by = if row.timeout { EndedBy::Timeout } else { EndedBy::Itself };
+                let stdout = stream(&row.stdout, row.stdout_hex.as_deref());
+                let stderr = stream(&row.stderr, row.stderr_hex.as_deref());
+                let outcome = outcome_of(&completion(stdout, stderr, exit, ended_by));
+                let found = Expected {
+                    status: outcome.status.as_str().to_owned(),
+                    short_result: outcome.short_result,
+                    long_result: outcome.long_result,
+                };
+                assert_eq!(found, row.expect, "{}: {}", path.display(), row.name);
+                rows += 1;
+            }
+        }
+        assert!(rows >= 40, "only {rows} rows were found");
+    }
+
+    #[test]
+    fn the_time_is_rounded_down() {
+        let done = completion(Stream::default(), Stream::default(), Exit::Code(0), EndedBy::Itself);
+        assert_eq!(outcome_of(&done).execution_time_ms, 1);
+    }
+
+    #[test]
+    fn a_script_that_killed_its_supervisor_is_an_error() {
+        let done = completion(Stream::default(), Stream::default(), Exit::Signal(9), EndedBy::SupervisorKilled);
+        let outcome = outcome_of(&done);
+        assert_eq!(outcome.status, TestStatus::Error);
+        assert!(outcome.long_result.unwrap().contains("killed the process that watched over it"));
+    }
+
+    #[test]
+    fn a_gap_is_said_and_cut_characters_are_left_out() {
+        let stream = Stream { head: b"abc\xc3".to_vec(), tail: b"\xa4xyz".to_vec(), total_bytes: 100 };
+        assert_eq!(text(&stream), "abc\n[... 94 bytes cut here ...]\nxyz");
+    }
+
+    #[test]
+    fn the_footer_is_looked_for_in_the_tail() {
+        let tail = b"garbage\n{\"shortResult\":\"end\"}".to_vec();
+        let stream = Stream { head: b"{\"shortResult\":\"start\"}\n".to_vec(), tail, total_bytes: 1 << 30 };
+        assert_eq!(short_result(&stream, TestStatus::Pass), "end");
+    }
+
+    #[test]
+    fn a_line_of_100_mb_gives_a_short_result_of_1_kib() {
+        let stream = Stream { head: vec![b'a'; 1000], tail: vec![b'b'; 70_000], total_bytes: 100_000_000 };
+        assert_eq!(short_result(&stream, TestStatus::Pass), "b".repeat(1024));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(capped(&"ä".repeat(600)).len(), 1024);
+        assert_eq!(capped(&format!("a{}", "ä".repeat(600))).len(), 1023);
+    }
+
+    #[test]
+    fn a_deep_footer_is_plain_text() {
+        let line = format!("{{\"shortResult\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(footer(&line).is_none());
+    }
 }
