@@ -55,6 +55,7 @@ impl<'a> Blocks<'a> {
         let tap = session.tap(&logs)?;
         let scratch_text = scratch.to_string_lossy();
         let placed = |text: &String| text.replace("{scratch}", &scratch_text);
+        let absolute = |text: &String| session.settings.project_dir.join(placed(text)).to_string_lossy().into_owned();
         let paths = snapshot_paths(&session.project, suite, &session.applets);
         let limit = suite.kill_timeout.or(session.settings.suite_timeout).unwrap_or(session.project.timeout);
         Ok(Self {
@@ -62,9 +63,9 @@ impl<'a> Blocks<'a> {
             roots: paths.iter().map(|path| SnapshotRoot::parse(&placed(path), &session.settings.project_dir)).collect(),
             presence_rules: session.project.presence.as_ref().map(|rules| PresenceRules {
                 applets: rules.applets.clone(),
-                target: placed(&rules.target),
-                providers: rules.providers.iter().map(placed).collect(),
-                unified: rules.unified.iter().map(placed).collect(),
+                target: absolute(&rules.target),
+                providers: rules.providers.iter().map(absolute).collect(),
+                unified: rules.unified.iter().map(absolute).collect(),
                 preserve: rules.preserve.clone(),
             }),
             session,

@@ -34,13 +34,18 @@
 #![expect(clippy::missing_errors_doc, reason = "the private functions hand on what the documented ones fail with")]
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
 use serde::Serialize;
 use serde::ser::{Error as _, Serializer};
 
+use crate::model::suite::PresenceOrigin;
+use crate::rules::presence::PresenceReport;
+use crate::rules::summary::SCHEMA;
 use crate::model::snapshot::{
+    EntryType,
     Change, ChangeKind, Content, Difference, Entry, FromTo, Listing, Meta, Snapshot, SpecialKind, Timestamp, XattrValue,
 };
 
@@ -62,6 +67,49 @@ pub(crate) fn snapshot_json(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> 
 /// None that is known: values of these types always have a text.
 pub(crate) fn changes_json(changes: &[Change]) -> serde_json::Result<Vec<u8>> {
     lines("changes", changes.iter(), put_change)
+}
+
+/// Returns the text of `presence.json`: the claim, where it comes from, whether the product's log is whole, and every applet.
+///
+/// # Errors
+/// None that is known.
+pub(crate) fn presence_json(report: &PresenceReport, origin: PresenceOrigin) -> serde_json::Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Report<'a> {
+        schema: u32,
+        claim: &'static str,
+        origin: &'static str,
+        product_log: &'static str,
+        ok: bool,
+        applets: Vec<Applet<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Applet<'a> {
+        applet: &'a str,
+        target: Cow<'a, str>,
+        found: Option<&'static str>,
+        provider: Option<Cow<'a, str>>,
+        preserved: bool,
+        warned: Option<bool>,
+        ok: bool,
+    }
+    let applets = report.applets.iter().map(|row| Applet {
+        applet: &row.applet,
+        target: row.target.to_string_lossy(),
+        found: row.found.map(EntryType::as_str),
+        provider: row.provider.as_deref().map(Path::to_string_lossy),
+        preserved: row.is_preserved,
+        warned: row.warned,
+        ok: row.is_ok,
+    });
+    serde_json::to_vec_pretty(&Report {
+        schema: SCHEMA,
+        claim: report.claim.as_str(),
+        origin: origin.as_str(),
+        product_log: report.log.as_str(),
+        ok: report.applets.iter().all(|applet| applet.is_ok),
+        applets: applets.collect(),
+    })
 }
 
 /// Most lines are shorter; so the text is rarely moved while it grows.

@@ -156,7 +156,7 @@ impl Session {
             distro: host.distro.clone(),
             container_id: host.container_id.clone(),
             started_at: started_at.clone(),
-            isolation: isolation_word(project.isolation),
+            isolation: project.isolation.as_str(),
             selected: selection.selected,
             not_selected: selection.not_selected,
             product: project.product.name.clone(),
@@ -262,15 +262,6 @@ impl Session {
         removed.map_err(|error| {
             Fault::from_text(format!("could not remove the scratch folder `{}`: {error}", self.scratch.display()))
         })
-    }
-}
-
-/// Returns the word of runner.yaml.
-fn isolation_word(isolation: Isolation) -> &'static str {
-    match isolation {
-        Isolation::Container => "container",
-        Isolation::Overlay => "overlay",
-        Isolation::None => "none",
     }
 }
 

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::flow::blocks::Blocks;
-use crate::flow::evidence_json::{changes_json, snapshot_json};
+use crate::flow::evidence_json::{changes_json, presence_json, snapshot_json};
 use crate::flow::session::Session;
 use crate::model::script::Completion;
 use crate::model::snapshot::{Change, Snapshot};
-use crate::model::suite::{Expect, PresenceClaim, PresenceOrigin, Suite, SuiteName};
+use crate::model::suite::{PresenceClaim, Suite, SuiteName};
 use crate::model::verdict::{BlockName, Evidence, Fault, Finding, Phase, ProductLog, Verdict};
 use crate::os::disk::write_atomically;
 use crate::os::journal::{Event, Level};
@@ -86,7 +86,7 @@ fn admit(session: &Session, name: &SuiteName, file: &Path) -> Result<Suite, Find
 fn run_admitted(session: &Session, suite: &Suite, mut record: Record) -> Judged {
     let started = Instant::now();
     record.summary = Some(suite.summary.clone());
-    record.expect = expect_word(suite.expect);
+    record.expect = suite.expect.as_str();
     let journal = TrialJournal { session, suite: suite.name.as_str(), fault: RefCell::default() };
     journal.log(Event::new("run-suites", "suite_start"));
     let mut judged = match Blocks::new(session, suite) {
@@ -118,14 +118,6 @@ fn run_admitted(session: &Session, suite: &Suite, mut record: Record) -> Judged 
         judged.add_fault(fault);
     }
     judged
-}
-
-fn expect_word(expect: Expect) -> &'static str {
-    match expect {
-        Expect::Pass => "pass",
-        Expect::Fail => "fail",
-        Expect::Xfail => "xfail",
-    }
 }
 
 /// Logs for one suite; keeps the first fault, so that a lost line fails the suite.
@@ -283,16 +275,9 @@ impl Trial<'_> {
         };
         if self.suite.presence.claim != PresenceClaim::None && self.blocks.presence_rules.is_some() {
             record.presence_ok = Some(presence_ok && presence.is_some());
-            record.presence = Some(match self.suite.presence.origin {
-                PresenceOrigin::Declared => "declared",
-                PresenceOrigin::Inferred => "inferred",
-            });
+            record.presence = Some(self.suite.presence.origin.as_str());
         }
-        record.product_log = self.blocks.has_product().then_some(match evidence.product_log {
-            ProductLog::Empty => "empty",
-            ProductLog::Complete => "complete",
-            ProductLog::Incomplete => "incomplete",
-        });
+        record.product_log = self.blocks.has_product().then_some(evidence.product_log.as_str());
         record.changes = changes.as_ref().map(Vec::len);
         record.drift = judge::drift(evidence).iter().map(|change| change.path.display().to_string()).collect();
         self.note_blocks(&mut record, evidence);
@@ -336,7 +321,8 @@ impl Trial<'_> {
         {
             write("changes.json", changes_json(&changes))?;
         }
-        Ok(())
+        let origin = self.suite.presence.origin;
+        presence.map_or(Ok(()), |report| write("presence.json", presence_json(report, origin)))
     }
 
     /// Paths below the proof folder, of files that exist, result.json included.

@@ -64,7 +64,7 @@ pub(crate) enum Entry {
 }
 
 /// What every file has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Meta {
     /// Permission bits with setuid, setgid and sticky (`0o7777`).
     pub(crate) mode: u16,

@@ -103,6 +103,17 @@ pub(crate) enum Expect {
     Xfail,
 }
 
+impl Expect {
+    /// Returns the word of task.yaml.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Xfail => "xfail",
+        }
+    }
+}
+
 /// os-release IDs on which something may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DistroGate(pub(crate) Vec<String>);
@@ -135,6 +146,17 @@ pub(crate) enum PresenceClaim {
     None,
 }
 
+impl PresenceClaim {
+    /// Returns the word of task.yaml.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Linked => "linked",
+            Self::Unlinked => "unlinked",
+            Self::None => "none",
+        }
+    }
+}
+
 /// Whether the suite said it, or it was read from the words of `execute`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PresenceOrigin {
@@ -142,6 +164,16 @@ pub(crate) enum PresenceOrigin {
     Declared,
     /// Inferred from words in `execute`.
     Inferred,
+}
+
+impl PresenceOrigin {
+    /// Returns the word of result.json.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Declared => "declared",
+            Self::Inferred => "inferred",
+        }
+    }
 }
 
 /// One parsed `runner.yaml`, or its defaults.
@@ -217,6 +249,17 @@ pub(crate) enum Isolation {
     Overlay,
     /// They are declared to touch their own scratch folder only.
     None,
+}
+
+impl Isolation {
+    /// Returns the word of runner.yaml.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Overlay => "overlay",
+            Self::None => "none",
+        }
+    }
 }
 
 /// What a failed restore means for the suites after it.

@@ -83,6 +83,17 @@ pub(crate) enum ProductLog {
     Incomplete,
 }
 
+impl ProductLog {
+    /// Returns the word of result.json.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Complete => "complete",
+            Self::Incomplete => "incomplete",
+        }
+    }
+}
+
 /// Everything a trial of a suite saw.
 #[derive(Debug)]
 pub(crate) struct Evidence {
