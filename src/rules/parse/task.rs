@@ -240,7 +240,7 @@ snapshot: [/etc/*.conf, 'bin/{applet}']
         const BASE: &str = "summary: a\nexecute: b\n";
         for (text, expected) in [
             ("", "1:1: the file is empty"),
-            ("# nothing\n", "1:1: the file is empty"),
+            ("# nothing\n", "2:1: the file is empty"),
             ("- a\n", "1:1: the file must hold a map of keys, found a list"),
             ("text\n", "1:1: the file must hold a map of keys, found the text `text`"),
             ("# x\nsummary: a\n", "2:1: the key `execute` is missing"),
