@@ -42,7 +42,7 @@ pub(crate) fn claims() -> Vec<Claim> {
 }
 
 fn a_background_child_does_not_delay_the_end_and_is_reported(lab: &Lab) {
-    let completion = lab.run(&lab.sh("sleep 1000 & echo ok; exit 0"));
+    let completion = lab.run(&lab.sh("sleep 1000 & until [ \"$(cat /proc/$!/comm)\" = sleep ]; do :; done; echo ok"));
     assert_eq!((completion.exit, completion.ended_by), (Exit::Code(0), EndedBy::Itself));
     assert_eq!(text(&completion.stdout), "ok\n");
     assert_eq!(completion.leaked.iter().map(|leak| leak.command.as_str()).collect::<Vec<_>>(), ["sleep"]);

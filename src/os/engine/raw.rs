@@ -194,11 +194,23 @@ impl Supervisor {
         unsafe { libc::kill(self.keeper_pid, libc::SIGCONT) };
     }
 
-    /// Continues the supervisor, should a script have stopped it and ended the keeper.
-    pub(super) fn wake(&self) {
+    /// Stops the keeper, and then the supervisor: while they kill one by one, what they kill forks.
+    pub(super) fn freeze(&self) {
+        // SAFETY: our own child, which only `drop` reaps.
+        unsafe { libc::kill(self.keeper_pid, libc::SIGSTOP) };
+        self.signal(libc::SIGSTOP);
+    }
+
+    /// Continues both, whoever has stopped them.
+    pub(super) fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+        self.wake_keeper();
+    }
+
+    fn signal(&self, number: c_int) {
         if let Some(pid) = self.pid() {
-            // SAFETY: it was alive a moment ago; SIGCONT to another process would do no harm.
-            unsafe { libc::kill(pid, libc::SIGCONT) };
+            // SAFETY: no memory is involved; it was alive a moment ago.
+            unsafe { libc::kill(pid, number) };
         }
     }
 
@@ -438,7 +450,7 @@ unsafe fn fork_into(cgroup: RawFd) -> c_int {
 unsafe fn keeper(parts: &Parts) -> ! {
     // SAFETY: system calls on our own descriptors and children, in the order that each needs.
     unsafe {
-        block_all_signals();
+        set_signal_mask(u64::MAX);
         libc::setsid();
         libc::prctl(libc::PR_SET_NAME, c"pg-keeper".as_ptr());
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
@@ -534,20 +546,26 @@ unsafe fn keep_only(parts: &Parts) {
     }
 }
 
-unsafe fn block_all_signals() {
-    // SAFETY: a full set on our own stack.
+/// Sets the signal mask, one bit for each signal: the C library's own function leaves out those that it uses itself.
+unsafe fn set_signal_mask(mask: u64) {
+    // SAFETY: the kernel's set has 64 bits.
     unsafe {
-        let mut all: libc::sigset_t = zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
+        let how = libc::c_long::from(libc::SIG_SETMASK);
+        libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const mask, ptr::null_mut::<u64>(), size_of::<u64>());
     }
 }
 
-/// An ignored signal stays ignored over exec, so scripts would inherit Rust's ignored SIGPIPE.
+/// An ignored signal stays ignored over exec, so scripts would inherit Rust's ignored SIGPIPE, and whatever the harness was
+/// started with. The C library refuses to touch the signals that it uses itself.
 unsafe fn reset_signal_handlers() {
-    for signal in 1..=64 {
-        // SAFETY: signals whose disposition cannot be changed are refused, which is fine.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's structure differs between architectures; all of it zero is the default action everywhere.
+    let default = [0_u64; 8];
+    for signal in 1..=64 as c_long {
+        // SAFETY: larger than the structure. SIGKILL and SIGSTOP are refused, which is fine.
+        unsafe {
+            let old = ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>());
+        }
     }
 }
 
@@ -931,9 +949,7 @@ extern "C" fn child(argument: *mut c_void) -> c_int {
         } else if !limit_processes(exchange.processes_max) {
             Some(Step::Limit)
         } else {
-            let mut none: libc::sigset_t = zeroed();
-            libc::sigemptyset(&raw mut none);
-            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+            set_signal_mask(0);
             libc::execve(exchange.program, exchange.argv, exchange.envp);
             Some(Step::Exec)
         };

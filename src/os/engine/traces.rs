@@ -30,12 +30,13 @@ pub(super) fn kill_marked(marker: &Path, until: Instant) -> Vec<Leak> {
 /// Ends every descendant of `ancestor`, which is spared. Returns whom, as `kill_marked` does.
 pub(super) fn kill_descendants(ancestor: i32, until: Instant) -> Vec<Leak> {
     let find = || {
-        let all: BTreeMap<i32, Process> = processes().map(|process| (process.pid, process)).collect();
+        // The dead are links between the living.
+        let all: BTreeMap<i32, Process> = every_process().map(|process| (process.pid, process)).collect();
         let descends = |process: &&Process| {
             let line = std::iter::successors(Some(process.parent), |pid| all.get(pid).map(|process| process.parent));
             line.take(all.len()).any(|pid| pid == ancestor)
         };
-        all.values().filter(descends).cloned().collect()
+        all.values().filter(|process| !process.is_dead).filter(descends).cloned().collect()
     };
     kill_rounds(find, until)
 }
@@ -48,26 +49,44 @@ pub(super) fn count_threads_of_user() -> u64 {
     pids().filter(is_own).map(threads).sum()
 }
 
-/// What is stopped cannot fork: stop all that are found until a round finds nothing new, then kill.
+/// What is stopped cannot fork: stop all that are found until a round finds nothing new, then kill; until none is found.
 fn kill_rounds(find: impl Fn() -> Vec<Process>, until: Instant) -> Vec<Leak> {
-    let mut found = BTreeMap::new();
-    while Instant::now() < until {
-        let new: Vec<Process> = find().into_iter().filter(|process| !found.contains_key(&process.id())).collect();
-        if new.is_empty() {
+    let mut killed = BTreeMap::new();
+    loop {
+        let found = stop_all(&find, until);
+        if found.is_empty() {
             break;
         }
-        for process in new {
-            send(&process, Signal::SIGSTOP);
-            found.insert(process.id(), process);
+        for process in found.values() {
+            send(process, Signal::SIGKILL);
+        }
+        while found.values().any(Process::is_alive) && Instant::now() < until {
+            std::thread::sleep(LOOK);
+        }
+        killed.extend(found);
+        if Instant::now() >= until {
+            break;
         }
     }
-    for process in found.values() {
-        send(process, Signal::SIGKILL);
+    killed.into_values().map(|process| Leak { pid: process.pid, command: process.command }).collect()
+}
+
+/// Returns what was found, by identity.
+fn stop_all(find: &impl Fn() -> Vec<Process>, until: Instant) -> BTreeMap<(i32, u64), Process> {
+    // Should some fork faster than we look, killing those that were found is still better than nothing.
+    let stop_until = Instant::now() + until.saturating_duration_since(Instant::now()) / 2;
+    let mut found = BTreeMap::new();
+    loop {
+        let new: Vec<Process> = find().into_iter().filter(|process| !found.contains_key(&process.id())).collect();
+        for process in &new {
+            send(process, Signal::SIGSTOP);
+        }
+        let is_last = new.is_empty() || Instant::now() >= stop_until;
+        found.extend(new.into_iter().map(|process| (process.id(), process)));
+        if is_last {
+            return found;
+        }
     }
-    while found.values().any(Process::is_alive) && Instant::now() < until {
-        std::thread::sleep(LOOK);
-    }
-    found.into_values().map(|process| Leak { pid: process.pid, command: process.command }).collect()
 }
 
 /// A process that is gone, whose number has another one now, or that we may not signal, is nobody we can end.
@@ -79,8 +98,13 @@ fn send(process: &Process, signal: Signal) {
 
 /// Processes that are alive, ourselves left out.
 fn processes() -> impl Iterator<Item = Process> {
+    every_process().filter(|process| !process.is_dead)
+}
+
+/// Processes and zombies, ourselves left out.
+fn every_process() -> impl Iterator<Item = Process> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    pids().filter(move |pid| *pid != own).filter_map(Process::read).filter(|process| !process.is_dead)
+    pids().filter(move |pid| *pid != own).filter_map(Process::read)
 }
 
 fn pids() -> impl Iterator<Item = i32> {

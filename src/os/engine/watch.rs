@@ -158,7 +158,9 @@ impl Watch<'_> {
             cgroup.kill().ok();
         }
         if let Some(marker) = &self.script.marker {
+            self.supervisor.freeze();
             traces::kill_marked(marker, self.give_up_at);
+            self.supervisor.thaw();
         }
     }
 
@@ -237,11 +239,11 @@ impl Watch<'_> {
         if let Some(cgroup) = self.cgroup {
             cgroup.kill().ok();
         }
+        self.supervisor.freeze();
         if let Some(pid) = self.supervisor.pid() {
             traces::kill_descendants(pid, self.give_up_at);
         }
-        self.supervisor.wake_keeper();
-        self.supervisor.wake();
+        self.supervisor.thaw();
     }
 
     fn complete(self) -> Completion {
