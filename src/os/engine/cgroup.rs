@@ -37,11 +37,17 @@ impl Cgroup {
     }
 
     /// SIGKILL to every member, forks in flight included.
+    ///
+    /// # Errors
+    /// If the cgroup is gone.
     pub(super) fn kill(&self) -> io::Result<()> {
         (&self.kill).write_all(b"1")
     }
 
     /// Bounds the number of members, the supervisor not counted.
+    ///
+    /// # Errors
+    /// If the controller is not there.
     pub(super) fn limit_pids(&self, max: Option<NonZeroU32>) -> io::Result<()> {
         write_pids_max(&self.dir, max)
     }
@@ -68,6 +74,10 @@ impl PidsCgroup {
         Some(this)
     }
 
+    /// As `Cgroup::limit_pids`.
+    ///
+    /// # Errors
+    /// If the cgroup is gone.
     pub(super) fn limit_pids(&self, max: Option<NonZeroU32>) -> io::Result<()> {
         write_pids_max(&self.dir, max)
     }
@@ -121,6 +131,8 @@ pub(super) fn sweep_dead() -> Vec<String> {
     swept
 }
 
+/// # Errors
+/// If the file is not there or not ours.
 fn write_pids_max(dir: &Path, max: Option<NonZeroU32>) -> io::Result<()> {
     let text = max.map_or_else(|| "max".to_owned(), |max| (u64::from(max.get()) + 1).to_string());
     fs::write(dir.join("pids.max"), text)

@@ -29,6 +29,15 @@
 mod cgroup;
 mod pump;
 #[expect(unsafe_code, reason = "the one file for what no safe wrapper offers")]
+#[expect(
+    clippy::missing_safety_doc,
+    reason = "its unsafe functions share one condition: the caller is a helper process"
+)]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "system calls answer in wider types than they take; a conversion that can panic must not stand after a fork"
+)]
 mod raw;
 mod slot;
 mod traces;
@@ -169,6 +178,9 @@ impl UnsandboxedScriptRunner {
     }
 
     /// `None`: the supervisor was killed before it took the script.
+    ///
+    /// # Errors
+    /// As `ScriptRunner::run`.
     fn run_in(&self, mut slot: Slot, script: &Script, cancel: &Cancel) -> Result<Option<Completion>, EngineError> {
         let result = slot.run(script, cancel);
         if slot.is_usable {
@@ -219,6 +231,8 @@ pub fn can_confine_signals() -> bool {
     raw::can_confine_signals()
 }
 
+/// # Errors
+/// If a limit is zero or longer than `LIMIT_MAX`.
 fn check_limits(script: &Script) -> Result<(), EngineError> {
     let limits = script.limits;
     for (name, given) in [("wall", limits.wall), ("grace", limits.grace), ("drain", limits.drain)] {

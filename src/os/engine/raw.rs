@@ -133,6 +133,9 @@ unsafe impl Send for Supervisor {}
 impl Supervisor {
     /// Forks the keeper and the supervisor; the supervisor and all it will start are members of `cgroup`, if there is one, and
     /// of one signal domain, if `signals` asks for it and the kernel knows it.
+    ///
+    /// # Errors
+    /// If no process, descriptor or memory is left.
     pub(super) fn start(cgroup: Option<BorrowedFd<'_>>, signals: SignalReach) -> io::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let exchange = map_exchange()?;
@@ -334,6 +337,8 @@ fn own_strings() -> [usize; 4] {
     })
 }
 
+/// # Errors
+/// If no memory is left.
 fn map_exchange() -> io::Result<NonNull<Exchange>> {
     // SAFETY: an anonymous mapping with no demands; MAP_NORESERVE because most of it is never touched.
     let base = unsafe {

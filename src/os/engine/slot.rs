@@ -34,6 +34,10 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// Starts a supervisor, in a cgroup of its own if there is one to be had.
+    ///
+    /// # Errors
+    /// If no process, descriptor or memory is left.
     pub(super) fn new(signals: SignalReach) -> Result<Self, EngineError> {
         let cgroup = Cgroup::create();
         let supervisor = Supervisor::start(cgroup.as_ref().map(Cgroup::fd), signals)
@@ -55,6 +59,9 @@ impl Slot {
     }
 
     /// Runs one script. `None`: the supervisor was killed before it took the script, which has not been started.
+    ///
+    /// # Errors
+    /// As `ScriptRunner::run`.
     pub(super) fn run(&mut self, script: &Script, cancel: &Cancel) -> Result<Option<Completion>, EngineError> {
         self.prepare(script)?;
         let [stdout, stderr] = [output_pipe()?, output_pipe()?];
@@ -97,6 +104,10 @@ impl Slot {
         }
     }
 
+    /// Writes the request into the memory shared with the supervisor.
+    ///
+    /// # Errors
+    /// If the script cannot be expressed: a NUL byte, too large, a limit that cannot be had.
     fn prepare(&mut self, script: &Script) -> Result<(), EngineError> {
         let program = c_string(script.program.as_os_str())?;
         let cwd = c_string(script.cwd.as_os_str())?;
@@ -124,6 +135,9 @@ impl Slot {
 
     /// Bounds processes by whatever can be had. Returns the RLIMIT_NPROC to set, which counts all processes of the user, so
     /// that those which exist now are added to it.
+    ///
+    /// # Errors
+    /// If there is no cgroup and we are root, whom that limit does not bind.
     fn limit_pids(&mut self, max: Option<NonZeroU32>) -> Result<u64, EngineError> {
         if max.is_none() && !self.has_pids_limit {
             return Ok(u64::MAX);
@@ -145,6 +159,9 @@ impl Slot {
     }
 
     /// Hands the request and the write ends of the pipes over. Returns whether the supervisor was there to take them.
+    ///
+    /// # Errors
+    /// If the socket fails otherwise.
     fn start(&mut self, stdout: &OwnedFd, stderr: &OwnedFd) -> Result<bool, EngineError> {
         let fds = [stdout.as_raw_fd(), stderr.as_raw_fd()];
         let parts = [io::IoSlice::new(&[word::RUN])];
@@ -161,11 +178,16 @@ impl Slot {
     }
 }
 
+/// # Errors
+/// If there is a NUL byte.
 fn c_string(text: &OsStr) -> Result<CString, EngineError> {
     CString::new(text.as_bytes()).map_err(|_| EngineError::Nul(text.to_string_lossy().into_owned()))
 }
 
 /// Returns the end to read, which does not block, and the end to write.
+///
+/// # Errors
+/// If no descriptor is left.
 fn output_pipe() -> Result<(OwnedFd, OwnedFd), EngineError> {
     let made = pipe2(OFlag::O_CLOEXEC).and_then(|(read, write)| {
         fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;

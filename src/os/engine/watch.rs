@@ -74,6 +74,9 @@ struct Ready {
 
 impl Watch<'_> {
     /// Waits for the end of everything that the script started, or of all patience.
+    ///
+    /// # Errors
+    /// If the script was not started, or cannot be ended.
     pub(super) fn run(mut self) -> Result<Ended, EngineError> {
         let mut is_answered = true;
         while !(self.stage == Stage::Over && self.stdout.fd().is_none() && self.stderr.fd().is_none()) {
@@ -109,6 +112,9 @@ impl Watch<'_> {
     }
 
     /// Waits for output, for the supervisor, for a cancel, or until the stage's limit.
+    ///
+    /// # Errors
+    /// If ppoll(2) fails.
     fn wait(&self) -> Result<Ready, EngineError> {
         let is_over = self.stage == Stage::Over;
         let watched = [
@@ -130,6 +136,9 @@ impl Watch<'_> {
     }
 
     /// Takes a word of the supervisor.
+    ///
+    /// # Errors
+    /// If the word is that the script was not started.
     fn hear(&mut self) -> Result<Heard, EngineError> {
         let mut byte = [0];
         match recv(self.supervisor.socket().as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT) {
@@ -182,6 +191,9 @@ impl Watch<'_> {
     }
 
     /// The limit of a stage has passed.
+    ///
+    /// # Errors
+    /// If it was the last one, and something is still alive.
     fn escalate(&mut self) -> Result<(), EngineError> {
         match self.stage {
             Stage::Running => {
