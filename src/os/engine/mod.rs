@@ -9,14 +9,16 @@
 //! ```
 //!
 //! A *supervisor* is a subreaper: whatever the script starts and orphans, however often it forks or calls setsid, becomes its
-//! child. When the first process has ended (a pidfd tells), the supervisor kills the group **before** it reaps the leader, so
-//! that the group's number cannot have been reused; then it kills and reaps until it has no child left. Only then does it
-//! answer. So nothing that a script started is alive when `run` returns, and that costs one look when nothing was left.
+//! child. When the first process has ended, the supervisor kills the group **before** it reaps the leader, so that the
+//! group's number cannot have been reused; then it kills and reaps until it has no child left. Only then does it answer; if
+//! that takes more than some milliseconds it says so, and the drain limit begins. So nothing that a script started is alive
+//! when `run` returns, and that costs one look when nothing was left.
 //!
 //! The supervisor is not the harness, so `kill -9 $PPID` cannot end the harness. If it is killed, the *keeper*, a subreaper as
-//! well, inherits the orphans and ends them; a script that kills its grandparent too kills the keeper, not the harness. If
-//! the harness is killed, the supervisor sees the end of its socket and ends everything. Both live in sessions of their
-//! own, with all signals blocked: a signal to the harness's group does not reach them.
+//! well, inherits the orphans and ends them; if it is stopped, the keeper continues it. A script that kills its grandparent
+//! too kills the keeper, not the harness. If the harness is killed, the supervisor sees the end of its socket and ends
+//! everything. Both live in sessions of their own, with all signals blocked: a signal to the harness's group does not reach
+//! them. They keep nothing of the harness: no descriptor, no working directory, no readable arguments and environment.
 //!
 //! Both are forked once and used for many scripts (a *slot*; parallel runs take one each): a fork of a process with 30 MB
 //! costs 1.5 ms, the supervisor's vfork-like clone 0.05 ms. A request lies in memory that both sides map; the socket hands it
@@ -24,7 +26,9 @@
 //! deadline for whatever comes first: output, the end, a cancel, the limit.
 //!
 //! Where a private cgroup can be had the supervisor and everything below it lives in one; it is what ends a fork bomb that
-//! calls setsid faster than anyone can look. Where it cannot, the last resort stops and kills descendants found in /proc.
+//! calls setsid faster than anyone can look. Where it cannot, the last resort freezes keeper and supervisor, stops the
+//! descendants that /proc shows until a look finds no new one, and kills them: what is stopped still counts against a limit
+//! of processes, so a bounded bomb runs dry. An unbounded one needs the cgroup.
 
 mod cgroup;
 mod pump;
