@@ -61,7 +61,8 @@ fn a_fork_bomb_left_behind_does_not_wait_for_the_wall_limit(lab: &Lab) {
 }
 
 fn a_fork_bomb_without_a_supervisor_ends(lab: &Lab) {
-    let text = "\"$0\" & sleep 0.2; kill -9 $PPID; sleep 1000";
+    // Builtins only: the bomb leaves no room for another process.
+    let text = "\"$0\" >armed & until [ -s armed ]; do :; done; kill -9 $PPID; while :; do :; done";
     let mut script = setsid_bomb(lab, true);
     script.args = ["-c".into(), text.into(), script.program.into()].to_vec();
     script.program = "/bin/sh".into();
