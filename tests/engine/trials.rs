@@ -19,12 +19,13 @@ use crate::inside::{CLAIM, Claim, DIR, Place, alive_with};
 const DEADLINE: Duration = Duration::from_secs(180);
 /// For the helpers of an engine whose process is gone.
 const HELPERS_DEADLINE: Duration = Duration::from_secs(30);
+/// Each claim has a user of its own: the kernel counts processes by user, and one bomb must not be in another's way.
 const ORDINARY: u32 = 1000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum User {
     Root,
-    Ordinary,
+    Ordinary(u32),
 }
 
 /// Runs all claims, and tells whether they hold.
@@ -35,10 +36,10 @@ pub(crate) fn run(claims: &[Claim]) -> ExitCode {
     let program = home.path().join("engine");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let mut trials = Vec::new();
-    for claim in claims {
-        for (user, word) in [(User::Root, "as_root"), (User::Ordinary, "as_an_ordinary_user")] {
+    for (claim, uid) in claims.iter().zip(ORDINARY..) {
+        for (user, word) in [(User::Root, "as_root"), (User::Ordinary(uid), "as_an_ordinary_user")] {
             let (claim, home) = (*claim, Arc::clone(&home));
-            if claim.place == Place::RootsOwnMounts && user == User::Ordinary {
+            if claim.place == Place::RootsOwnMounts && user != User::Root {
                 continue;
             }
             let check = move || hold(claim, user, home.path());
@@ -61,13 +62,17 @@ fn hold(claim: Claim, user: User, home: &Path) -> Result<(), Failed> {
         let message = format!("{}: not checked, because it needs root", claim.name);
         return if std::env::var_os("CI").is_some() { Err(message.into()) } else { say(&message) };
     }
-    let dir = public_dir((is_root && user == User::Ordinary).then_some(ORDINARY));
+    let owner = match user {
+        User::Ordinary(uid) if is_root => Some(uid),
+        User::Ordinary(_) | User::Root => None,
+    };
+    let dir = public_dir(owner);
     // A program of its own tells whose helpers are alive: they clear their environment.
     let program = home.join(dir.path().file_name().unwrap());
     fs::hard_link(home.join("engine"), &program).unwrap();
 
     let output = dir.path().join("output");
-    let mut words = wrappers(claim.place, user, is_root);
+    let mut words = wrappers(claim.place, owner, is_root);
     words.push(program.clone().into());
     let file = File::create(&output).unwrap();
     let mut child = Command::new(&words[0])
@@ -98,19 +103,19 @@ fn hold(claim: Claim, user: User, home: &Path) -> Result<(), Failed> {
 }
 
 /// The programs before ours: who it is, and which processes and mounts it sees.
-fn wrappers(place: Place, user: User, is_root: bool) -> Vec<OsString> {
-    let becomes_ordinary = is_root && user == User::Ordinary;
+fn wrappers(place: Place, becomes: Option<u32>, is_root: bool) -> Vec<OsString> {
     let namespaces: &[&str] = match place {
         Place::Here => &[],
         Place::OwnProcesses | Place::RootsOwnMounts if is_root => &["unshare"],
         Place::OwnProcesses | Place::RootsOwnMounts => &["unshare", "--user", "--map-current-user"],
     };
+    let uid = becomes.map(|uid| uid.to_string());
     let mut words = namespaces.to_vec();
     if place != Place::Here {
         words.extend(["--pid", "--fork", "--mount-proc", "--kill-child"]);
     }
-    if becomes_ordinary {
-        words.extend(["setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups"]);
+    if let Some(uid) = &uid {
+        words.extend(["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups"]);
     }
     if place != Place::Here {
         // The first process of a PID namespace is immune to its signals, so ours must not be the first.
