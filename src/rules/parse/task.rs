@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::node::{Document, Field, ParseError, Problem, UnknownKeys, shown};
+use super::node::{Document, Field, ParseError, Problem, UnknownKeys, Value, shown};
 use super::{quantity, yaml};
 use crate::model::suite::{Block, DistroGate, Expect, Presence, PresenceClaim, PresenceOrigin, Suite, SuiteName};
 use crate::rules::presence;
@@ -104,10 +104,8 @@ fn is_variable(name: &str) -> bool {
 
 /// Reads os-release IDs: a list, or one name.
 pub(super) fn distros(field: Field<'_>) -> Result<DistroGate, Problem> {
-    let one_or_more = match &field.node.value {
-        super::node::Value::List(_) => field.list()?.collect(),
-        _one => vec![field],
-    };
+    let is_list = matches!(field.node.value, Value::List(_));
+    let one_or_more: Vec<_> = if is_list { field.list()?.collect() } else { vec![field] };
     if one_or_more.is_empty() {
         return Err(field.wrong("names no distribution; remove the key to allow every one"));
     }
