@@ -4,13 +4,7 @@
 //! deadline, cannot take others with it, and can be asked what it left behind: nothing that it started may be alive, in it
 //! or after it. What kills or stops everything in sight runs in a PID namespace of its own.
 
-#![expect(
-    clippy::missing_errors_doc,
-    clippy::panic,
-    clippy::print_stderr,
-    clippy::unwrap_used,
-    reason = "a test: what fails is the claim"
-)]
+#![expect(clippy::panic, clippy::print_stderr, clippy::unwrap_used, reason = "a test: what fails is the claim")]
 
 mod helpers;
 mod inside;

@@ -288,9 +288,12 @@ snapshot: [/etc/*.conf, 'bin/{applet}']
             ("snapshot: /etc\n", "3:11: `snapshot` must be a list, found the text `/etc`"),
             (
                 "snapshot:\n- /a\n- /b/{aplet}\n",
-                "5:3: `snapshot` holds the unknown placeholder `{aplet}`, known is `{applet}`",
+                "5:3: `snapshot` holds the unknown placeholder `{aplet}`, known are `{applet}` and `{scratch}`",
             ),
-            ("snapshot: ['/b/{']\n", "3:12: `snapshot` holds the unknown placeholder `{`, known is `{applet}`"),
+            (
+                "snapshot: ['/b/{']\n",
+                "3:12: `snapshot` holds the unknown placeholder `{`, known are `{applet}` and `{scratch}`",
+            ),
             ("restore:\n", "3:9: `restore` has no value; give it text, or remove the key"),
             ("<<: {expect: fail}\n", "3:1: unknown key `<<`, known are `summary`, `details`"),
         ] {

@@ -231,7 +231,7 @@ mod tests {
     fn what_is_not_one_plain_document_is_refused_with_its_place() {
         for (text, place_and_text) in [
             ("a: 1\n\tb: 2\n", "t.yaml:2:1: not valid YAML: found a tab character that violates indentation"),
-            ("a: [1,\nb: 2\n", "t.yaml:2:"),
+            ("a: [1,\nb: 2\n", "t.yaml:3:1: not valid YAML: did not find expected"),
             ("a: 1\n---\nb: 2\n", "t.yaml:3:1: a second YAML document begins here"),
             ("a: 1\n---\n", "t.yaml:3:1: a second YAML document begins here"),
             ("a: \"x\\0y\"\n", "t.yaml:1:4: the text holds a NUL character"),
@@ -239,8 +239,8 @@ mod tests {
             ("a: *b\n", "t.yaml:1:4: not valid YAML: unknown anchor"),
             ("a: !x y\n", "t.yaml:1:4: tags such as"),
             ("a: 1\n? [b]\n: c\n", "t.yaml:2:3: a key must be text"),
-            ("a: 1\n: c\n", "t.yaml:2:1: a key must be text"),
-            ("a: &x [*x]\n", "t.yaml:1:7: not valid YAML: recursion limit exceeded"),
+            ("a: 1\n: c\n", "t.yaml:2:1: not valid YAML: did not find expected key"),
+            ("a: &x [*x]\n", "t.yaml:1:4: not valid YAML: recursion limit exceeded"),
         ] {
             let error = error(text);
             assert!(error.starts_with(place_and_text), "{text:?}: {error}");
