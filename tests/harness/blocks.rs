@@ -10,6 +10,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(what_is_handled_does_not_end_a_block),
         claim(every_block_is_strict),
         claim(a_block_is_run_verbatim),
+        claim(a_block_may_begin_with_a_dash),
         claim(a_long_block_is_run_verbatim),
         claim(stdin_is_empty),
         claim(blocks_run_in_the_projects_folder),
@@ -78,7 +79,7 @@ fn a_block_is_run_verbatim() {
         "printf '%s|' a\\ b $'c\\td' \"$((1 + 2))\" # a comment\n",
     );
     project.suite("10-a", &[("execute", execute)]);
-    project.task("20-b", "summary: one line\nexecute: -n-is-not-an-option || printf 'no line end'");
+    project.task("20-b", "summary: one line\nexecute: printf 'no line end'");
     project.run(&[]).code(0);
     let expected = concat!(
         "  two spaces, a \\ backslash, \"quotes\" and 'more', $HOME, `x`, {{ braces }}, %s, ü € 🦀\n",
@@ -88,6 +89,15 @@ fn a_block_is_run_verbatim() {
     );
     assert_eq!(project.text("proof/logs/10-a/execute.stdout.log"), expected);
     assert_eq!(project.text("proof/logs/20-b/execute.stdout.log"), "no line end");
+}
+
+/// To bash, the first argument after `-c` that is no option is the script.
+fn a_block_may_begin_with_a_dash() {
+    let project = Project::new();
+    project.task("10-a", "summary: a\nexecute: \"-no-such-command || echo ran >>order\"\n");
+    project.task("20-b", "summary: a\nexecute: \"--help || echo ran >>order\"\n");
+    project.run(&[]).code(0);
+    assert_eq!(project.order(), ["ran"; 2]);
 }
 
 /// One argument of a program may have 128 KiB; a block may have more.
@@ -214,10 +224,10 @@ fn a_block_has_three_descriptors() {
 
 fn a_block_starts_with_default_signals() {
     let project = Project::new();
-    let execute = "grep -E '^Sig(Ign|Blk)' /proc/self/status | tr -d '\\t 0' >>order";
+    let execute = "grep -E '^Sig(Ign|Blk)' /proc/self/status | tr '\\t' '=' >>order";
     project.suite("10-a", &[("execute", execute)]);
     project.run(&[]).code(0);
-    assert_eq!(project.order(), ["SigBlk:", "SigIgn:"]);
+    assert_eq!(project.order(), ["SigBlk:=0000000000000000", "SigIgn:=0000000000000000"]);
 }
 
 /// The suite's, else the variable's, else the project's.

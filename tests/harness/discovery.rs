@@ -120,12 +120,12 @@ fn a_name_that_begins_with_a_dash_can_be_run() {
 
 fn nested_suites_are_named_by_their_path() {
     let project = Project::new();
-    project.suite("sudo/10-basic", &[("execute", "true")]).suite("a/b/c/d", &[("execute", "true")]);
+    project.suite("sudo/10-basic", &[("execute", "true")]).suite("a/b/c/d", &[("execute", "echo said")]);
     let ended = project.run(&[]);
     ended.code(0);
     assert_eq!(ended.names(), ["a/b/c/d", "sudo/10-basic"]);
     project.result("sudo/10-basic").assert_pass();
-    project.text("proof/logs/a/b/c/d/execute.stdout.log");
+    assert_eq!(project.text("proof/logs/a/b/c/d/execute.stdout.log"), "said\n");
 }
 
 fn names_that_collide_are_an_error() {

@@ -68,7 +68,8 @@ fn only_the_last_lines_are_shown() {
 
 /// In the package's folder, with the variables that were set.
 fn the_command_of_a_failure_reproduces_it() {
-    let project = failing();
+    let project = Project::new();
+    project.suite("10-a", &[("execute", "false")]);
     project.suite("20-b", &[("execute", "echo ran >>order")]);
     let ended = project.run(&[]);
     let line = ended.stdout.lines().find(|line| line.contains("cargo test"));
@@ -77,11 +78,10 @@ fn the_command_of_a_failure_reproduces_it() {
     assert_eq!(project.order(), ["ran"]);
     let mut shell = command("sh");
     shell.args(["-c", words]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    for (name, folder) in
-        [("PROJECT_DIR", ""), ("SUITES_DIR", "suites"), ("PROOF_DIR", "proof"), ("RUNNER_JSONL", "runner.jsonl")]
-    {
+    for (name, folder) in [("SUITES_DIR", "suites"), ("PROOF_DIR", "proof"), ("RUNNER_JSONL", "runner.jsonl")] {
         shell.env(name, project.path(folder));
     }
+    shell.env("PROJECT_DIR", project.path("."));
     let output = shell.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(101), "{text}{}", String::from_utf8_lossy(&output.stderr));

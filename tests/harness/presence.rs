@@ -25,8 +25,8 @@ fn project(applets: &str) -> Project {
 product: {name: tool, build: none, bin: bin/tool}
 presence:
   applets: applets.txt
-  target: usr/bin/{applet}
-  providers: [providers/uu-{applet}]
+  target: \"usr/bin/{applet}\"
+  providers: [\"providers/uu-{applet}\"]
   unified: [unified/coreutils]
   preserve: [b2sum]
 ";

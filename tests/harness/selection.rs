@@ -16,10 +16,12 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(under_nextest_a_name_that_is_not_there_is_an_error),
         claim(a_variable_that_does_not_parse_is_named),
         claim(whatever_test_runners_send_is_accepted),
+        claim(junit_is_a_format),
         claim(an_unknown_flag_is_named),
         claim(fail_fast_stops_after_the_first_failure),
         claim(shuffling_keeps_the_order_of_suites),
         claim(json_has_libtests_events_and_nothing_else),
+        claim(json_has_the_times_that_libtest_has),
         claim(ignored_selects_nothing),
         claim(nocapture_shows_blocks_on_stderr),
     ]
@@ -135,7 +137,6 @@ fn whatever_test_runners_send_is_accepted() {
         "--force-run-in-process",
         "--ignored --include-ignored",
         "--include-ignored",
-        "--format junit",
         "--show-output",
         "--test",
         "--color never",
@@ -149,6 +150,13 @@ fn whatever_test_runners_send_is_accepted() {
         assert_eq!(ended.status.code(), Some(0), "{line}: {ended}");
     }
     assert_eq!(project.order().len(), lines.len());
+}
+
+fn junit_is_a_format() {
+    let project = project();
+    let ended = project.run(&["-Z", "unstable-options", "--format", "junit", "20-enable"]);
+    ended.code(0);
+    assert!(ended.stdout.starts_with("<?xml") && ended.stdout.contains("name=\"20-enable\""), "{ended}");
 }
 
 fn an_unknown_flag_is_named() {
@@ -200,7 +208,17 @@ fn json_has_libtests_events_and_nothing_else() {
     assert_eq!(events.iter().map(word).collect::<Vec<_>>(), expected);
     let failed = &events[8];
     assert!(failed["stdout"].as_str().unwrap().contains("words of the block"), "{failed}");
-    assert!(events[2]["exec_time"].is_number(), "{}", events[2]);
+}
+
+/// libtest always has the time of all, and with `--report-time` that of each.
+fn json_has_the_times_that_libtest_has() {
+    let project = project();
+    let ended = project.run(&["-Z", "unstable-options", "--format=json", "--report-time", "20-enable"]);
+    ended.code(0);
+    let events = ended.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    for event in events.filter(|event| event["event"] == "ok") {
+        assert!(event["exec_time"].is_number(), "{event}");
+    }
 }
 
 fn ignored_selects_nothing() {

@@ -7,6 +7,7 @@ use crate::world::{Project, User, both, claim, daemon, is_alive};
 pub(crate) fn claims() -> Vec<Trial> {
     let mut claims = vec![
         claim(expectations_are_judged_by_how_execute_ends),
+        claim(a_failed_restore_or_prepare_never_counts_as_the_failure_that_is_expected),
         claim(a_suite_for_another_distribution_fails_and_nothing_of_it_runs),
         claim(a_suite_for_this_distribution_runs),
         claim(a_project_for_other_distributions_fails_every_suite),
@@ -28,35 +29,45 @@ pub(crate) fn claims() -> Vec<Trial> {
 }
 
 fn expectations_are_judged_by_how_execute_ends() {
-    const ENDINGS: [(&str, &str, &str); 8] = [
-        ("0", "true", "true"),
-        ("1", "exit 1", "true"),
-        ("77", "exit 77", "true"),
-        ("139", "exit 139", "true"),
-        ("timeout", "sleep 1000", "true"),
-        ("trapped-timeout", "trap 'exit 1' TERM; while :; do sleep 0.1; done", "true"),
-        ("signal", "kill -KILL $$", "true"),
-        ("1-restore", "exit 1", "false"),
+    const ENDINGS: [(&str, &str); 7] = [
+        ("0", "true"),
+        ("1", "exit 1"),
+        ("77", "exit 77"),
+        ("139", "exit 139"),
+        ("timeout", "sleep 1000"),
+        ("trapped-timeout", "trap 'exit 1' TERM; while :; do sleep 0.1; done"),
+        ("signal", "kill -KILL $$"),
     ];
     let expected = |expect: &str, ending: &str| match expect {
         "pass" => ending == "0",
         _ => matches!(ending, "1" | "77" | "139"),
     };
-    let project = Project::with("on-restore-failure: continue\n");
+    let project = Project::new();
     for expect in ["pass", "fail", "xfail"] {
-        for (ending, execute, restore) in ENDINGS {
+        for (ending, execute) in ENDINGS {
             let limit = if ending.contains("timeout") { "1s" } else { "60s" };
-            let keys = [("expect", expect), ("execute", execute), ("restore", restore), ("kill-timeout", limit)];
+            let keys = [("expect", expect), ("execute", execute), ("kill-timeout", limit)];
             project.suite(&format!("{expect}/{ending}"), &keys);
         }
     }
     project.run(&[]).code(101);
     for expect in ["pass", "fail", "xfail"] {
-        for (ending, _, _) in ENDINGS {
+        for (ending, _) in ENDINGS {
             let record = project.record(&format!("{expect}/{ending}"));
             let wanted = if expected(expect, ending) { "pass" } else { "fail" };
             assert_eq!(record.status(), wanted, "{:#}", record.0);
             assert_eq!(record.0["expect"], expect);
+        }
+    }
+}
+
+fn a_failed_restore_or_prepare_never_counts_as_the_failure_that_is_expected() {
+    for (expect, execute) in [("pass", "true"), ("fail", "exit 1"), ("xfail", "exit 1"), ("fail", "true")] {
+        for block in ["restore", "prepare"] {
+            let project = Project::new();
+            project.suite("10-a", &[("expect", expect), ("execute", execute), (block, "exit 1")]);
+            project.run(&[]).code(101);
+            project.record("10-a").assert_fail(&format!("{block} exited with code 1"));
         }
     }
 }

@@ -235,8 +235,8 @@ impl Project {
         command.args(words).env_clear().current_dir(self.folder.path());
         let search_path = std::env::vars_os().find(|(name, _)| name == "PATH").unwrap().1;
         command.env("PATH", search_path).env("HOME", self.folder.path()).env("LANG", "C.UTF-8");
-        let folders = [("PROJECT_DIR", ""), ("TMPDIR", "tmp"), ("SUITES_DIR", "suites"), ("PROOF_DIR", "proof")];
-        for (name, folder) in folders {
+        command.env("PROJECT_DIR", self.folder.path());
+        for (name, folder) in [("TMPDIR", "tmp"), ("SUITES_DIR", "suites"), ("PROOF_DIR", "proof")] {
             command.env(name, self.path(folder));
         }
         command.env("RUNNER_JSONL", self.path("runner.jsonl"));
