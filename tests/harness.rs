@@ -14,6 +14,8 @@ mod interrupts;
 mod isolation;
 #[path = "harness/listing.rs"]
 mod listing;
+#[path = "harness/nextest.rs"]
+mod nextest;
 #[path = "harness/order.rs"]
 mod order;
 #[path = "harness/outputs.rs"]
@@ -44,6 +46,7 @@ fn main() -> std::process::ExitCode {
             interrupts::claims(),
             isolation::claims(),
             listing::claims(),
+            nextest::claims(),
             order::claims(),
             outputs::claims(),
             presence::claims(),
@@ -54,16 +57,8 @@ fn main() -> std::process::ExitCode {
             threads::claims(),
             verdicts::claims(),
         ]
-        .concat_all()
+        .into_iter()
+        .flatten()
+        .collect()
     })
-}
-
-trait ConcatAll<T> {
-    fn concat_all(self) -> Vec<T>;
-}
-
-impl<T, const N: usize> ConcatAll<T> for [Vec<T>; N] {
-    fn concat_all(self) -> Vec<T> {
-        self.into_iter().flatten().collect()
-    }
 }

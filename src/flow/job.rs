@@ -94,12 +94,7 @@ impl SetupRun {
         entry.depends_on.iter().find(|script| !has_passed(script)).map(String::as_str)
     }
 
-    fn execute(
-        &self,
-        session: &Session,
-        entry: &ScriptEntry,
-        name: &str,
-    ) -> Result<Completion, Finding> {
+    fn execute(&self, session: &Session, entry: &ScriptEntry, name: &str) -> Result<Completion, Finding> {
         let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
         let copies = self.copies.get_or_init(|| self.prepare(session)).as_ref().map_err(Clone::clone)?;
         let event = Event { suite: Some(name), ..Event::new("run-suites", "suite_start") };

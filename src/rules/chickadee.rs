@@ -135,7 +135,9 @@ fn short_result(stdout: &Stream, status: TestStatus) -> String {
     let line = line.trim();
     let shown = if line.is_empty() { status.word() } else { line };
     let text = match footer(line) {
-        Some(footer) => footer.get("shortResult").and_then(serde_json::Value::as_str).unwrap_or(status.word()).to_owned(),
+        Some(footer) => {
+            footer.get("shortResult").and_then(serde_json::Value::as_str).unwrap_or(status.word()).to_owned()
+        }
         None => shown.to_owned(),
     };
     capped(&text.replace('\0', "\u{fffd}")).to_owned()

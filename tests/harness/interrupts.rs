@@ -12,6 +12,10 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_second_signal_gives_up_on_restore),
         claim(a_signal_during_restore_lets_it_finish),
         claim(a_signal_ends_a_script_of_a_set_up),
+        claim(a_signal_ends_a_build),
+        claim(a_reader_that_goes_away_does_not_keep_restore_from_running),
+        claim(without_standard_streams_suites_run),
+        claim(ignored_signals_of_the_caller_do_no_harm),
         claim(sigterm_to_the_whole_group_still_restores),
     ];
     claims.extend(both(sigint_ends_the_block_and_restores));
@@ -109,6 +113,67 @@ fn a_signal_ends_a_script_of_a_set_up() {
     assert!(!is_alive(project.pid("pid")));
     assert_eq!(project.summary()["interrupted"], true);
     project.record("set/2").assert_fail("not run");
+}
+
+fn a_signal_ends_a_build() {
+    let project = Project::with("product: {name: tool, build: cargo}\n");
+    let hang = format!("#!/bin/bash\necho $$ >{0}.new; mv {0}.new {0}; sleep 1000\n", project.path("pid").display());
+    project.program("bin/cargo", &hang);
+    project.suite("10-a", &[("execute", "echo never >>order")]);
+    let path = format!("{}:/usr/bin:/bin", project.path("bin").display());
+    let project = project.variable("PATH", path);
+    let running = project.start(&[]);
+    project.wait_for("pid");
+    running.signal(Signal::SIGINT);
+    running.wait().code(130);
+    assert!(!is_alive(project.pid("pid")));
+    assert!(project.order().is_empty() && project.tree("tmp").is_empty());
+    assert_eq!(project.summary()["interrupted"], true);
+}
+
+/// As in `cargo test | head`.
+fn a_reader_that_goes_away_does_not_keep_restore_from_running() {
+    let wrapper = ["bash", "-c", "\"$@\" > >(head -n 3 >/dev/null); echo $? >code", "bash"];
+    let project = Project::new().wrapped(&wrapper);
+    for name in ["10-a", "20-b", "30-c"] {
+        project.suite(
+            name,
+            &[("prepare", "echo prepare >>order"), ("execute", "false"), ("restore", "echo restore >>order")],
+        );
+    }
+    project.run(&[]);
+    let count = |word: &str| project.order().iter().filter(|other| *other == word).count();
+    assert_eq!(count("prepare"), count("restore"));
+    assert_ne!(project.text("code").trim(), "0");
+    assert!(project.tree("tmp").is_empty(), "{:?}", project.tree("tmp"));
+    assert!(project.summary()["finished_at"].is_string());
+}
+
+fn without_standard_streams_suites_run() {
+    let project = Project::new().wrapped(&["bash", "-c", "exec \"$@\" <&- >&- 2>&-", "bash"]);
+    project.suite("10-a", &[("execute", "echo said; echo ran >>order")]);
+    project.run(&[]).code(0);
+    assert_eq!(project.order(), ["ran"]);
+    assert_eq!(project.text("proof/logs/10-a/execute.stdout.log"), "said\n");
+}
+
+/// As services start programs, and `nohup`.
+fn ignored_signals_of_the_caller_do_no_harm() {
+    let perl = "$SIG{$_} = 'IGNORE' for qw(CHLD HUP PIPE TERM INT QUIT); exec @ARGV";
+    let project = Project::new().wrapped(&["perl", "-e", perl]);
+    project.suite(
+        "10-a",
+        &[
+            ("execute", "rc=0; (exit 7) || rc=$?; [[ $rc == 7 ]]; yes | head -n 1; kill -TERM $$"),
+            ("restore", "echo restore >>order"),
+        ],
+    );
+    project.run(&[]).code(101);
+    assert_eq!(project.order(), ["restore"]);
+    project.record("10-a").assert_fail("execute");
+    let rc = project.record("10-a").rc();
+    // yes ends by SIGPIPE, and pipefail tells.
+    assert_eq!(rc, Some(141), "{:#}", project.record("10-a").0);
 }
 
 /// Kills the harness while its first suite runs.

@@ -1,8 +1,10 @@
 //! Suites change the machine they run on: which machines they may run on.
 
+use std::fs;
+
 use libtest_mimic::Trial;
 
-use crate::world::{Project, User, both, claim, root_claim};
+use crate::world::{Project, User, both, claim, root_claim, until};
 
 pub(crate) fn claims() -> Vec<Trial> {
     let mut claims = vec![
@@ -12,6 +14,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_snapshot_of_our_own_files_is_refused),
     ];
     claims.extend(both(a_container_is_accepted));
+    claims.push(claim(two_runs_do_not_change_one_machine_at_once));
     claims
 }
 
@@ -67,6 +70,25 @@ fn a_container_is_accepted(user: User) {
     let summary = project.summary();
     assert_eq!(summary["isolation"], "container");
     assert!(summary["container_id"].is_string());
+}
+
+/// Whatever their proof folders are.
+fn two_runs_do_not_change_one_machine_at_once() {
+    let project = |execute: &str| {
+        let project = Project::bare().variable("container", "some-engine");
+        project.suite("10-a", &[("execute", execute)]);
+        project
+    };
+    let first = project("mkfifo go; echo x >started; read -r line <go; echo first >>order");
+    let one = first.start(&[]);
+    first.wait_for("started");
+    let second = project(&format!("cat {}/order", first.path("").display()));
+    let mut two = second.start(&[]);
+    until("the second run to wait or to end", || two.stderr().contains("wait") || two.has_ended());
+    assert!(!two.has_ended(), "the second run did not wait for the first");
+    fs::write(first.path("go"), "on\n").unwrap();
+    one.wait().code(0);
+    two.wait().code(0);
 }
 
 fn what_cannot_be_had_is_refused() {

@@ -34,6 +34,8 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(two_runs_have_two_identities),
         claim(a_failed_build_ends_the_run_with_its_code),
         claim(a_product_that_is_not_there_is_an_error),
+        claim(a_suite_may_be_called_like_a_file_of_ours),
+        claim(a_temporary_folder_that_cannot_be_used_is_an_error),
     ];
     claims.extend(both(every_file_appears));
     claims
@@ -435,6 +437,27 @@ fn a_failed_build_ends_the_run_with_its_code() {
     assert_eq!((&stage["status"], &stage["rc"]), (&json!("fail"), &json!(42)));
     let ends = project.journal().into_iter().filter(|line| line["event"] == "stage_end" && line["stage"] == "build");
     assert_eq!(ends.map(|line| line["rc"].clone()).collect::<Vec<_>>(), [42]);
+}
+
+fn a_suite_may_be_called_like_a_file_of_ours() {
+    let project = Project::new();
+    let names = ["runner.jsonl", "build_meta.json", "summary.json", "result.json"];
+    for name in names {
+        project.suite(name, &[("execute", "echo said")]);
+    }
+    project.run(&[]).code(0);
+    for name in names {
+        assert_eq!(project.text(format!("proof/logs/{name}/execute.stdout.log")), "said\n");
+    }
+}
+
+fn a_temporary_folder_that_cannot_be_used_is_an_error() {
+    let project = Project::new().variable("TMPDIR", "/no/such/folder");
+    project.suite("10-a", &[("execute", "echo ran >>order")]);
+    let ended = project.run(&[]);
+    assert!(!matches!(ended.status.code(), Some(0 | 101)), "{ended}");
+    ended.stderr_says("/no/such/folder").stderr_says("TMPDIR");
+    assert!(project.order().is_empty());
 }
 
 fn a_product_that_is_not_there_is_an_error() {

@@ -13,7 +13,6 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(filters_select_by_parts_of_names),
         claim(a_filter_that_matches_nothing_has_no_effect),
         claim(what_is_not_selected_is_counted),
-        claim(under_nextest_a_name_that_is_not_there_is_an_error),
         claim(a_variable_that_does_not_parse_is_named),
         claim(whatever_test_runners_send_is_accepted),
         claim(junit_is_a_format),
@@ -105,15 +104,6 @@ fn what_is_not_selected_is_counted() {
     project.run(&["enable"]).code(0);
     let summary = project.summary();
     assert_eq!((&summary["selected"], &summary["not_selected"]), (&json!(2), &json!(3)));
-}
-
-/// nextest would take a run without tests for a pass.
-fn under_nextest_a_name_that_is_not_there_is_an_error() {
-    let project = project().variable("NEXTEST", "1").variable("NEXTEST_RUN_ID", "some-run");
-    let ended = project.run(&["--exact", "20-enabel", "--nocapture"]);
-    assert_ne!(ended.status.code(), Some(0), "{ended}");
-    ended.stderr_says("20-enabel");
-    project.run(&["--exact", "20-enable", "--nocapture"]).code(0);
 }
 
 fn a_variable_that_does_not_parse_is_named() {

@@ -5,7 +5,7 @@ use std::fs;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::world::{Project, User, both, claim, daemon, is_alive};
+use crate::world::{Project, User, both, claim, daemon, is_alive, root_claim};
 
 pub(crate) fn claims() -> Vec<Trial> {
     let mut claims = vec![
@@ -36,6 +36,7 @@ pub(crate) fn claims() -> Vec<Trial> {
     ];
     claims.extend(both(the_exit_code_is_the_status));
     claims.extend(both(nothing_outlives_a_script));
+    claims.push(root_claim(a_script_that_kills_whatever_it_may_is_judged_as_usual));
     claims
 }
 
@@ -389,6 +390,18 @@ fn a_script_that_removes_its_folder_is_judged_as_usual() {
     project.run(&[]).code(101);
     let outcome = outcome(&project, "set/1");
     assert_eq!((&outcome["status"], &outcome["shortResult"]), (&json!("fail"), &json!("gone")));
+    project.result("set/2").assert_pass();
+}
+
+/// Only as an ordinary user: nobody else's processes are at stake if it goes wrong.
+fn a_script_that_kills_whatever_it_may_is_judged_as_usual() {
+    let project = scripts(&[("1", "kill -9 -1; exit 0"), ("2", "exit 0")]).of(User::Ordinary);
+    let ended = project.run(&[]);
+    assert_eq!(ended.names(), ["set/1", "set/2"], "{ended}");
+    project.result("set/2").assert_pass();
+    let project = scripts(&[("1", "kill -9 $PPID; exec sleep 1000"), ("2", "exit 0")]).of(User::Ordinary);
+    project.run(&[]).code(101);
+    assert_eq!(outcome(&project, "set/1")["status"], "error");
     project.result("set/2").assert_pass();
 }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,6 @@ use wait_timeout::ChildExt;
 
 /// A harness that takes longer is hung. No claim is about speed.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Who an ordinary user is.
-const ORDINARY_ID: u32 = 1000;
 /// The name under which this program is a harness; cargo would add such a hash.
 const HARNESS_STEM: &str = "suites-";
 const HARNESS_NAME: &str = "suites-0123456789abcdef";
@@ -88,6 +87,12 @@ pub(crate) enum User {
     Ordinary,
 }
 
+/// A user that nobody else is: neither a limit nor a `kill -1` of one claim is felt by another.
+fn ordinary_id() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    100_000 + std::process::id() % 10_000 * 1000 + NEXT.fetch_add(1, Ordering::Relaxed) % 1000
+}
+
 /// Where this program is linked under the name of a harness.
 static HARNESS: Mutex<Option<TempDir>> = Mutex::new(None);
 
@@ -113,6 +118,7 @@ pub(crate) struct Project {
     user: User,
     variables: Vec<(String, Option<OsString>)>,
     wrapper: Vec<OsString>,
+    ordinary_id: u32,
 }
 
 impl Project {
@@ -137,7 +143,7 @@ impl Project {
         for name in ["suites", "tmp"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
-        Self { folder, user: User::Caller, variables: Vec::new(), wrapper: Vec::new() }
+        Self { folder, user: User::Caller, variables: Vec::new(), wrapper: Vec::new(), ordinary_id: ordinary_id() }
     }
 
     /// Lets the harness run as `user`, who then owns the project.
@@ -247,9 +253,9 @@ impl Project {
             };
         }
         if self.user == User::Ordinary {
-            give_away(self.folder.path());
+            give_away(self.folder.path(), self.ordinary_id);
             // The standard library also drops root's other groups.
-            command.uid(ORDINARY_ID).gid(ORDINARY_ID);
+            command.uid(self.ordinary_id).gid(self.ordinary_id);
         }
         command
     }
@@ -325,11 +331,11 @@ impl Project {
     }
 }
 
-fn give_away(path: &Path) {
+fn give_away(path: &Path, id: u32) {
     for entry in walkdir::WalkDir::new(path) {
         let entry = entry.unwrap();
         if !entry.file_type().is_symlink() {
-            chown(entry.path(), Some(ORDINARY_ID), Some(ORDINARY_ID)).unwrap();
+            chown(entry.path(), Some(id), Some(id)).unwrap();
         }
     }
 }
