@@ -67,7 +67,7 @@ fn a_task_that_cannot_be_read_fails_alone() {
         project.suite(name, &[("execute", "echo $SUITE_NAME >>order")]);
     }
     let file = project.path("suites/20-b/task.yaml");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     project.run(&[]).code(101);
     assert_eq!(project.order(), ["10-a", "30-c"]);
     project.record("20-b").assert_fail(file.to_str().unwrap()).assert_fail("ermission denied");

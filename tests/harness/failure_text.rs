@@ -10,6 +10,8 @@ pub(crate) fn claims() -> Vec<Trial> {
     vec![
         claim(a_failure_says_all_that_is_needed),
         claim(control_characters_are_escaped),
+        claim(live_output_is_escaped_too),
+        claim(a_script_cannot_command_a_ci_service),
         claim(only_the_last_lines_are_shown),
         claim(the_command_of_a_failure_reproduces_it),
     ]
@@ -53,6 +55,29 @@ fn control_characters_are_escaped() {
         let is_harmless = |c: char| !c.is_control() || c == '\n' || c == '\t';
         assert!(ended.stdout.chars().all(is_harmless), "{:?}", ended.stdout);
         assert!(ended.stdout.contains("red"), "{ended}");
+    }
+}
+
+/// nextest always asks for live output, and shows it in the log of a build.
+fn live_output_is_escaped_too() {
+    let project = Project::new();
+    project.suite("10-a", &[("execute", r"printf 'a\e[31mred\a\n'; printf 'b\e[2J\n' >&2")]);
+    let ended = project.run(&["--nocapture"]);
+    ended.code(0).stderr_says("red");
+    assert!(ended.stderr.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'), "{:?}", ended.stderr);
+}
+
+/// To GitHub, a line that begins with two colons is an order, also behind blanks.
+fn a_script_cannot_command_a_ci_service() {
+    let project = Project::new();
+    project.suite("10-a", &[("execute", "echo '::error::x'; echo '  ::set-output name=a::b' >&2; exit 1")]);
+    project.file("suites/set/1.sh", "echo '::add-mask::e'; exit 1");
+    for arguments in [&[][..], &["--nocapture"]] {
+        let ended = project.run(arguments);
+        ended.code(101).says("error::x");
+        let orders: Vec<_> =
+            ended.all().lines().filter(|line| line.trim_start().starts_with("::")).map(str::to_owned).collect();
+        assert!(orders.is_empty(), "{arguments:?}: {orders:#?}");
     }
 }
 

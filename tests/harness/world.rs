@@ -132,7 +132,7 @@ impl Project {
     /// A project whose `runner.yaml` has more lines.
     pub(crate) fn with(settings: &str) -> Self {
         let project = Self::bare();
-        project.file("suites/runner.yaml", &format!("isolation: none\n{settings}"));
+        project.file("suites/runner.yaml", format!("isolation: none\n{settings}"));
         project
     }
 
