@@ -1,4 +1,5 @@
-//! What the engine adds to one trivial script, beside `posix_spawn` + `wait` of the same script: ratios, in one run.
+//! What the engine adds to one trivial script, beside `posix_spawn` + `wait` of the same script; and to a flood of output,
+//! beside reading and dropping it: ratios, in one run.
 //!
 //! `cargo bench --bench engine [-- SCRIPTS ROUNDS]`
 
@@ -9,13 +10,97 @@
     reason = "a benchmark, not the product"
 )]
 
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
+
 use proving_ground::internals::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
-use proving_ground::internals::script::{Echo, Environment, Limits, Script, SignalReach};
+use proving_ground::internals::script::{Echo, Environment, Limits, LogFiles, Script, SignalReach};
+
+const FLOOD_BYTES: u64 = 2_000_000_000;
+const FLOOD_ROUNDS: usize = 3;
+const LOG_BYTES_MAX: u64 = 64 << 20;
 
 fn main() {
+    // First, while the largest resident set is still small.
+    flood();
+    trivial_scripts();
+}
+
+/// Two gigabytes in lines of a kilobyte. Processor time of all processes: ours, the script's, and what reads it.
+fn flood() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!("yes $(printf %0999d 0) | head -c {FLOOD_BYTES}");
+    let runner = UnsandboxedScriptRunner::new();
+    let cancel = Cancel::new().unwrap();
+    let mut script = script(SignalReach::Machine, dir.path(), vec!["-c".into(), text.clone().into()]);
+    script.logs = Some(LogFiles { stdout: dir.path().join("stdout"), stderr: dir.path().join("stderr") });
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..FLOOD_ROUNDS {
+        let (own, waited) = (usage(UsageWho::RUSAGE_SELF), usage(UsageWho::RUSAGE_CHILDREN));
+        let mut child = Command::new("/bin/sh").args(["-c", &text]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut pipe = child.stdout.take().unwrap();
+        let mut buffer = vec![0; 64 << 10];
+        let mut total = 0;
+        while let Ok(len @ 1..) = pipe.read(&mut buffer) {
+            total += len as u64;
+        }
+        assert!(child.wait().unwrap().success() && total == FLOOD_BYTES);
+        times[0].push(usage(UsageWho::RUSAGE_SELF) - own + usage(UsageWho::RUSAGE_CHILDREN) - waited);
+
+        let own = usage(UsageWho::RUSAGE_SELF);
+        let completion = runner.run(&script, &cancel).unwrap();
+        assert_eq!((completion.stdout.total_bytes, completion.log_error), (FLOOD_BYTES, None));
+        times[1].push(usage(UsageWho::RUSAGE_SELF) - own + completion.usage.user + completion.usage.system);
+    }
+    let [dropped, ours] = times.map(|mut times| median(&mut times).as_secs_f64());
+    let disk_mib = std::fs::metadata(dir.path().join("stdout")).unwrap().len() >> 20;
+    // Not getrusage's: that also counts what ran in this process before exec.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim();
+    println!("{} MB of output, {FLOOD_ROUNDS} rounds, medians of processor time", FLOOD_BYTES / 1_000_000);
+    println!("read and dropped                 {dropped:8.3} s           ratio 1.000");
+    println!(
+        "ours, log of {} MiB at most      {ours:8.3} s           ratio {:.3}",
+        LOG_BYTES_MAX >> 20,
+        ours / dropped
+    );
+    println!("log {disk_mib} MiB, our largest resident set {peak}\n");
+}
+
+fn usage(who: UsageWho) -> Duration {
+    let usage = getrusage(who).unwrap();
+    let time = |value: TimeVal| Duration::from_micros(u64::try_from(value.num_microseconds()).unwrap());
+    time(usage.user_time()) + time(usage.system_time())
+}
+
+fn script(signals: SignalReach, cwd: &Path, args: Vec<OsString>) -> Script {
+    Script {
+        program: "/bin/sh".into(),
+        args,
+        cwd: cwd.into(),
+        environment: std::env::vars_os().collect::<Environment>(),
+        limits: Limits {
+            wall: Duration::from_secs(60),
+            grace: Duration::from_secs(5),
+            drain: Duration::from_secs(5),
+            kept_bytes_max: 128 << 10,
+            log_bytes_max: LOG_BYTES_MAX,
+            pids_max: None,
+        },
+        logs: None,
+        signals,
+        echo: Echo::Off,
+        marker: None,
+    }
+}
+
+fn trivial_scripts() {
     let mut numbers = std::env::args().filter_map(|arg| arg.parse().ok());
     let scripts: u32 = numbers.next().unwrap_or(300);
     let rounds = numbers.next().unwrap_or(15) as usize;
@@ -25,24 +110,7 @@ fn main() {
 
     let runner = UnsandboxedScriptRunner::new();
     let cancel = Cancel::new().unwrap();
-    let script = |signals| Script {
-        program: "/bin/sh".into(),
-        args: vec![path.clone().into()],
-        cwd: dir.path().into(),
-        environment: std::env::vars_os().collect::<Environment>(),
-        limits: Limits {
-            wall: Duration::from_secs(60),
-            grace: Duration::from_secs(5),
-            drain: Duration::from_secs(5),
-            kept_bytes_max: 128 << 10,
-            log_bytes_max: 64 << 20,
-            pids_max: None,
-        },
-        logs: None,
-        signals,
-        echo: Echo::Off,
-        marker: None,
-    };
+    let script = |signals| script(signals, dir.path(), vec![path.clone().into()]);
     let (free, confined) = (script(SignalReach::Machine), script(SignalReach::OwnProcesses));
     let bare = |inherit: bool| {
         let mut command = Command::new("/bin/sh");

@@ -31,23 +31,21 @@
 //! Where a path, target or name is not UTF-8, wrong bytes are U+FFFD in it, and `path_hex` (`target_hex`, `name_hex`) beside
 //! it has all bytes.
 
-#![expect(clippy::missing_errors_doc, reason = "the private functions hand on what the documented ones fail with")]
-
 use std::borrow::Cow;
-use std::path::Path;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use serde::Serialize;
 use serde::ser::{Error as _, Serializer};
 
+use crate::model::snapshot::{
+    Change, ChangeKind, Content, Difference, Entry, EntryType, FromTo, Listing, Meta, Snapshot, SpecialKind, Timestamp,
+    XattrValue,
+};
 use crate::model::suite::PresenceOrigin;
 use crate::rules::presence::PresenceReport;
 use crate::rules::summary::SCHEMA;
-use crate::model::snapshot::{
-    EntryType,
-    Change, ChangeKind, Content, Difference, Entry, FromTo, Listing, Meta, Snapshot, SpecialKind, Timestamp, XattrValue,
-};
 
 /// Returns the text of a snapshot.
 ///

@@ -1,9 +1,8 @@
 //! One chickadee set-up: its make step once, then each script in a fresh copy.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Instant;
 
 use crate::flow::blocks::{DRAIN, GRACE, KEPT_BYTES_MAX};
 use crate::flow::session::Session;
@@ -94,12 +93,7 @@ impl SetupRun {
         entry.depends_on.iter().find(|script| !has_passed(script)).map(String::as_str)
     }
 
-    fn execute(
-        &self,
-        session: &Session,
-        entry: &ScriptEntry,
-        name: &str,
-    ) -> Result<Completion, Finding> {
+    fn execute(&self, session: &Session, entry: &ScriptEntry, name: &str) -> Result<Completion, Finding> {
         let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
         let copies = self.copies.get_or_init(|| self.prepare(session)).as_ref().map_err(Clone::clone)?;
         let event = Event { suite: Some(name), ..Event::new("run-suites", "suite_start") };
@@ -120,7 +114,7 @@ impl SetupRun {
             session,
             SHELL.into(),
             vec![argument.into()],
-            copy.dir().to_path_buf(),
+            copy.dir(),
             LogFiles { stdout: logs.join("execute.stdout.log"), stderr: logs.join("execute.stderr.log") },
         );
         let done = session.runner.run(&script, session.interrupt.work()).map_err(|error| fault(&error))?;
@@ -136,12 +130,12 @@ impl SetupRun {
         fs::create_dir_all(original.join(TMP)).map_err(|error| fault(&error))?;
         workdir::copy_tree(&self.setup.dir, &original.join(FOLDER)).map_err(|error| fault(&error))?;
         if let Some(make) = &self.setup.make {
-            self.make(session, make, original.clone())?;
+            self.make(session, make, &original)?;
         }
         Ok(Copies::new(original, root.join("copies")))
     }
 
-    fn make(&self, session: &Session, make: &MakeStep, root: PathBuf) -> Result<(), Finding> {
+    fn make(&self, session: &Session, make: &MakeStep, root: &Path) -> Result<(), Finding> {
         let program = session.settings.find_program("make").ok_or_else(|| {
             let text = format!("no `make` on PATH, and the set-up `{}` needs it: install make", self.setup.name);
             Finding::Fault(Fault::from_text(text))
@@ -182,7 +176,7 @@ impl SetupRun {
         session: &Session,
         program: PathBuf,
         args: Vec<std::ffi::OsString>,
-        root: PathBuf,
+        root: &Path,
         logs: LogFiles,
     ) -> Script {
         let cwd = root.join(FOLDER);
@@ -264,7 +258,6 @@ fn artifacts(session: &Session, name: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
     use pretty_assertions::assert_eq;

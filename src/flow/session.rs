@@ -134,7 +134,7 @@ impl Session {
         let lock = proof::lock(&dir, || say("another run uses this proof folder; waiting for it to end"))?;
         let own_id = run_id(&settings);
         let joined = RunFile::read(&dir).filter(|run| run.run_id == own_id);
-        let traces = sweep(&dir, joined.is_some(), say);
+        let traces = sweep(&dir, say);
         if joined.is_none() {
             proof::clear(&dir)?;
         }
@@ -151,6 +151,14 @@ impl Session {
         let identity =
             Identity { run_id: own_id.clone(), container_id: host.container_id.clone(), distro: host.distro.clone() };
         let journal = Journal::open(identity, &settings.jsonl, &dir.join("logs/runner.jsonl"))?;
+        if let Some(traces) = &traces {
+            let event = Event {
+                level: Level::Warn,
+                message: Some(describe(traces)),
+                ..Event::new("preflight", "traces_swept")
+            };
+            journal.write(&event)?;
+        }
         let header = Header {
             run_id: own_id.clone(),
             distro: host.distro.clone(),
@@ -308,7 +316,7 @@ fn make_scratch(temp_dir: &Path) -> Result<PathBuf, SessionError> {
 }
 
 /// Cleans up after a run of this proof folder that was killed. The lock is ours, so no such run is alive.
-fn sweep(dir: &Path, same_run: bool, say: &dyn Fn(&str)) -> Option<Traces> {
+fn sweep(dir: &Path, say: &dyn Fn(&str)) -> Option<Traces> {
     let killed = RunFile::read(dir).filter(|run| run.pid.is_some())?;
     let found = engine::sweep_traces(&killed.scratch);
     let mut removed = found.cgroups;
@@ -321,25 +329,16 @@ fn sweep(dir: &Path, same_run: bool, say: &dyn Fn(&str)) -> Option<Traces> {
         removed,
         run_id: killed.run_id,
     };
-    let whose = if same_run { "a process of this run" } else { "an earlier run" };
-    say(&format!(
-        "{whose} ({}) was killed while running [{}]; ended {} processes of it, removed [{}]",
+    say(&describe(&traces));
+    Some(traces)
+}
+
+fn describe(traces: &Traces) -> String {
+    format!(
+        "run {} was killed while running [{}]; ended {} processes of it, removed [{}]",
         traces.run_id,
         traces.interrupted.join(", "),
         traces.processes.len(),
         traces.removed.join(", "),
-    ));
-    Some(traces)
-}
-
-impl Session {
-    /// Logs what `sweep` found, if anything.
-    ///
-    /// # Errors
-    /// If the log does not take it.
-    pub(crate) fn log_traces(&self, text: &str) -> Result<(), Fault> {
-        let event =
-            Event { level: Level::Warn, message: Some(text.to_owned()), ..Event::new("preflight", "traces_swept") };
-        self.log(&event)
-    }
+    )
 }

@@ -65,7 +65,10 @@ pub(crate) fn build(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFa
     let product = &session.project.product;
     match product.build {
         Build::None => match &product.bin {
-            Some(bin) => Ok(session.set_product(existing(session.settings.project_dir.join(bin))?)),
+            Some(bin) => {
+                session.set_product(existing(session.settings.project_dir.join(bin))?);
+                Ok(())
+            }
             None => Ok(()),
         },
         Build::Cargo => {

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::flow::blocks::Blocks;
 use crate::flow::evidence_json::{changes_json, presence_json, snapshot_json};
@@ -173,7 +173,10 @@ impl Trial<'_> {
         }
         evidence.after = self.guarded(|| self.snapshot("after"));
         (evidence.product_output, evidence.product_log) = self.blocks.product_output(self.opens.get());
-        let judged_presence = self.guarded(|| Ok(self.judge_presence(&evidence)));
+        let judged_presence = self.guarded(|| {
+            self.judge_presence(&evidence);
+            Ok(())
+        });
         if let Err(fault) = judged_presence {
             evidence.after = Err(fault);
         }

@@ -77,7 +77,7 @@ pub struct Limits {
     pub grace: Duration,
     /// Time for what is left in the pipes and for the kernel to end what was killed.
     pub drain: Duration,
-    /// Bytes of each stream kept in memory, half of them head and half of them tail.
+    /// Bytes of each stream kept in memory, half of them head and half of them tail; at most 512 KiB.
     pub kept_bytes_max: usize,
     /// Bytes of each stream written to its log file before it is cut.
     pub log_bytes_max: u64,
@@ -189,7 +189,8 @@ pub struct Usage {
     pub user: Duration,
     /// Processor time in the kernel.
     pub system: Duration,
-    /// Largest resident set of any one of them, in bytes.
+    /// Largest resident set of any one of them, in bytes. Never less than what the supervisor, a fork of ours, had when it
+    /// executed the first process: the kernel counts that too.
     pub max_rss_bytes: u64,
 }
 

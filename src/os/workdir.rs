@@ -397,7 +397,7 @@ mod tests {
     fn a_folder_that_forbids_its_removal_is_gone() {
         changed_then_fresh(|dir| {
             fs::create_dir_all(dir.join("locked/in")).unwrap();
-            fs::set_permissions(dir.join("locked"), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(dir.join("locked"), fs::Permissions::from_mode(0o000)).unwrap();
         });
     }
 

@@ -135,7 +135,9 @@ fn short_result(stdout: &Stream, status: TestStatus) -> String {
     let line = line.trim();
     let shown = if line.is_empty() { status.word() } else { line };
     let text = match footer(line) {
-        Some(footer) => footer.get("shortResult").and_then(serde_json::Value::as_str).unwrap_or(status.word()).to_owned(),
+        Some(footer) => {
+            footer.get("shortResult").and_then(serde_json::Value::as_str).unwrap_or(status.word()).to_owned()
+        }
         None => shown.to_owned(),
     };
     capped(&text.replace('\0', "\u{fffd}")).to_owned()
@@ -179,7 +181,9 @@ fn last_line(stdout: &Stream) -> String {
 
 /// Returns at most 1 KiB of a text, cut between characters.
 fn capped(text: &str) -> &str {
-    if text.len() <= SHORT_RESULT_BYTES_MAX { text } else { &text[..text.floor_char_boundary(SHORT_RESULT_BYTES_MAX)] }
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = ends.take_while(|end| *end <= SHORT_RESULT_BYTES_MAX).last().unwrap_or(0);
+    &text[..end]
 }
 
 /// Returns a stream as text: what is not UTF-8 and NUL are replaced, and a gap says how much is missing.

@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(nearest("bat", ["cat", "hat"]), Some("cat"));
         assert_eq!(
             ranked("40-enable", ["10-disable", "40-enable-partial", "41-enable"]),
-            ["41-enable", "10-disable", "40-enable-partial"]
+            ["41-enable", "40-enable-partial"]
         );
     }
 

@@ -256,13 +256,10 @@ mod tests {
             unified: vec![],
             preserve: preserve.iter().map(ToString::to_string).collect(),
         };
-        let after: Snapshot = [
-            (PathBuf::from("/bin/ls"), target),
-            ("/lib/ls".into(), provider),
-            ("/lib/none-ls".into(), Entry::Absent),
-        ]
-        .into_iter()
-        .collect();
+        let after: Snapshot =
+            [(PathBuf::from("/bin/ls"), target), ("/lib/ls".into(), provider), ("/lib/none-ls".into(), Entry::Absent)]
+                .into_iter()
+                .collect();
         let report = judge_presence(&rules, &["ls".into()], claim, &after, output, ProductLog::Complete);
         report.findings().iter().map(ToString::to_string).collect()
     }

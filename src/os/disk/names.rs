@@ -1,7 +1,5 @@
 //! The names in a folder.
 
-#![expect(clippy::missing_errors_doc, reason = "every error is what the kernel said")]
-
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 

@@ -8,8 +8,6 @@
 //! What is opened is compared with what was looked at (device and inode), and nothing but regular files and folders is
 //! opened, without following links and without waiting: a pipe never holds a snapshot up.
 
-#![expect(clippy::missing_errors_doc, reason = "the private functions hand on what the documented ones fail with")]
-
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::ffi::{CStr, CString, OsStr, OsString};

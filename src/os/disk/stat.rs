@@ -1,7 +1,5 @@
 //! What the kernel says of one file, and what time it is by its clock.
 
-#![expect(clippy::missing_errors_doc, reason = "every error is what the kernel said")]
-
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 

@@ -1,7 +1,5 @@
 //! Files that appear complete or not at all.
 
-#![expect(clippy::missing_errors_doc, reason = "the private functions hand on what the documented ones fail with")]
-
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,7 +1,5 @@
 //! Extended attributes of a file.
 
-#![expect(clippy::missing_errors_doc, reason = "the private functions hand on what the documented ones fail with")]
-
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;

@@ -4,10 +4,12 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const PREFIX: &str = "proving-ground.";
+const NAMES_MAX: usize = 64;
 
 /// A cgroup of ours; removed when dropped, if it is empty by then.
 pub(super) struct Cgroup {
@@ -20,10 +22,7 @@ impl Cgroup {
     /// Makes one below our own cgroup (version 2). `None` where that cannot be had: no cgroup2 file system, read-only as in
     /// most containers, not delegated to this user, or Linux before 5.14.
     pub(super) fn create() -> Option<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = own_dir("0::", "cgroup2", "")?.join(format!("{PREFIX}{}.{number}", std::process::id()));
-        fs::create_dir(&dir).ok()?;
+        let dir = create_dir(&own_dir("0::", "cgroup2", "")?)?;
         let opened = File::open(&dir)
             .and_then(|handle| Ok((handle, File::options().write(true).open(dir.join("cgroup.kill"))?)));
         let Ok((handle, kill)) = opened else {
@@ -38,11 +37,17 @@ impl Cgroup {
     }
 
     /// SIGKILL to every member, forks in flight included.
+    ///
+    /// # Errors
+    /// If the cgroup is gone.
     pub(super) fn kill(&self) -> io::Result<()> {
         (&self.kill).write_all(b"1")
     }
 
     /// Bounds the number of members, the supervisor not counted.
+    ///
+    /// # Errors
+    /// If the controller is not there.
     pub(super) fn limit_pids(&self, max: Option<NonZeroU32>) -> io::Result<()> {
         write_pids_max(&self.dir, max)
     }
@@ -62,14 +67,17 @@ pub(super) struct PidsCgroup {
 impl PidsCgroup {
     /// Moves process `pid` into a cgroup of its own that holds at most `max` others.
     pub(super) fn create(pid: i32, max: NonZeroU32) -> Option<Self> {
-        let dir = own_dir("pids", "cgroup", "pids")?.join(format!("{PREFIX}{}.{pid}", std::process::id()));
-        fs::create_dir(&dir).ok()?;
+        let dir = create_dir(&own_dir("pids", "cgroup", "pids")?)?;
         let this = Self { dir };
         write_pids_max(&this.dir, Some(max)).ok()?;
         fs::write(this.dir.join("cgroup.procs"), pid.to_string()).ok()?;
         Some(this)
     }
 
+    /// As `Cgroup::limit_pids`.
+    ///
+    /// # Errors
+    /// If the cgroup is gone.
     pub(super) fn limit_pids(&self, max: Option<NonZeroU32>) -> io::Result<()> {
         write_pids_max(&self.dir, max)
     }
@@ -81,13 +89,37 @@ impl Drop for PidsCgroup {
     }
 }
 
+/// Makes a folder that names its owner: a process id, and the PID namespace in which it means something.
+fn create_dir(parent: &Path) -> Option<PathBuf> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let owner = format!("{}{}", own_prefix()?, std::process::id());
+    // A dead harness may have had our process id, and may have left some behind.
+    for _ in 0..NAMES_MAX {
+        let dir = parent.join(format!("{owner}.{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        match fs::create_dir(&dir) {
+            Ok(()) => return Some(dir),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// Other containers may see our cgroups, and we theirs, without seeing each other's processes.
+fn own_prefix() -> Option<String> {
+    Some(format!("{PREFIX}{}.", fs::metadata("/proc/self/ns/pid").ok()?.ino()))
+}
+
 /// Kills and removes the cgroups of harnesses that are no longer alive. Returns their names.
 pub(super) fn sweep_dead() -> Vec<String> {
+    let Some(prefix) = own_prefix() else {
+        return Vec::new();
+    };
     let parents = [own_dir("0::", "cgroup2", ""), own_dir("pids", "cgroup", "pids")];
     let mut swept = Vec::new();
     for entry in parents.into_iter().flatten().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('.').next()).map(str::to_owned);
+        let owner = name.strip_prefix(&prefix).and_then(|rest| rest.split('.').next()).map(str::to_owned);
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
             // Version 1 has no such file; its members are found by their environment.
             fs::write(entry.path().join("cgroup.kill"), "1").ok();
@@ -95,9 +127,12 @@ pub(super) fn sweep_dead() -> Vec<String> {
             swept.push(name);
         }
     }
+    swept.sort_unstable();
     swept
 }
 
+/// # Errors
+/// If the file is not there or not ours.
 fn write_pids_max(dir: &Path, max: Option<NonZeroU32>) -> io::Result<()> {
     let text = max.map_or_else(|| "max".to_owned(), |max| (u64::from(max.get()) + 1).to_string());
     fs::write(dir.join("pids.max"), text)

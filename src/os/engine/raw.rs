@@ -8,10 +8,12 @@ use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_long, c_void};
 use std::io;
 use std::mem::{MaybeUninit, size_of, zeroed};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use crate::model::script::SignalReach;
 use nix::sys::signal::{SigSet, Signal};
@@ -25,10 +27,14 @@ const ARENA_BYTES: usize = 8 << 20;
 const CHILD_STACK_BYTES: usize = 64 << 10;
 /// linux/sched.h; the `libc` crate's own constant overflows its type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// Rounds of killing after which the harness is told that this takes longer.
+const PATIENT_ROUNDS: u32 = 4;
 /// Looks, a millisecond apart, for a supervisor that was just started.
 const PID_LOOKS_MAX: usize = 5_000;
-/// How long a supervisor that was told to end is waited for.
-const STOP_PATIENCE_MS: c_int = 10_000;
+/// How long the keeper and the supervisor of an idle slot are waited for.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks for the keeper's death, which follows the supervisor's by a tenth of a millisecond.
+const STOP_LOOK: Duration = Duration::from_micros(100);
 
 /// Words of the protocol, one byte each.
 pub(super) mod word {
@@ -38,6 +44,8 @@ pub(super) mod word {
     pub(crate) const TERMINATE: u8 = b'T';
     /// To the supervisor: SIGKILL to the script's process group.
     pub(crate) const KILL: u8 = b'K';
+    /// From the supervisor: the script's first process has ended, but what it left behind takes its time to die.
+    pub(crate) const SWEEPING: u8 = b'S';
     /// From the supervisor: the run is over, nothing of it is alive.
     pub(crate) const ENDED: u8 = b'E';
     /// From the supervisor: the script could not be started.
@@ -74,6 +82,7 @@ struct Exchange {
     envp: *const *const c_char,
     processes_max: u64,
     supervisor_pid: c_int,
+    taken: bool,
     failed_step: c_int,
     failed_errno: c_int,
     ended: bool,
@@ -119,6 +128,8 @@ pub(super) struct Supervisor {
     exchange: NonNull<Exchange>,
     socket: OwnedFd,
     keeper_pid: c_int,
+    /// Until when the end of both is waited for; `None` for an idle supervisor's `STOP_PATIENCE`.
+    stop_until: Option<Instant>,
 }
 
 // SAFETY: the pointer leads to memory that this value alone owns on our side; the other side is another process.
@@ -127,6 +138,9 @@ unsafe impl Send for Supervisor {}
 impl Supervisor {
     /// Forks the keeper and the supervisor; the supervisor and all it will start are members of `cgroup`, if there is one, and
     /// of one signal domain, if `signals` asks for it and the kernel knows it.
+    ///
+    /// # Errors
+    /// If no process, descriptor or memory is left.
     pub(super) fn start(cgroup: Option<BorrowedFd<'_>>, signals: SignalReach) -> io::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let exchange = map_exchange()?;
@@ -135,6 +149,7 @@ impl Supervisor {
             socket: theirs.as_raw_fd(),
             cgroup: cgroup.map_or(-1, |fd| fd.as_raw_fd()),
             signals,
+            own_strings: own_strings(),
         };
         // SAFETY: a fork; the child runs `keeper`, which keeps to the rules of this file and never returns.
         let keeper_pid = unsafe {
@@ -149,26 +164,82 @@ impl Supervisor {
             unmap_exchange(exchange);
             return Err(error);
         }
-        Ok(Self { exchange, socket: ours, keeper_pid })
+        Ok(Self { exchange, socket: ours, keeper_pid, stop_until: None })
     }
 
     /// The socket to the supervisor: one byte is one word; its end means that the supervisor is dead.
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        use std::os::fd::AsFd;
         self.socket.as_fd()
     }
 
-    /// Process id of the supervisor. Waits for it to be there, some milliseconds after its start at most.
+    /// Process id of the supervisor, if it is alive. Waits for it to be there, some milliseconds after its start at most.
     pub(super) fn pid(&self) -> Option<i32> {
         for _ in 0..PID_LOOKS_MAX {
             // SAFETY: the exchange is mapped as long as `self` lives; the supervisor writes this field once.
             let pid = unsafe { (&raw const (*self.exchange.as_ptr()).supervisor_pid).read_volatile() };
-            if pid != 0 {
-                return Some(pid);
+            let is_alive = !self.is_gone_within(Duration::ZERO);
+            if pid != 0 || !is_alive {
+                return is_alive.then_some(pid);
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
         None
+    }
+
+    /// Tells whether the keeper is still there: without it, a script that kills the supervisor would leave orphans.
+    pub(super) fn has_keeper(&self) -> bool {
+        // SAFETY: `info` is filled before it is read; WNOWAIT leaves the keeper to be reaped by `drop`.
+        unsafe {
+            let mut info: libc::siginfo_t = zeroed();
+            let peek = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+            libc::waitid(libc::P_PID, self.keeper_pid.cast_unsigned(), &raw mut info, peek) == 0 && info.si_pid() == 0
+        }
+    }
+
+    /// Continues the keeper, should a script have stopped it; the keeper continues the supervisor.
+    pub(super) fn wake_keeper(&self) {
+        // SAFETY: our own child, which only `drop` reaps.
+        unsafe { libc::kill(self.keeper_pid, libc::SIGCONT) };
+    }
+
+    /// Stops the keeper, and then the supervisor: while they kill one by one, what they kill forks.
+    pub(super) fn freeze(&self) {
+        // SAFETY: our own child, which only `drop` reaps.
+        unsafe { libc::kill(self.keeper_pid, libc::SIGSTOP) };
+        self.signal(libc::SIGSTOP);
+    }
+
+    /// Continues both, whoever has stopped them.
+    pub(super) fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+        self.wake_keeper();
+    }
+
+    fn signal(&self, number: c_int) {
+        if let Some(pid) = self.pid() {
+            // SAFETY: no memory is involved; it was alive a moment ago.
+            unsafe { libc::kill(pid, number) };
+        }
+    }
+
+    /// Bounds the time that `drop` takes.
+    pub(super) fn stop_until(&mut self, until: Instant) {
+        self.stop_until = Some(until);
+    }
+
+    /// Waits for the supervisor's death.
+    fn is_gone_within(&self, patience: Duration) -> bool {
+        let patience_ms = c_int::try_from(patience.as_millis()).unwrap_or(c_int::MAX);
+        // Without events, poll(2) tells of the other side's end only.
+        let mut event = libc::pollfd { fd: self.socket.as_raw_fd(), events: 0, revents: 0 };
+        // SAFETY: one event on our own stack.
+        unsafe { libc::poll(&raw mut event, 1, patience_ms) > 0 }
+    }
+
+    /// Tells whether a supervisor that is dead had taken the request.
+    pub(super) fn has_taken_request(&self) -> bool {
+        // SAFETY: the supervisor is dead.
+        unsafe { (*self.exchange.as_ptr()).taken }
     }
 
     /// Writes a request into the exchange. Call it only while no script runs.
@@ -188,6 +259,7 @@ impl Supervisor {
             exchange.argv = argv;
             exchange.envp = envp;
             exchange.processes_max = request.processes_max;
+            exchange.taken = false;
             exchange.failed_step = 0;
             exchange.ended = false;
             exchange.leak_count = 0;
@@ -222,16 +294,17 @@ impl Drop for Supervisor {
     /// Ends both processes, and with them whatever is left of a script. Waits until they are gone, but not for ever: a
     /// process in an uninterruptible sleep outlives everyone's patience.
     fn drop(&mut self) {
-        // SAFETY: shutting down our own socket and waiting for our own child, which only we reap; a pidfd that we opened.
-        unsafe {
-            libc::shutdown(self.socket.as_raw_fd(), libc::SHUT_RDWR);
-            let pidfd = libc::syscall(libc::SYS_pidfd_open, c_long::from(self.keeper_pid), 0 as c_long) as RawFd;
-            if pidfd >= 0 {
-                let mut event = libc::pollfd { fd: pidfd, events: libc::POLLIN, revents: 0 };
-                libc::poll(&raw mut event, 1, STOP_PATIENCE_MS);
-                libc::close(pidfd);
-            }
-            libc::waitpid(self.keeper_pid, ptr::null_mut(), libc::__WALL | libc::WNOHANG);
+        let until = self.stop_until.unwrap_or_else(|| Instant::now() + STOP_PATIENCE);
+        // SAFETY: our own socket. Only our direction of it: the end of the other is the supervisor's death.
+        unsafe { libc::shutdown(self.socket.as_raw_fd(), libc::SHUT_WR) };
+        self.wake_keeper();
+        let is_gone = self.is_gone_within(until.saturating_duration_since(Instant::now()));
+        // SAFETY: our own child, which only we reap.
+        while unsafe { libc::waitpid(self.keeper_pid, ptr::null_mut(), libc::__WALL | libc::WNOHANG) } == 0
+            && is_gone
+            && Instant::now() < until
+        {
+            std::thread::sleep(STOP_LOOK);
         }
         unmap_exchange(self.exchange);
     }
@@ -254,6 +327,23 @@ pub(super) fn can_confine_signals() -> bool {
     fd >= 0
 }
 
+/// Addresses of our arguments and our environment, as the kernel shows them in /proc (proc(5), /proc/PID/stat, fields 48-51).
+fn own_strings() -> [usize; 4] {
+    static ADDRESSES: OnceLock<[usize; 4]> = OnceLock::new();
+    *ADDRESSES.get_or_init(|| {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // The name, field 2, may itself hold spaces; field 3 follows its last parenthesis.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').skip(48 - 3);
+        let mut addresses = [0; 4];
+        for (address, field) in addresses.iter_mut().zip(fields) {
+            *address = field.parse().unwrap_or(0);
+        }
+        addresses
+    })
+}
+
+/// # Errors
+/// If no memory is left.
 fn map_exchange() -> io::Result<NonNull<Exchange>> {
     // SAFETY: an anonymous mapping with no demands; MAP_NORESERVE because most of it is never touched.
     let base = unsafe {
@@ -330,6 +420,7 @@ struct Parts {
     socket: RawFd,
     cgroup: RawFd,
     signals: SignalReach,
+    own_strings: [usize; 4],
 }
 
 fn errno() -> c_int {
@@ -351,6 +442,14 @@ unsafe fn fork_into(cgroup: RawFd) -> c_int {
             if pid >= 0 {
                 return pid as c_int;
             }
+            // Refused by a container's seccomp rules, or by an old kernel: the child moves itself.
+            let pid = fork_into(-1);
+            if pid == 0 {
+                let members = libc::openat(cgroup, c"cgroup.procs".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+                libc::write(members, c"0".as_ptr().cast(), 1);
+                libc::close(members);
+            }
+            return pid;
         }
         libc::syscall(libc::SYS_clone, libc::SIGCHLD as c_long, 0 as c_long, 0 as c_long, 0 as c_long, 0 as c_long)
             as c_int
@@ -361,15 +460,18 @@ unsafe fn fork_into(cgroup: RawFd) -> c_int {
 unsafe fn keeper(parts: &Parts) -> ! {
     // SAFETY: system calls on our own descriptors and children, in the order that each needs.
     unsafe {
-        block_all_signals();
+        set_signal_mask(u64::MAX);
         libc::setsid();
         libc::prctl(libc::PR_SET_NAME, c"pg-keeper".as_ptr());
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-        // What the environment of the harness holds is not to be read in /proc/PID/environ of a helper.
+        // What the environment of the harness holds is not to be read in a helper's /proc/PID/environ, nor in its memory.
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+        forget_own_strings(parts.own_strings);
+        // A working directory keeps its file system from being unmounted.
+        libc::chdir(c"/".as_ptr());
         reset_signal_handlers();
         keep_only(parts);
-        let pid = fork_into(CGROUP_FD);
+        let pid = fork_into(if parts.cgroup >= 0 { CGROUP_FD } else { -1 });
         if pid == 0 {
             if parts.signals == SignalReach::OwnProcesses {
                 confine_signals();
@@ -380,11 +482,50 @@ unsafe fn keeper(parts: &Parts) -> ! {
         libc::close(CGROUP_FD);
         if pid > 0 {
             // Only the supervisor is a child of ours as long as it lives.
-            while libc::waitpid(pid, ptr::null_mut(), libc::__WALL) < 0 && errno() == libc::EINTR {}
-            sweep(ptr::null_mut(), -1);
+            outlive(pid);
+            sweep(ptr::null_mut(), &Senses { deaths: -1, children: open_children() });
         }
         libc::_exit(0);
     }
+}
+
+/// Overwrites the copies of the harness's arguments and environment that `/proc` shows to root even so.
+unsafe fn forget_own_strings([args_start, args_end, env_start, env_end]: [usize; 4]) {
+    for (start, end) in [(args_start, args_end), (env_start, env_end)] {
+        if start != 0 && end > start {
+            // SAFETY: the kernel put these bytes at the top of our first stack; nothing in this process looks at them again.
+            unsafe { ptr::write_bytes(ptr::with_exposed_provenance_mut::<u8>(start), 0, end - start) };
+        }
+    }
+}
+
+/// Waits for the supervisor's death, and continues it whenever something stops it.
+unsafe fn outlive(supervisor: c_int) {
+    // SAFETY: `info` is filled before it is read; the number is our child's until we reap it.
+    unsafe {
+        loop {
+            let mut info: libc::siginfo_t = zeroed();
+            let options = libc::WEXITED | libc::WSTOPPED | libc::__WALL;
+            let waited = libc::waitid(libc::P_PID, supervisor as libc::id_t, &raw mut info, options);
+            if waited == 0 && info.si_code == libc::CLD_STOPPED {
+                libc::kill(supervisor, libc::SIGCONT);
+            } else if waited == 0 || errno() != libc::EINTR {
+                return;
+            }
+        }
+    }
+}
+
+/// How a process of ours learns of its children: a signalfd for their deaths, and the list of them.
+struct Senses {
+    deaths: RawFd,
+    children: RawFd,
+}
+
+/// The list of our children (CONFIG_PROC_CHILDREN; proc(5)), opened before a script can mount something over /proc.
+unsafe fn open_children() -> RawFd {
+    // SAFETY: a constant path.
+    unsafe { libc::open(c"/proc/thread-self/children".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) }
 }
 
 const SOCKET_FD: RawFd = 3;
@@ -415,20 +556,26 @@ unsafe fn keep_only(parts: &Parts) {
     }
 }
 
-unsafe fn block_all_signals() {
-    // SAFETY: a full set on our own stack.
+/// Sets the signal mask, one bit for each signal: the C library's own function leaves out those that it uses itself.
+unsafe fn set_signal_mask(mask: u64) {
+    // SAFETY: the kernel's set has 64 bits.
     unsafe {
-        let mut all: libc::sigset_t = zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
+        let how = libc::c_long::from(libc::SIG_SETMASK);
+        libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const mask, ptr::null_mut::<u64>(), size_of::<u64>());
     }
 }
 
-/// An ignored signal stays ignored over exec, so scripts would inherit Rust's ignored SIGPIPE.
+/// An ignored signal stays ignored over exec, so scripts would inherit Rust's ignored SIGPIPE, and whatever the harness was
+/// started with. The C library refuses to touch the signals that it uses itself.
 unsafe fn reset_signal_handlers() {
-    for signal in 1..=64 {
-        // SAFETY: signals whose disposition cannot be changed are refused, which is fine.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's structure differs between architectures; all of it zero is the default action everywhere.
+    let default = [0_u64; 8];
+    for signal in 1..=64 as c_long {
+        // SAFETY: larger than the structure. SIGKILL and SIGSTOP are refused, which is fine.
+        unsafe {
+            let old = ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>());
+        }
     }
 }
 
@@ -441,10 +588,7 @@ unsafe fn supervisor(exchange: *mut Exchange) -> ! {
         libc::prctl(libc::PR_SET_NAME, c"pg-supervisor".as_ptr());
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
         (*exchange).supervisor_pid = libc::getpid();
-        let mut child_signal: libc::sigset_t = zeroed();
-        libc::sigemptyset(&raw mut child_signal);
-        libc::sigaddset(&raw mut child_signal, libc::SIGCHLD);
-        let deaths = libc::signalfd(-1, &raw const child_signal, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        let senses = Senses { deaths: watch_deaths(), children: open_children() };
         let stack = libc::mmap(
             ptr::null_mut(),
             CHILD_STACK_BYTES,
@@ -453,24 +597,40 @@ unsafe fn supervisor(exchange: *mut Exchange) -> ! {
             -1,
             0,
         );
-        if stack == libc::MAP_FAILED || deaths < 0 {
+        if stack == libc::MAP_FAILED || senses.deaths < 0 {
             libc::_exit(1);
         }
         let stack_top = stack.cast::<u8>().add(CHILD_STACK_BYTES).cast::<c_void>();
-        let mut streams = [-1; 2];
         loop {
+            let mut streams = [-1; 2];
             match receive(&mut streams) {
                 None => libc::_exit(0),
                 Some(word::RUN) => {
+                    (*exchange).taken = true;
                     let start = Start { exchange, streams };
-                    let answer = if run(&start, stack_top, deaths) { word::ENDED } else { word::NOT_STARTED };
-                    libc::send(SOCKET_FD, (&raw const answer).cast(), 1, libc::MSG_NOSIGNAL);
+                    say(if run(&start, stack_top, &senses) { word::ENDED } else { word::NOT_STARTED });
                 }
                 // An order that came after its script had ended.
                 Some(_) => {}
             }
         }
     }
+}
+
+/// A descriptor that tells of the deaths of our children; SIGCHLD is blocked.
+unsafe fn watch_deaths() -> RawFd {
+    // SAFETY: a set on our own stack.
+    unsafe {
+        let mut child_signal: libc::sigset_t = zeroed();
+        libc::sigemptyset(&raw mut child_signal);
+        libc::sigaddset(&raw mut child_signal, libc::SIGCHLD);
+        libc::signalfd(-1, &raw const child_signal, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    }
+}
+
+unsafe fn say(word: u8) {
+    // SAFETY: one byte; if nobody listens any more, the next `receive` tells.
+    unsafe { libc::send(SOCKET_FD, (&raw const word).cast(), 1, libc::MSG_NOSIGNAL) };
 }
 
 /// Waits for a word and takes the descriptors that came with it. `None`: the other side is gone.
@@ -495,7 +655,9 @@ unsafe fn receive(streams: &mut [RawFd; 2]) -> Option<u8> {
             }
         }
         let header = libc::CMSG_FIRSTHDR(&raw const message);
-        if !header.is_null() && (*header).cmsg_type == libc::SCM_RIGHTS {
+        // Fewer arrive if we may not open more; then they stay -1 and the script is not started.
+        let both = libc::CMSG_LEN(size_of::<[RawFd; 2]>() as u32) as usize;
+        if !header.is_null() && (*header).cmsg_type == libc::SCM_RIGHTS && (*header).cmsg_len as usize == both {
             ptr::copy_nonoverlapping(libc::CMSG_DATA(header).cast::<RawFd>(), streams.as_mut_ptr(), 2);
         }
     }
@@ -508,18 +670,14 @@ struct Start {
 }
 
 /// One script from clone to the last of its processes. Returns whether it was started.
-unsafe fn run(start: &Start, stack_top: *mut c_void, deaths: RawFd) -> bool {
-    let mut pidfd: c_int = -1;
+unsafe fn run(start: &Start, stack_top: *mut c_void, senses: &Senses) -> bool {
     // SAFETY: CLONE_VFORK suspends us until the child has executed or ended, so it may use our memory; it has a stack of
     // its own. `start` outlives the call.
     unsafe {
-        let leader = libc::clone(
-            child,
-            stack_top,
-            libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD,
-            ptr::from_ref(start).cast_mut().cast(),
-            &raw mut pidfd,
-        );
+        // What is pending is of an earlier run, whose numbers may be in use again.
+        first_death(senses.deaths);
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        let leader = libc::clone(child, stack_top, flags, ptr::from_ref(start).cast_mut().cast());
         if leader < 0 {
             fail(start.exchange, Step::Clone);
         }
@@ -530,92 +688,110 @@ unsafe fn run(start: &Start, stack_top: *mut c_void, deaths: RawFd) -> bool {
         }
         if (*start.exchange).failed_step != 0 {
             libc::waitpid(leader, ptr::null_mut(), libc::__WALL);
-            libc::close(pidfd);
             return false;
         }
-        attend(leader, pidfd, deaths);
-        libc::close(pidfd);
+        attend(leader, senses);
         // The leader is not reaped yet, so its number cannot have been given to another group.
         libc::kill(-leader, libc::SIGKILL);
         let exchange = &mut *start.exchange;
         libc::wait4(leader, &raw mut exchange.status, libc::__WALL, &raw mut exchange.usage);
         exchange.ended = true;
-        sweep(start.exchange, deaths);
+        sweep(start.exchange, senses);
         true
     }
 }
 
 /// Carries out orders and reaps orphans until the leader has ended.
-unsafe fn attend(leader: c_int, pidfd: RawFd, deaths: RawFd) {
+unsafe fn attend(leader: c_int, senses: &Senses) {
     // SAFETY: system calls on our own descriptors and on a leader that is not reaped.
     unsafe {
         loop {
             let event = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-            let mut events = [event(pidfd), event(SOCKET_FD), event(deaths)];
-            if libc::poll(events.as_mut_ptr(), 3, -1) < 0 {
+            let mut events = [event(senses.deaths), event(SOCKET_FD)];
+            if libc::poll(events.as_mut_ptr(), 2, -1) < 0 {
                 continue;
             }
-            if events[0].revents != 0 {
+            if events[0].revents != 0 && has_ended(leader, senses) {
                 return;
             }
-            if events[2].revents != 0 {
-                reap_orphans(leader, deaths);
-            }
             if events[1].revents != 0 {
-                let mut order = 0_u8;
-                let got = libc::recv(SOCKET_FD, (&raw mut order).cast(), 1, libc::MSG_DONTWAIT);
-                if got > 0 && order == word::TERMINATE {
-                    libc::kill(-leader, libc::SIGTERM);
-                    libc::kill(-leader, libc::SIGCONT);
-                } else if got > 0 && order == word::KILL {
-                    libc::kill(-leader, libc::SIGKILL);
-                } else if got == 0 || (got < 0 && errno() == libc::ECONNRESET) {
-                    abandon(leader);
-                }
+                obey(leader, senses);
             }
         }
     }
 }
 
-/// The harness is gone: nothing that it started stays.
-unsafe fn abandon(leader: c_int) -> ! {
+/// Carries out one order for the leader's group.
+unsafe fn obey(leader: c_int, senses: &Senses) {
+    let mut order = 0_u8;
     // SAFETY: the leader is not reaped.
     unsafe {
-        libc::kill(-leader, libc::SIGKILL);
-        sweep(ptr::null_mut(), -1);
-        libc::_exit(0);
+        let got = libc::recv(SOCKET_FD, (&raw mut order).cast(), 1, libc::MSG_DONTWAIT);
+        if got > 0 && order == word::TERMINATE {
+            libc::kill(-leader, libc::SIGTERM);
+            libc::kill(-leader, libc::SIGCONT);
+        } else if got > 0 && order == word::KILL {
+            libc::kill(-leader, libc::SIGKILL);
+        } else if got == 0 || (got < 0 && errno() == libc::ECONNRESET) {
+            // The harness is gone: nothing that it started stays.
+            libc::kill(-leader, libc::SIGKILL);
+            sweep(ptr::null_mut(), senses);
+            libc::_exit(0);
+        }
     }
 }
 
-/// Daemons that end while the script runs would else stay as zombies and use up process numbers.
-unsafe fn reap_orphans(leader: c_int, deaths: RawFd) {
+/// Tells whether the leader is among the dead, and reaps all others: daemons that end while the script runs would else stay
+/// as zombies and use up process numbers; and what is dead when the leader ends was not killed by us.
+unsafe fn has_ended(leader: c_int, senses: &Senses) -> bool {
     // SAFETY: `info` is filled before it is read; WNOWAIT leaves the leader to be reaped later.
     unsafe {
-        drain_signals(deaths);
+        // SIGCHLD is not queued: the first since the last look is what we get. If that is the leader's, all others lived on.
+        if first_death(senses.deaths) == leader {
+            return true;
+        }
         loop {
             let mut info: libc::siginfo_t = zeroed();
             let peek = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
             if libc::waitid(libc::P_ALL, 0, &raw mut info, peek) < 0 {
-                return;
+                return false;
             }
-            let pid = info.si_pid();
-            if pid == 0 || pid == leader {
-                return;
+            match info.si_pid() {
+                0 => return false,
+                pid if pid == leader => break,
+                pid => libc::waitpid(pid, ptr::null_mut(), libc::__WALL),
+            };
+        }
+        for_each_child(senses.children, |pid| {
+            if pid != leader {
+                libc::waitpid(pid, ptr::null_mut(), libc::__WALL | libc::WNOHANG);
             }
-            libc::waitpid(pid, ptr::null_mut(), libc::__WALL);
+        });
+        true
+    }
+}
+
+/// Takes the pending SIGCHLD. Returns who died; 0 if nobody did, as when a child was stopped.
+unsafe fn first_death(deaths: RawFd) -> c_int {
+    let mut record = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+    let len = size_of::<libc::signalfd_siginfo>();
+    // SAFETY: the buffer has the size of one record, and is read only if it was filled; the descriptor does not block.
+    unsafe {
+        if libc::read(deaths, record.as_mut_ptr().cast(), len) != len as isize {
+            return 0;
+        }
+        let record = record.assume_init();
+        match record.ssi_code {
+            libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED => record.ssi_pid as c_int,
+            _ => 0,
         }
     }
 }
 
-unsafe fn drain_signals(deaths: RawFd) {
-    let mut record = MaybeUninit::<libc::signalfd_siginfo>::uninit();
-    // SAFETY: the buffer has the size of one record; the descriptor does not block.
-    unsafe { while libc::read(deaths, record.as_mut_ptr().cast(), size_of::<libc::signalfd_siginfo>()) > 0 {} }
-}
-
 /// Kills and reaps until there is no child left. Orphans of what is killed become our children, so none is missed. What had
-/// to be killed is noted in `exchange`, if it is not null.
-unsafe fn sweep(exchange: *mut Exchange, deaths: RawFd) {
+/// to be killed is noted in `exchange`, if it is not null; then the harness is told if it does not die at once.
+unsafe fn sweep(exchange: *mut Exchange, senses: &Senses) {
+    let mut rounds: u32 = 0;
     // SAFETY: `info` is filled before it is read.
     unsafe {
         loop {
@@ -635,46 +811,48 @@ unsafe fn sweep(exchange: *mut Exchange, deaths: RawFd) {
                 libc::waitpid(pid, ptr::null_mut(), libc::__WALL);
                 continue;
             }
-            kill_children();
-            // A death wakes us; the limit is for a child that was adopted between the listing and now.
-            let mut event = libc::pollfd { fd: deaths, events: libc::POLLIN, revents: 0 };
-            libc::poll(&raw mut event, 1, 10);
-            if deaths >= 0 {
-                drain_signals(deaths);
+            rounds = rounds.saturating_add(1);
+            if rounds == PATIENT_ROUNDS && !exchange.is_null() {
+                say(word::SWEEPING);
             }
+            // Such a number cannot be reused before we reap it.
+            for_each_child(senses.children, |pid| {
+                libc::kill(pid, libc::SIGKILL);
+            });
+            // A death wakes us; the limit is for a child that was adopted between the listing and now.
+            let mut event = libc::pollfd { fd: senses.deaths, events: libc::POLLIN, revents: 0 };
+            libc::poll(&raw mut event, 1, 10);
+            first_death(senses.deaths);
         }
     }
 }
 
-/// Sends SIGKILL to each child that `/proc` lists (CONFIG_PROC_CHILDREN; proc(5)).
-unsafe fn kill_children() {
+/// Calls `act` with each child that the list names.
+unsafe fn for_each_child(children: RawFd, act: impl Fn(c_int)) {
     let mut buffer = [0_u8; 4096];
-    // SAFETY: the buffer is ours; the numbers are those of our children, which cannot be reused before we reap them.
+    let mut pid: c_int = 0;
+    // SAFETY: the buffer is ours.
     unsafe {
-        let mut path = PathText::new();
-        path.push(b"/proc/self/task/");
-        path.push_number(libc::getpid());
-        path.push(b"/children");
-        let fd = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
-        if fd < 0 {
+        if libc::lseek(children, 0, libc::SEEK_SET) < 0 {
             return;
         }
-        let mut pid: c_int = 0;
         loop {
-            let got = libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len());
+            let got = libc::read(children, buffer.as_mut_ptr().cast(), buffer.len());
             if got <= 0 {
-                break;
+                return;
             }
-            for byte in &buffer[..got as usize] {
+            // Each number is followed by a space, the last one too.
+            for byte in buffer.iter().take(got as usize) {
                 if byte.is_ascii_digit() {
                     pid = pid.wrapping_mul(10).wrapping_add(c_int::from(byte - b'0'));
-                } else if pid > 1 {
-                    libc::kill(pid, libc::SIGKILL);
+                } else {
+                    if pid > 1 {
+                        act(pid);
+                    }
                     pid = 0;
                 }
             }
         }
-        libc::close(fd);
     }
 }
 
@@ -781,9 +959,7 @@ extern "C" fn child(argument: *mut c_void) -> c_int {
         } else if !limit_processes(exchange.processes_max) {
             Some(Step::Limit)
         } else {
-            let mut none: libc::sigset_t = zeroed();
-            libc::sigemptyset(&raw mut none);
-            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+            set_signal_mask(0);
             libc::execve(exchange.program, exchange.argv, exchange.envp);
             Some(Step::Exec)
         };

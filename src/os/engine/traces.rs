@@ -5,38 +5,40 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 use crate::model::script::Leak;
 
-/// Rounds of looking for processes that were forked while we looked.
-const ROUNDS_MAX: usize = 100;
+/// Between two looks for the end of what was killed.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Ends every process whose initial environment names `marker`, a path that is unique to a run. Returns whom.
-pub(super) fn kill_marked(marker: &Path) -> Vec<Leak> {
-    kill_rounds(|| {
-        let needle = marker.as_os_str().as_bytes();
-        processes()
-            .filter(|pid| {
-                let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                environment.windows(needle.len()).any(|window| window == needle)
-            })
-            .collect()
-    })
+///
+/// Looks for more until `until` at most; when it returns earlier, all of them are dead.
+pub(super) fn kill_marked(marker: &Path, until: Instant) -> Vec<Leak> {
+    let needle = marker.as_os_str().as_bytes();
+    let is_marked = |process: &Process| {
+        let environment = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        environment.windows(needle.len()).any(|window| window == needle)
+    };
+    kill_rounds(|| processes().filter(is_marked).collect(), until)
 }
 
-/// Ends every descendant of `ancestor`, which is spared. Returns whom.
-pub(super) fn kill_descendants(ancestor: i32) -> Vec<Leak> {
-    kill_rounds(|| {
-        let parents: BTreeMap<i32, i32> = processes().filter_map(|pid| Some((pid, stat(pid)?.parent))).collect();
-        let descends = |pid: &i32| {
-            let line = std::iter::successors(Some(*pid), |pid| parents.get(pid).copied());
-            line.skip(1).take(parents.len()).any(|pid| pid == ancestor)
+/// Ends every descendant of `ancestor`, which is spared. Returns whom, as `kill_marked` does.
+pub(super) fn kill_descendants(ancestor: i32, until: Instant) -> Vec<Leak> {
+    let find = || {
+        // The dead are links between the living.
+        let all: BTreeMap<i32, Process> = every_process().map(|process| (process.pid, process)).collect();
+        let descends = |process: &&Process| {
+            let line = std::iter::successors(Some(process.parent), |pid| all.get(pid).map(|process| process.parent));
+            line.take(all.len()).any(|pid| pid == ancestor)
         };
-        parents.keys().copied().filter(descends).collect()
-    })
+        all.values().filter(|process| !process.is_dead).filter(descends).cloned().collect()
+    };
+    kill_rounds(find, until)
 }
 
 /// Counts the threads of all processes of this user, which is what RLIMIT_NPROC counts (setrlimit(2)).
@@ -44,59 +46,103 @@ pub(super) fn count_threads_of_user() -> u64 {
     let own = Uid::effective().as_raw();
     let is_own = |pid: &i32| fs::metadata(format!("/proc/{pid}/task")).is_ok_and(|meta| meta.uid() == own);
     let threads = |pid: i32| fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |tasks| tasks.count() as u64);
-    all_processes().filter(is_own).map(threads).sum()
+    pids().filter(is_own).map(threads).sum()
 }
 
-/// What is stopped cannot fork: stop all that are found until a round finds nothing new, then kill.
-fn kill_rounds(find: impl Fn() -> Vec<i32>) -> Vec<Leak> {
-    let mut found = BTreeMap::new();
-    for _ in 0..ROUNDS_MAX {
-        let new: Vec<i32> = find().into_iter().filter(|pid| !found.contains_key(pid)).collect();
-        if new.is_empty() {
+/// What is stopped cannot fork: stop all that are found until a round finds nothing new, then kill; until none is found.
+fn kill_rounds(find: impl Fn() -> Vec<Process>, until: Instant) -> Vec<Leak> {
+    let mut killed = BTreeMap::new();
+    loop {
+        let found = stop_all(&find, until);
+        if found.is_empty() {
             break;
         }
-        for pid in new {
-            send(pid, Signal::SIGSTOP);
-            found.insert(pid, stat(pid).map_or_else(String::new, |stat| stat.command));
+        for process in found.values() {
+            send(process, Signal::SIGKILL);
+        }
+        while found.values().any(Process::is_alive) && Instant::now() < until {
+            std::thread::sleep(LOOK);
+        }
+        killed.extend(found);
+        if Instant::now() >= until {
+            break;
         }
     }
-    for pid in found.keys() {
-        send(*pid, Signal::SIGKILL);
+    killed.into_values().map(|process| Leak { pid: process.pid, command: process.command }).collect()
+}
+
+/// Returns what was found, by identity.
+fn stop_all(find: &impl Fn() -> Vec<Process>, until: Instant) -> BTreeMap<(i32, u64), Process> {
+    // Should some fork faster than we look, killing those that were found is still better than nothing.
+    let stop_until = Instant::now() + until.saturating_duration_since(Instant::now()) / 2;
+    let mut found = BTreeMap::new();
+    loop {
+        let new: Vec<Process> = find().into_iter().filter(|process| !found.contains_key(&process.id())).collect();
+        for process in &new {
+            send(process, Signal::SIGSTOP);
+        }
+        let is_last = new.is_empty() || Instant::now() >= stop_until;
+        found.extend(new.into_iter().map(|process| (process.id(), process)));
+        if is_last {
+            return found;
+        }
     }
-    found.into_iter().map(|(pid, command)| Leak { pid, command }).collect()
 }
 
-/// A process that is gone, or that we may not signal, is nobody we can end.
-fn send(pid: i32, signal: Signal) {
-    kill(Pid::from_raw(pid), signal).ok();
+/// A process that is gone, whose number has another one now, or that we may not signal, is nobody we can end.
+fn send(process: &Process, signal: Signal) {
+    if process.is_alive() {
+        kill(Pid::from_raw(process.pid), signal).ok();
+    }
 }
 
-/// Processes that are alive, zombies left out, ourselves too.
-fn processes() -> impl Iterator<Item = i32> {
+/// Processes that are alive, ourselves left out.
+fn processes() -> impl Iterator<Item = Process> {
+    every_process().filter(|process| !process.is_dead)
+}
+
+/// Processes and zombies, ourselves left out.
+fn every_process() -> impl Iterator<Item = Process> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    all_processes().filter(move |pid| *pid != own && stat(*pid).is_some_and(|stat| stat.state != 'Z'))
+    pids().filter(move |pid| *pid != own).filter_map(Process::read)
 }
 
-fn all_processes() -> impl Iterator<Item = i32> {
+fn pids() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-struct Stat {
+#[derive(Clone)]
+struct Process {
+    pid: i32,
     command: String,
-    state: char,
+    is_dead: bool,
     parent: i32,
+    /// In clock ticks since boot: with the pid, an identity.
+    started: u64,
 }
 
-/// Reads /proc/PID/stat (proc(5)); the command may itself hold parentheses.
-fn stat(pid: i32) -> Option<Stat> {
-    let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
-    let (start, end) = (text.find('(')?, text.rfind(')')?);
-    let mut rest = text.get(end + 2..)?.split(' ');
-    Some(Stat {
-        command: text.get(start + 1..end)?.to_owned(),
-        state: rest.next()?.chars().next()?,
-        parent: rest.next()?.parse().ok()?,
-    })
+impl Process {
+    /// Reads /proc/PID/stat (proc(5)); the command may itself hold parentheses.
+    fn read(pid: i32) -> Option<Self> {
+        let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        let (start, end) = (text.find('(')?, text.rfind(')')?);
+        let fields: Vec<&str> = text.get(end + 2..)?.split(' ').collect();
+        Some(Self {
+            pid,
+            command: text.get(start + 1..end)?.to_owned(),
+            is_dead: matches!(*fields.first()?, "Z" | "X"),
+            parent: fields.get(1)?.parse().ok()?,
+            started: fields.get(22 - 3)?.parse().ok()?,
+        })
+    }
+
+    fn id(&self) -> (i32, u64) {
+        (self.pid, self.started)
+    }
+
+    fn is_alive(&self) -> bool {
+        Self::read(self.pid).is_some_and(|now| now.id() == self.id() && !now.is_dead)
+    }
 }

@@ -11,6 +11,5 @@ mod yaml;
 
 pub(crate) use node::ParseError;
 pub(crate) use project::parse_project;
-pub(crate) use quantity::{QuantityError, duration};
 pub(crate) use setup::{default_setup, parse_setup, run_order};
 pub(crate) use task::parse_suite;

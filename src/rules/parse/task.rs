@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::node::{Document, Field, ParseError, Problem, UnknownKeys, shown};
+use super::node::{Document, Field, ParseError, Problem, UnknownKeys, Value, shown};
 use super::{quantity, yaml};
 use crate::model::suite::{Block, DistroGate, Expect, Presence, PresenceClaim, PresenceOrigin, Suite, SuiteName};
 use crate::rules::presence;
@@ -104,10 +104,8 @@ fn is_variable(name: &str) -> bool {
 
 /// Reads os-release IDs: a list, or one name.
 pub(super) fn distros(field: Field<'_>) -> Result<DistroGate, Problem> {
-    let one_or_more = match &field.node.value {
-        super::node::Value::List(_) => field.list()?.collect(),
-        _one => vec![field],
-    };
+    let is_list = matches!(field.node.value, Value::List(_));
+    let one_or_more: Vec<_> = if is_list { field.list()?.collect() } else { vec![field] };
     if one_or_more.is_empty() {
         return Err(field.wrong("names no distribution; remove the key to allow every one"));
     }
@@ -240,7 +238,7 @@ snapshot: [/etc/*.conf, 'bin/{applet}']
         const BASE: &str = "summary: a\nexecute: b\n";
         for (text, expected) in [
             ("", "1:1: the file is empty"),
-            ("# nothing\n", "1:1: the file is empty"),
+            ("# nothing\n", "2:1: the file is empty"),
             ("- a\n", "1:1: the file must hold a map of keys, found a list"),
             ("text\n", "1:1: the file must hold a map of keys, found the text `text`"),
             ("# x\nsummary: a\n", "2:1: the key `execute` is missing"),
@@ -290,9 +288,12 @@ snapshot: [/etc/*.conf, 'bin/{applet}']
             ("snapshot: /etc\n", "3:11: `snapshot` must be a list, found the text `/etc`"),
             (
                 "snapshot:\n- /a\n- /b/{aplet}\n",
-                "5:3: `snapshot` holds the unknown placeholder `{aplet}`, known is `{applet}`",
+                "5:3: `snapshot` holds the unknown placeholder `{aplet}`, known are `{applet}` and `{scratch}`",
             ),
-            ("snapshot: ['/b/{']\n", "3:12: `snapshot` holds the unknown placeholder `{`, known is `{applet}`"),
+            (
+                "snapshot: ['/b/{']\n",
+                "3:12: `snapshot` holds the unknown placeholder `{`, known are `{applet}` and `{scratch}`",
+            ),
             ("restore:\n", "3:9: `restore` has no value; give it text, or remove the key"),
             ("<<: {expect: fail}\n", "3:1: unknown key `<<`, known are `summary`, `details`"),
         ] {
