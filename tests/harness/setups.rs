@@ -32,6 +32,10 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(three_hundred_scripts_are_three_hundred_trials),
         claim(what_a_set_up_holds_arrives_as_it_is),
         claim(unknown_keys_are_ignored),
+        claim(a_script_outside_of_its_set_up_is_refused),
+        claim(a_pipe_in_a_set_up_does_not_hang),
+        claim(a_cycle_of_prerequisites_fails),
+        claim(a_prerequisite_that_is_no_script_is_told),
         claim(a_script_that_removes_its_folder_is_judged_as_usual),
     ];
     claims.extend(both(the_exit_code_is_the_status));
@@ -382,6 +386,45 @@ fn unknown_keys_are_ignored() {
     project.run(&[]).code(0);
     let outcome = outcome(&project, "set/1");
     assert_eq!((&outcome["tier"], &outcome["points"]), (&json!("secret"), &json!(3)));
+}
+
+fn a_script_outside_of_its_set_up_is_refused() {
+    for script in ["../other/1.sh", "/bin/true", "a/../../other/1.sh"] {
+        let project = Project::new();
+        let ran = format!("echo ran >>{}", project.path("order").display());
+        project.setup("set", &manifest(&json!([{"script": script}])), &[("a/x", "x")]);
+        project.file("suites/other/1.sh", ran);
+        let ended = project.run(&["set"]);
+        assert_ne!(ended.status.code(), Some(0), "{script}: {ended}");
+        assert!(project.order().is_empty(), "{script}");
+        ended.says(script);
+    }
+}
+
+fn a_pipe_in_a_set_up_does_not_hang() {
+    let project = scripts(&[("1", "exit 0")]);
+    nix::unistd::mkfifo(&project.path("suites/set/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let ended = project.run(&[]);
+    assert_eq!(ended.names(), ["set/1"], "{ended}");
+}
+
+fn a_cycle_of_prerequisites_fails() {
+    let entries = json!([
+        {"script": "1.sh", "dependsOn": ["2.sh"]},
+        {"script": "2.sh", "dependsOn": ["1.sh"]},
+        {"script": "3.sh", "dependsOn": ["3.sh"]},
+    ]);
+    let project = Project::new();
+    project.setup("set", &manifest(&entries), &[("1.sh", "exit 0"), ("2.sh", "exit 0"), ("3.sh", "exit 0")]);
+    project.suite("z-good", &[("execute", "true")]);
+    project.run(&[]).code(101);
+    project.record("z-good").assert_pass();
+}
+
+fn a_prerequisite_that_is_no_script_is_told() {
+    let project = Project::new();
+    project.setup("set", &manifest(&json!([{"script": "1.sh", "dependsOn": ["gone.sh"]}])), &[("1.sh", "exit 0")]);
+    project.run(&[]).code(101).says("gone.sh");
 }
 
 fn a_script_that_removes_its_folder_is_judged_as_usual() {

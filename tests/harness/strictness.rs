@@ -2,7 +2,7 @@
 
 use libtest_mimic::Trial;
 
-use crate::world::{Project, claim};
+use crate::world::{Project, claim, until};
 
 pub(crate) fn claims() -> Vec<Trial> {
     vec![
@@ -11,6 +11,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_broken_suite_fails_whatever_it_expects),
         claim(a_broken_suite_runs_nothing),
         claim(a_task_that_is_no_text_is_refused),
+        claim(a_task_that_is_a_pipe_does_not_hang),
         claim(a_broken_project_file_says_where),
         claim(a_broken_manifest_says_where),
     ]
@@ -102,6 +103,16 @@ fn a_task_that_is_no_text_is_refused() {
     for name in ["10-a", "20-b", "30-c", "40-d", "50-e"] {
         project.record(name).assert_fail(&format!("suites/{name}/task.yaml"));
     }
+}
+
+fn a_task_that_is_a_pipe_does_not_hang() {
+    let project = Project::new();
+    project.file("suites/10-a/notes", "x").suite("20-b", &[("execute", "true")]);
+    nix::unistd::mkfifo(&project.path("suites/10-a/task.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut running = project.start(&[]);
+    until("the run to end", || running.has_ended());
+    running.wait().code(101);
+    project.record("20-b").assert_pass();
 }
 
 fn a_broken_project_file_says_where() {
