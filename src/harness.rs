@@ -6,10 +6,12 @@ mod flags;
 use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use libtest_mimic::{Arguments, ColorSetting, Conclusion, Failed, FormatSetting, Trial};
 
@@ -124,15 +126,16 @@ impl Harness {
         let project = plan.take_project(&settings)?;
         let session = Arc::new(Session::open(settings, host, project, selection, echo, &say)?);
         let built = stages::build(&session, &say);
-        let conclusion = built.map(|()| run_trials(&session, plan, &wanted, &flags, &arguments));
+        let conclusion = built.map(|()| run_stage(&session, plan, &wanted, &flags, &arguments));
         let signal = session.interrupt.signal();
         let closed = Arc::try_unwrap(session).map_or(Ok(()), Session::close);
-        let conclusion = conclusion?;
-        closed.map_err(HarnessError::Fault)?;
-        match signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
-            Some(code) => Ok(ExitCode::from(code)),
-            None => Ok(conclude(&conclusion)),
+        if let Some(code) = signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
+            say("interrupted");
+            return Ok(ExitCode::from(code));
         }
+        let conclusion = conclusion?.map_err(HarnessError::Fault)?;
+        closed.map_err(HarnessError::Fault)?;
+        Ok(conclude(&conclusion))
     }
 }
 
@@ -191,16 +194,12 @@ fn print(text: &str) -> Result<ExitCode, HarnessError> {
     }
 }
 
+/// Names and nothing else, whatever the format: one line more makes nextest abort a whole run.
 fn listing(names: &[String], flags: &Flags) -> String {
     // No trial is ignored, and none is a benchmark.
     let wants_none = flags.bench || flags.ignored && !flags.include_ignored;
     let shown = if wants_none { &[] } else { names };
-    let mut text: String = shown.iter().map(|name| format!("{name}: test\n")).collect();
-    if flags.format != Some(Format::Terse) && !flags.quiet {
-        let s = if shown.len() == 1 { "" } else { "s" };
-        text.push_str(&format!("\n{} test{s}, 0 benchmarks\n", shown.len()));
-    }
-    text
+    shown.iter().map(|name| format!("{name}: test\n")).collect()
 }
 
 fn wanted(flags: &Flags) -> Wanted {
@@ -241,7 +240,29 @@ fn arguments(flags: &Flags, plan: &Plan, wanted: &Wanted) -> Arguments {
     arguments
 }
 
-fn run_trials(session: &Arc<Session>, plan: Plan, wanted: &Wanted, flags: &Flags, arguments: &Arguments) -> Conclusion {
+/// Runs the trials, between the lines of the log that say so.
+fn run_stage(
+    session: &Arc<Session>,
+    plan: Plan,
+    wanted: &Wanted,
+    flags: &Flags,
+    arguments: &Arguments,
+) -> Result<Conclusion, Fault> {
+    let started = Instant::now();
+    session.begin_suites()?;
+    let conclusion = run_trials(session, plan, wanted, flags, arguments);
+    session.end_suites(started.elapsed())?;
+    conclusion
+}
+
+/// The run must be closed in order even if libtest-mimic panics, which it does when nobody reads its output.
+fn run_trials(
+    session: &Arc<Session>,
+    plan: Plan,
+    wanted: &Wanted,
+    flags: &Flags,
+    arguments: &Arguments,
+) -> Result<Conclusion, Fault> {
     let has_failed = Arc::new(AtomicBool::new(false));
     let stops_early = flags.fail_fast;
     let is_serial = arguments.test_threads == Some(1);
@@ -266,7 +287,9 @@ fn run_trials(session: &Arc<Session>, plan: Plan, wanted: &Wanted, flags: &Flags
             Err(Failed::from(explain(&session, &judged)))
         })
     });
-    libtest_mimic::run(arguments, trials.collect())
+    let trials = trials.collect();
+    catch_unwind(AssertUnwindSafe(|| libtest_mimic::run(arguments, trials)))
+        .map_err(|_| Fault::from_text("the report could not be written to the end; does anyone read standard output?"))
 }
 
 fn conclude(conclusion: &Conclusion) -> ExitCode {

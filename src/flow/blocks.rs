@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::flow::session::Session;
+use crate::flow::session::{Session, refuse_own};
 use crate::model::script::{Completion, Environment, Limits, LogFiles, Script, SignalReach};
 use crate::model::suite::{Block, PresenceRules, Suite};
 use crate::model::verdict::{BlockName, Fault, Phase, ProductLog};
@@ -57,6 +57,9 @@ impl<'a> Blocks<'a> {
         let placed = |text: &String| text.replace("{scratch}", &scratch_text);
         let absolute = |text: &String| session.settings.project_dir.join(placed(text)).to_string_lossy().into_owned();
         let paths = snapshot_paths(&session.project, suite, &session.applets);
+        for text in suite.snapshot.iter().map(placed) {
+            refuse_own(&session.settings, &text).map_err(|error| Fault::new(&error))?;
+        }
         let limit = suite.kill_timeout.or(session.settings.suite_timeout).unwrap_or(session.project.timeout);
         Ok(Self {
             environment: environment(session, suite, &scratch, tap.as_ref()),
@@ -126,7 +129,8 @@ impl<'a> Blocks<'a> {
     fn bash_args(&self, name: BlockName, block: &Block) -> Result<Vec<OsString>, Fault> {
         let mut args: Vec<OsString> = vec!["-euo".into(), "pipefail".into()];
         if block.text.len() <= INLINE_BYTES_MAX {
-            args.push("-c".into());
+            // Without the dashes a text that begins with one would be an option.
+            args.extend(["-c".into(), "--".into()]);
             args.push(block.text.clone().into());
             args.push(format!("{}/{name}", self.suite.name).into());
         } else {

@@ -1,5 +1,6 @@
 //! What lies in the suites folder: folders with a `task.yaml`, chickadee set-ups. Nothing is parsed here but names.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -59,8 +60,8 @@ pub(crate) enum DiscoverError {
 pub(crate) fn discover(suites_dir: &Path) -> Result<Vec<Found>, DiscoverError> {
     let mut found = Vec::new();
     let listed = list(suites_dir).map_err(|source| DiscoverError::Root { path: suites_dir.to_path_buf(), source })?;
-    for name in listed.folders {
-        look(&suites_dir.join(&name), name, &mut found)?;
+    for folder in listed.folders {
+        look(&suites_dir.join(&folder), folder.to_string_lossy().into_owned(), &mut found)?;
     }
     found.sort_by(|one, other| one.name.as_bytes().cmp(other.name.as_bytes()));
     Ok(found)
@@ -93,14 +94,14 @@ fn look(dir: &Path, name: String, found: &mut Vec<Found>) -> Result<(), Discover
         return Ok(());
     }
     for folder in listed.folders {
-        look(&dir.join(&folder), format!("{name}/{folder}"), found)?;
+        look(&dir.join(&folder), format!("{name}/{}", folder.to_string_lossy()), found)?;
     }
     Ok(())
 }
 
 #[derive(Default)]
 struct Listed {
-    folders: Vec<String>,
+    folders: Vec<OsString>,
     scripts: Vec<String>,
     is_suite: bool,
     is_setup: bool,
@@ -133,7 +134,7 @@ fn list(dir: &Path) -> io::Result<Listed> {
             b"test.properties.json" => listed.is_setup = true,
             bytes if bytes.starts_with(b".") => {}
             bytes if !is_dir && bytes.ends_with(b".sh") => listed.scripts.push(name.to_string_lossy().into_owned()),
-            _ if is_dir => listed.folders.push(name.to_string_lossy().into_owned()),
+            _ if is_dir => listed.folders.push(name),
             _ => {}
         }
     }

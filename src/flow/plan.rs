@@ -23,6 +23,9 @@ pub(crate) struct Plan {
     pub(crate) trials: Vec<Planned>,
 }
 
+/// Names of files beside which the folders of suites stand.
+const RESERVED: [&str; 2] = ["runner.jsonl", "build_meta.json"];
+
 /// One trial that can be run.
 pub(crate) struct Planned {
     name: SuiteName,
@@ -79,8 +82,8 @@ impl Plan {
     /// nothing, or if nextest asks for a trial that is not there.
     pub(crate) fn read(settings: &Settings, wanted: &Wanted) -> Result<Self, PlanError> {
         let alone = wanted.alone().filter(|_| settings.filter.is_none());
-        let found = match alone {
-            Some(name) => discover_alone(settings, name)?,
+        let found = match alone.map(|name| discover_alone(settings, name)).transpose()?.flatten() {
+            Some(found) => vec![found],
             None => discover(&settings.suites_dir)?,
         };
         if found.is_empty() && alone.is_none() {
@@ -174,18 +177,18 @@ impl Planned {
 }
 
 /// `NAME` is a suite's folder, or a script's name in a set-up's folder.
-fn discover_alone(settings: &Settings, name: &str) -> Result<Vec<Found>, PlanError> {
+/// `None`: it is neither, but it may have been made from a folder's name that no test runner could take.
+fn discover_alone(settings: &Settings, name: &str) -> Result<Option<Found>, PlanError> {
     if SuiteName::new(name).is_err() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let parents = name.match_indices('/').map(|(at, _)| &name[..at]);
     for folder in std::iter::once(name).chain(parents) {
         if let Some(found) = discover_one(&settings.suites_dir, folder)? {
-            return Ok(vec![found]);
+            return Ok(Some(found));
         }
     }
-    // A name that was made from one with white space is not a path.
-    if settings.suites_dir.is_dir() { Ok(Vec::new()) } else { Ok(discover(&settings.suites_dir)?) }
+    Ok(None)
 }
 
 fn plan_folder(folder: &Found) -> Result<Vec<Planned>, PlanError> {
@@ -194,6 +197,9 @@ fn plan_folder(folder: &Found) -> Result<Vec<Planned>, PlanError> {
     };
     if let Err(error) = SuiteName::new(folder.name.as_str()) {
         return broken(format!("{error}; rename the folder `{}`", folder.dir.display()));
+    }
+    if RESERVED.contains(&folder.name.as_str()) {
+        return broken(format!("a file of the proof folder is called so; rename the folder `{}`", folder.dir.display()));
     }
     let setup = match &folder.kind {
         FoundKind::Suite => {

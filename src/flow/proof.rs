@@ -36,6 +36,29 @@ pub(crate) struct RunFile {
     pub(crate) pid: Option<u32>,
     /// Scratch folder; every process of the run has it in its environment.
     pub(crate) scratch: PathBuf,
+    /// The suite whose restore failed, if those after it are not to run.
+    pub(crate) dirtied_by: Option<String>,
+    /// What the build stage came to, once it has run.
+    pub(crate) build: Option<BuildOutcome>,
+}
+
+/// What the build stage came to: the processes of one run share it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BuildOutcome {
+    /// The product's binary.
+    Built(PathBuf),
+    /// A command of it ended otherwise than with 0.
+    Failed {
+        /// The command line.
+        command: String,
+        /// Its exit code; 128 + n for signal n.
+        rc: i32,
+        /// How it ended, in words.
+        ending: String,
+        /// What it said last.
+        output: String,
+    },
 }
 
 /// The part of a summary that the next process of the same run, or the next run, needs.
@@ -61,6 +84,12 @@ pub(crate) enum ProofError {
         path: PathBuf,
         #[source]
         source: serde_json::Error,
+    },
+    #[error("the lock `{path}`, which keeps two runs from changing one machine, cannot be used", path = path.display())]
+    Machine {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
     },
     #[error("the proof root `{path}` cannot be used; make it a folder you can write, or set PROOF_DIR", path = path.display())]
     Root {
@@ -140,6 +169,11 @@ impl Proof {
         self.write_summary(&state)
     }
 
+    /// Returns how many trials ended how, so far.
+    pub(crate) fn counts(&self) -> Counts {
+        count(&self.state().entries)
+    }
+
     /// Writes the last summary of this process.
     ///
     /// # Errors
@@ -170,8 +204,7 @@ impl Proof {
     }
 
     fn summary<'a>(&'a self, state: &'a State) -> Summary<'a> {
-        let mut counts = Counts::default();
-        state.entries.values().for_each(|entry| counts.add(entry.status));
+        let counts = count(&state.entries);
         let header = &self.header;
         Summary {
             schema: SCHEMA,
@@ -200,6 +233,12 @@ impl Proof {
     fn policy_holds(&self, state: &State, counts: Counts) -> bool {
         state.finished_at.is_some() && !state.interrupted && counts.pass + counts.fail >= self.header.selected
     }
+}
+
+fn count(entries: &BTreeMap<String, Entry>) -> Counts {
+    let mut counts = Counts::default();
+    entries.values().for_each(|entry| counts.add(entry.status));
+    counts
 }
 
 impl EarlierSummary {
@@ -257,6 +296,25 @@ pub(crate) fn lock(dir: &Path, waiting: impl FnOnce()) -> Result<File, ProofErro
     let root = |source| ProofError::Root { path: dir.to_path_buf(), source };
     fs::create_dir_all(dir).map_err(root)?;
     let file = File::options().create(true).truncate(false).write(true).open(dir.join(".lock")).map_err(root)?;
+    if file.try_lock().is_err() {
+        waiting();
+        file.lock().map_err(root)?;
+    }
+    Ok(file)
+}
+
+/// One for every run on this machine whose suites change it, of whatever user and project.
+const MACHINE_LOCK: &str = "/tmp/proving-ground.lock";
+
+/// Takes the machine for this process as long as the file that is returned lives. `waiting` is called once if another has it.
+///
+/// # Errors
+/// If the lock's file can be neither opened nor made.
+pub(crate) fn lock_machine(waiting: impl FnOnce()) -> Result<File, ProofError> {
+    let path = Path::new(MACHINE_LOCK);
+    let root = |source| ProofError::Machine { path: path.to_path_buf(), source };
+    // To read is enough, and all that another user's file allows.
+    let file = File::open(path).or_else(|_| File::create_new(path)).or_else(|_| File::open(path)).map_err(root)?;
     if file.try_lock().is_err() {
         waiting();
         file.lock().map_err(root)?;

@@ -4,13 +4,14 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::flow::proof::{self, EarlierSummary, Header, Proof, ProofError, RunFile};
+use crate::flow::proof::{self, BuildOutcome, EarlierSummary, Header, Proof, ProofError, RunFile};
 use crate::model::script::Echo;
-use crate::model::suite::{Host, Isolation, Project, SuiteName};
+use crate::model::suite::{Host, Isolation, OnRestoreFailure, Project, SuiteName};
 use crate::model::verdict::Fault;
 use crate::os::disk::Snapshotter;
 use crate::os::engine::tee::ProductTap;
@@ -21,7 +22,10 @@ use crate::os::journal::{Event, Identity, Journal, JournalError, Level};
 use crate::os::workdir;
 use crate::rules::parse::ParseError;
 use crate::rules::presence::AppletListError;
-use crate::rules::summary::{SCHEMA, Traces};
+use crate::rules::summary::{SCHEMA, StageRecord, Status, Traces, millis};
+
+/// The stage of the trials.
+pub(crate) const RUN_SUITES: &str = "run-suites";
 
 /// Everything that the trials of one run share.
 pub(crate) struct Session {
@@ -41,11 +45,10 @@ pub(crate) struct Session {
     /// What presence is judged by; empty without rules.
     pub(crate) applets: Vec<String>,
     journal: Journal,
-    started_at: String,
-    dirtied_by: Mutex<Option<SuiteName>>,
+    run: Mutex<RunFile>,
     product: OnceLock<PathBuf>,
     next_folder: AtomicUsize,
-    _lock: File,
+    _locks: (File, Option<File>),
 }
 
 /// How much of what was found is going to run.
@@ -132,21 +135,20 @@ impl Session {
         let applets = read_applets(&settings, &project)?;
         let dir = settings.proof_dir.clone();
         let lock = proof::lock(&dir, || say("another run uses this proof folder; waiting for it to end"))?;
+        let machine = match project.isolation {
+            Isolation::Container | Isolation::Overlay => Some(proof::lock_machine(|| {
+                say("another run changes this machine; waiting for it to end");
+            })?),
+            Isolation::None => None,
+        };
         let own_id = run_id(&settings);
         let joined = RunFile::read(&dir).filter(|run| run.run_id == own_id);
         let traces = sweep(&dir, say);
         if joined.is_none() {
             proof::clear(&dir)?;
         }
-        let started_at = joined.map_or_else(|| timestamp(Timestamp::now()), |run| run.started_at);
         let scratch = make_scratch(&settings.temp_dir)?;
-        let run = RunFile {
-            schema: SCHEMA,
-            run_id: own_id.clone(),
-            started_at: started_at.clone(),
-            pid: Some(std::process::id()),
-            scratch: scratch.clone(),
-        };
+        let run = RunFile { pid: Some(std::process::id()), scratch: scratch.clone(), ..joined.unwrap_or_else(|| new_run(&own_id)) };
         run.write(&dir)?;
         let identity =
             Identity { run_id: own_id.clone(), container_id: host.container_id.clone(), distro: host.distro.clone() };
@@ -163,7 +165,7 @@ impl Session {
             run_id: own_id.clone(),
             distro: host.distro.clone(),
             container_id: host.container_id.clone(),
-            started_at: started_at.clone(),
+            started_at: run.started_at.clone(),
             isolation: project.isolation.as_str(),
             selected: selection.selected,
             not_selected: selection.not_selected,
@@ -178,10 +180,10 @@ impl Session {
             runner: UnsandboxedScriptRunner::new(),
             snapshotter: Snapshotter::default(),
             run_id: own_id,
-            dirtied_by: Mutex::new(None),
+            run: Mutex::new(run),
             product: OnceLock::new(),
             next_folder: AtomicUsize::new(0),
-            _lock: lock,
+            _locks: (lock, machine),
             settings,
             host,
             project,
@@ -191,7 +193,6 @@ impl Session {
             bash,
             applets,
             journal,
-            started_at,
         })
     }
 
@@ -204,13 +205,45 @@ impl Session {
     }
 
     /// Returns the suite whose restore failed, if the ones after it are not to run.
-    pub(crate) fn dirtied_by(&self) -> Option<SuiteName> {
-        self.dirtied_by.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn dirtied_by(&self) -> Option<String> {
+        self.run().dirtied_by.clone()
     }
 
-    /// Notes that a suite could not be restored.
-    pub(crate) fn mark_dirty(&self, suite: &SuiteName) {
-        self.dirtied_by.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| suite.clone());
+    /// Notes that a suite could not be restored, for the ones after it.
+    ///
+    /// # Errors
+    /// If other processes of the run cannot be told.
+    pub(crate) fn mark_dirty(&self, suite: &SuiteName) -> Result<(), Fault> {
+        match self.project.on_restore_failure {
+            OnRestoreFailure::Continue => Ok(()),
+            OnRestoreFailure::Stop => self.note(|run| {
+                run.dirtied_by.get_or_insert_with(|| suite.to_string());
+            }),
+        }
+    }
+
+    /// Returns what the build stage of this run came to, in whatever process it ran.
+    pub(crate) fn build_outcome(&self) -> Option<BuildOutcome> {
+        self.run().build.clone()
+    }
+
+    /// Notes what the build stage came to, for the processes of the same run.
+    ///
+    /// # Errors
+    /// If they cannot be told.
+    pub(crate) fn set_build_outcome(&self, outcome: BuildOutcome) -> Result<(), Fault> {
+        self.note(|run| run.build = Some(outcome))
+    }
+
+    fn run(&self) -> MutexGuard<'_, RunFile> {
+        // Fields are set whole, so a panic elsewhere leaves a value that is true.
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, change: impl FnOnce(&mut RunFile)) -> Result<(), Fault> {
+        let mut run = self.run();
+        change(&mut run);
+        run.write(self.proof.dir()).map_err(|error| Fault::new(&error))
     }
 
     /// Sets the binary that suites call.
@@ -249,6 +282,34 @@ impl Session {
             .map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", dir.display())))
     }
 
+    /// Says that the stage of the trials begins.
+    ///
+    /// # Errors
+    /// If the log does not take it.
+    pub(crate) fn begin_suites(&self) -> Result<(), Fault> {
+        self.log(&Event::new(RUN_SUITES, "stage_start"))
+    }
+
+    /// Says how the stage of the trials has ended.
+    ///
+    /// # Errors
+    /// If the log or the summary does not take it.
+    pub(crate) fn end_suites(&self, elapsed: Duration) -> Result<(), Fault> {
+        let counts = self.proof.counts();
+        let is_fine = counts.fail == 0 && self.interrupt.signal().is_none();
+        let (status, level) = if is_fine { (Status::Pass, Level::Info) } else { (Status::Fail, Level::Error) };
+        let message = Some(format!("{} passed, {} failed", counts.pass, counts.fail));
+        let duration_ms = millis(elapsed);
+        self.log(&Event {
+            level,
+            duration_ms: Some(duration_ms),
+            message: message.clone(),
+            ..Event::new(RUN_SUITES, "stage_end")
+        })?;
+        let stage = StageRecord { name: RUN_SUITES.to_owned(), status, duration_ms, rc: None, message };
+        self.proof.keep_stage(stage).map_err(|error| Fault::new(&error))
+    }
+
     /// Writes the last summary, and removes the scratch folder.
     ///
     /// # Errors
@@ -256,17 +317,11 @@ impl Session {
     pub(crate) fn close(self) -> Result<(), Fault> {
         let interrupted = self.interrupt.signal().is_some();
         let finished = self.proof.finish(timestamp(Timestamp::now()), interrupted);
-        let run = RunFile {
-            schema: SCHEMA,
-            run_id: self.run_id.clone(),
-            started_at: self.started_at.clone(),
-            pid: None,
-            scratch: self.scratch.clone(),
-        };
+        let noted = self.note(|run| run.pid = None);
         // The engine's helpers end before what they worked in goes.
         drop(self.runner);
         let removed = workdir::remove(&self.scratch);
-        finished.and_then(|()| run.write(self.proof.dir())).map_err(|error| Fault::new(&error))?;
+        finished.map_err(|error| Fault::new(&error)).and(noted)?;
         removed.map_err(|error| {
             Fault::from_text(format!("could not remove the scratch folder `{}`: {error}", self.scratch.display()))
         })
@@ -284,10 +339,19 @@ fn refuse_what_cannot_be_had(settings: &Settings, host: &Host, project: &Project
     if project.sandbox {
         return Err(SessionError::NoSandbox(file));
     }
-    let looks_at_ours = project.snapshot.iter().map(Path::new).find(|path| settings.proof_dir.starts_with(path));
-    looks_at_ours.map_or(Ok(()), |path| {
-        Err(SessionError::LooksAtOurs { looked_at: path.to_path_buf(), ours: settings.proof_dir.clone() })
-    })
+    project.snapshot.iter().try_for_each(|text| refuse_own(settings, text))
+}
+
+/// A snapshot that holds our own files would show what we write as the suite's doing.
+///
+/// # Errors
+/// If `text`, a path or pattern, leads to a folder with the proof folder in it.
+pub(crate) fn refuse_own(settings: &Settings, text: &str) -> Result<(), SessionError> {
+    let looked_at: PathBuf = settings.project_dir.join(text).components().collect();
+    if settings.proof_dir.starts_with(&looked_at) {
+        return Err(SessionError::LooksAtOurs { looked_at, ours: settings.proof_dir.clone() });
+    }
+    Ok(())
 }
 
 fn read_applets(settings: &Settings, project: &Project) -> Result<Vec<String>, SessionError> {
@@ -303,6 +367,18 @@ fn run_id(settings: &Settings) -> String {
         || format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), std::process::id()),
         |nextest| nextest.run_id.clone(),
     )
+}
+
+fn new_run(run_id: &str) -> RunFile {
+    RunFile {
+        schema: SCHEMA,
+        run_id: run_id.to_owned(),
+        started_at: timestamp(Timestamp::now()),
+        pid: None,
+        scratch: PathBuf::new(),
+        dirtied_by: None,
+        build: None,
+    }
 }
 
 /// ISO 8601, UTC, whole seconds.

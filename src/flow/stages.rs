@@ -1,12 +1,12 @@
 //! What runs once before the trials: the build of the product.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::flow::blocks::{DRAIN, GRACE};
+use crate::flow::proof::BuildOutcome;
 use crate::flow::session::Session;
 use crate::model::script::{Completion, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach, Stream};
 use crate::model::suite::Build;
@@ -48,9 +48,8 @@ impl From<Fault> for StageFailure {
 }
 
 /// `results/build_meta.json`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 struct BuildMeta {
-    run_id: String,
     profile: String,
     toolchain: String,
     duration_ms: u64,
@@ -72,19 +71,28 @@ pub(crate) fn build(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFa
             None => Ok(()),
         },
         Build::Cargo => {
-            if let Some(meta) = earlier_build(session) {
-                session.set_product(meta.binary);
-                return Ok(());
+            if let Some(outcome) = session.build_outcome() {
+                return reuse(session, outcome);
             }
             session.log(&Event::new("build", "stage_start"))?;
-            say(&format!(
-                "building {} ({})",
-                product.name.as_deref().unwrap_or("the product"),
-                session.settings.cargo_profile
-            ));
+            let name = product.name.as_deref().unwrap_or("the product");
+            say(&format!("building {name} ({})", session.settings.cargo_profile));
             let result = cargo_build(session);
             record(session, &result)?;
             result.map(|meta| session.set_product(meta.binary))
+        }
+    }
+}
+
+/// Another process of the same run has built, or tried to.
+fn reuse(session: &Session, outcome: BuildOutcome) -> Result<(), StageFailure> {
+    match outcome {
+        BuildOutcome::Built(binary) => {
+            session.set_product(existing(binary)?);
+            Ok(())
+        }
+        BuildOutcome::Failed { command, rc, ending, output } => {
+            Err(StageFailure::Command { command, rc, ending, output })
         }
     }
 }
@@ -96,11 +104,6 @@ fn existing(binary: PathBuf) -> Result<PathBuf, StageFailure> {
     let text =
         format!("the product `{}` does not exist; build it, or correct `product.bin` in runner.yaml", binary.display());
     Err(StageFailure::Fault(Fault::from_text(text)))
-}
-
-fn earlier_build(session: &Session) -> Option<BuildMeta> {
-    let meta: BuildMeta = serde_json::from_slice(&fs::read(meta_path(session)).ok()?).ok()?;
-    (meta.run_id == session.run_id && meta.binary.is_file()).then_some(meta)
 }
 
 fn meta_path(session: &Session) -> PathBuf {
@@ -147,7 +150,6 @@ fn cargo_build(session: &Session) -> Result<BuildMeta, StageFailure> {
         .or(configured)
         .ok_or_else(|| Fault::from_text(format!("`{command}` built no binary; set `product.bin` in runner.yaml")))?;
     let meta = BuildMeta {
-        run_id: session.run_id.clone(),
         profile: settings.cargo_profile.clone(),
         toolchain: settings.toolchain.clone(),
         duration_ms: millis(done.wall),
@@ -222,6 +224,15 @@ fn record(session: &Session, result: &Result<BuildMeta, StageFailure>) -> Result
         ..Event::new("build", "stage_end")
     };
     session.log(&event)?;
+    match result {
+        Ok(meta) => session.set_build_outcome(BuildOutcome::Built(meta.binary.clone()))?,
+        Err(StageFailure::Command { command, rc, ending, output }) => {
+            let (command, ending, output) = (command.clone(), ending.clone(), output.clone());
+            session.set_build_outcome(BuildOutcome::Failed { command, rc: *rc, ending, output })?;
+        }
+        // The next process may have more luck with what was wrong with us.
+        Err(StageFailure::Fault(_)) => {}
+    }
     let stage = StageRecord { name: "build".to_owned(), status, duration_ms, rc: code, message };
     session.proof.keep_stage(stage).map_err(|error| Fault::new(&error))
 }

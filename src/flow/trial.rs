@@ -63,6 +63,7 @@ pub(crate) fn run(session: &Session, name: &SuiteName, file: &Path) -> Judged {
 
 /// Writes a judged trial down, and which is `next`; that this fails is one more reason to fail.
 pub(crate) fn keep(session: &Session, mut judged: Judged, next: Option<&Record>) -> Judged {
+    judged.record.attempt = session.settings.nextest.as_ref().map_or(1, |nextest| nextest.attempt);
     if let Err(error) = session.proof.keep(&judged.record, next) {
         judged.add_fault(Fault::new(&error));
     }
@@ -285,7 +286,7 @@ impl Trial<'_> {
         record.drift = judge::drift(evidence).iter().map(|change| change.path.display().to_string()).collect();
         self.note_blocks(&mut record, evidence);
         if evidence.restore.as_ref().is_some_and(|restore| !judge::succeeded(restore)) {
-            self.session.mark_dirty(&self.suite.name);
+            self.journal.keep(self.session.mark_dirty(&self.suite.name));
         }
         let last_lines = if record.status == Status::Fail { last_lines(evidence) } else { Vec::new() };
         self.journal.keep(self.write_results(evidence, presence.as_ref()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::script::{Completion, Exit};
 use super::snapshot::Snapshot;
-use super::suite::{PresenceClaim, SuiteName};
+use super::suite::PresenceClaim;
 
 /// Our own failure: what we tried, and every cause below it. Never a script's fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +132,7 @@ pub(crate) enum Finding {
     /// Nothing of it ran.
     NotRun {
         /// The suite whose restore failed.
-        dirtied_by: SuiteName,
+        dirtied_by: String,
     },
     /// Nothing of it ran: the user, or a test runner, ended the run.
     RunInterrupted,

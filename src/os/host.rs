@@ -59,6 +59,8 @@ pub(crate) enum Jsonl {
 pub(crate) struct Nextest {
     /// The same for all processes of one run.
     pub(crate) run_id: String,
+    /// From 1; more than 1 for a retry.
+    pub(crate) attempt: u32,
 }
 
 /// Why the environment cannot be used.
@@ -136,7 +138,7 @@ impl Settings {
             suite_timeout: suite_timeout(text("SUITE_TIMEOUT_SEC")?)?,
             cargo_profile: text("CARGO_PROFILE")?.unwrap_or_else(|| "release".to_owned()),
             toolchain: text("RUSTUP_TOOLCHAIN")?.unwrap_or_else(|| "stable".to_owned()),
-            nextest: text("NEXTEST_RUN_ID")?.map(|run_id| Nextest { run_id }),
+            nextest: nextest(text("NEXTEST_RUN_ID")?, text("NEXTEST_ATTEMPT")?)?,
             test_threads: text("RUST_TEST_THREADS")?,
             block_environment: environment.iter().filter(|(name, _)| !is_cargos(name)).cloned().collect(),
             tool_environment: environment
@@ -238,6 +240,19 @@ fn folder(environment: &Environment, name: &'static str, cwd: &Path) -> Result<O
         Some(path) if !path.is_dir() => Err(SettingsError::NotAFolder { name, path }),
         other => Ok(other),
     }
+}
+
+fn nextest(run_id: Option<String>, attempt: Option<String>) -> Result<Option<Nextest>, SettingsError> {
+    let Some(run_id) = run_id else { return Ok(None) };
+    let attempt = match attempt {
+        None => 1,
+        Some(value) => value.parse().map_err(|_| SettingsError::Value {
+            name: "NEXTEST_ATTEMPT",
+            value,
+            wanted: "a whole number",
+        })?,
+    };
+    Ok(Some(Nextest { run_id, attempt }))
 }
 
 fn suite_timeout(text: Option<String>) -> Result<Option<Duration>, SettingsError> {

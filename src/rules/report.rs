@@ -45,17 +45,24 @@ pub(crate) struct Failure<'a> {
     pub(crate) reproduce: &'a str,
 }
 
-/// Returns the text of a failed trial: summary, findings, changes, last lines, paths, command.
+/// Returns the text of a failed trial: summary, findings, changes, last lines, paths, command. Lines of a script stand behind
+/// `| `, because CI services take orders from lines that begin with `::` or `##`.
 pub(crate) fn failure_text(failure: &Failure<'_>) -> String {
     let record = failure.record;
     let mut text = String::new();
     // Writing to a String cannot fail.
     let mut line = |shown: std::fmt::Arguments<'_>| text.write_fmt(format_args!("{shown}\n")).unwrap_or(());
+    let quoted = |text: &str| text.lines().map(|line| format!("| {line}")).collect::<Vec<_>>().join("\n");
     if let Some(summary) = &record.summary {
         line(format_args!("{}", escaped(summary)));
     }
     for finding in &record.findings {
-        line(format_args!("- {}", escaped(finding)));
+        let finding = escaped(finding);
+        match finding.split_once('\n') {
+            // What a finding quotes is a script's.
+            Some((first, quote)) => line(format_args!("- {first}\n{}", quoted(quote))),
+            None => line(format_args!("- {finding}")),
+        }
     }
     for note in &record.notes {
         line(format_args!("  note: {}", escaped(note)));
@@ -71,7 +78,7 @@ pub(crate) fn failure_text(failure: &Failure<'_>) -> String {
     }
     for last in failure.last_lines {
         line(format_args!("--- {}, last lines", last.of));
-        line(format_args!("{}", last.text));
+        line(format_args!("{}", quoted(&last.text)));
     }
     line(format_args!("---"));
     for artifact in &record.artifacts {

@@ -40,6 +40,8 @@ pub(crate) struct Record {
     pub(crate) notes: Vec<String>,
     pub(crate) summary: Option<String>,
     pub(crate) duration_ms: u64,
+    /// From 1; more than 1 for a retry.
+    pub(crate) attempt: u32,
     /// Paths below the proof folder, of files that exist.
     pub(crate) artifacts: Vec<String>,
     pub(crate) expect: &'static str,
@@ -122,6 +124,7 @@ impl Record {
             notes: Vec::new(),
             summary: None,
             duration_ms: 0,
+            attempt: 1,
             artifacts: Vec::new(),
             expect: "pass",
             rc: None,

@@ -35,6 +35,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_failed_build_ends_the_run_with_its_code),
         claim(a_product_that_is_not_there_is_an_error),
         claim(a_suite_may_be_called_like_a_file_of_ours),
+        claim(a_suite_called_like_a_file_beside_it_must_be_renamed),
         claim(a_temporary_folder_that_cannot_be_used_is_an_error),
     ];
     claims.extend(both(every_file_appears));
@@ -441,14 +442,24 @@ fn a_failed_build_ends_the_run_with_its_code() {
 
 fn a_suite_may_be_called_like_a_file_of_ours() {
     let project = Project::new();
-    let names = ["runner.jsonl", "build_meta.json", "summary.json", "result.json"];
-    for name in names {
+    for name in ["summary.json", "result.json"] {
         project.suite(name, &[("execute", "echo said")]);
     }
     project.run(&[]).code(0);
-    for name in names {
+    for name in ["summary.json", "result.json"] {
         assert_eq!(project.text(format!("proof/logs/{name}/execute.stdout.log")), "said\n");
     }
+}
+
+fn a_suite_called_like_a_file_beside_it_must_be_renamed() {
+    let project = Project::new();
+    for name in ["runner.jsonl", "build_meta.json"] {
+        project.suite(name, &[("execute", "echo ran >>order")]);
+    }
+    project.run(&[]).code(101);
+    assert!(project.order().is_empty());
+    project.record("runner.jsonl").assert_fail("rename the folder");
+    project.record("build_meta.json").assert_fail("rename the folder");
 }
 
 fn a_temporary_folder_that_cannot_be_used_is_an_error() {

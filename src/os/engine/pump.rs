@@ -53,6 +53,7 @@ pub(super) struct Pump<'a> {
     total_bytes: u64,
     log: Log,
     echo: Echo,
+    echo_begins_line: bool,
     pipe_is_large: bool,
 }
 
@@ -69,6 +70,7 @@ impl<'a> Pump<'a> {
             total_bytes: 0,
             log,
             echo,
+            echo_begins_line: true,
             pipe_is_large: false,
         }
     }
@@ -100,7 +102,7 @@ impl<'a> Pump<'a> {
         self.head.extend_from_slice(&bytes[..len.min(room)]);
         self.log.write(bytes);
         if self.echo == Echo::Stderr {
-            echo(bytes);
+            self.echo_begins_line = echo(bytes, self.echo_begins_line);
         }
         self.total_bytes += len as u64;
         self.ring.next = (at + len) % self.ring.bytes.len();
@@ -199,10 +201,15 @@ fn create(path: &Path) -> io::Result<File> {
     })
 }
 
-/// Shows output on our standard error. Escape sequences of a script must not reach a terminal or a CI log.
-fn echo(bytes: &[u8]) {
+/// Shows output on our standard error, each line behind `| `: neither escape sequences nor a CI service's orders (`::...` at the
+/// start of a line) of a script must reach a terminal or a CI log. Returns whether the next byte begins a line.
+fn echo(bytes: &[u8], mut begins_line: bool) -> bool {
     let mut shown = Vec::with_capacity(bytes.len());
     for byte in bytes {
+        if begins_line {
+            shown.extend_from_slice(b"| ");
+        }
+        begins_line = *byte == b'\n';
         match byte {
             b'\n' | b'\t' | b' '..=b'~' | 0x80.. => shown.push(*byte),
             b'\r' => {}
@@ -211,4 +218,5 @@ fn echo(bytes: &[u8]) {
     }
     // Nobody may be listening; the log file has it all.
     io::stderr().write_all(&shown).ok();
+    begins_line
 }
