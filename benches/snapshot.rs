@@ -4,7 +4,6 @@
 //! takes one snapshot of it, to be measured from outside; with `--index FILE` also with what the last one left in FILE.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
-#![expect(clippy::missing_errors_doc, reason = "a program")]
 
 use std::error::Error;
 use std::ffi::OsStr;

@@ -24,8 +24,6 @@ mod outputs;
 mod presence;
 #[path = "harness/product_log.rs"]
 mod product_log;
-#[path = "harness/reports.rs"]
-mod reports;
 #[path = "harness/selection.rs"]
 mod selection;
 #[path = "harness/setups.rs"]
@@ -53,7 +51,6 @@ fn main() -> std::process::ExitCode {
             outputs::claims(),
             presence::claims(),
             product_log::claims(),
-            reports::claims(),
             selection::claims(),
             setups::claims(),
             strictness::claims(),

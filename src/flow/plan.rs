@@ -199,7 +199,10 @@ fn plan_folder(folder: &Found) -> Result<Vec<Planned>, PlanError> {
         return broken(format!("{error}; rename the folder `{}`", folder.dir.display()));
     }
     if RESERVED.contains(&folder.name.as_str()) {
-        return broken(format!("a file of the proof folder is called so; rename the folder `{}`", folder.dir.display()));
+        return broken(format!(
+            "a file of the proof folder is called so; rename the folder `{}`",
+            folder.dir.display()
+        ));
     }
     let setup = match &folder.kind {
         FoundKind::Suite => {

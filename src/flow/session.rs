@@ -32,7 +32,6 @@ pub(crate) struct Session {
     pub(crate) settings: Settings,
     pub(crate) host: Host,
     pub(crate) project: Project,
-    pub(crate) run_id: String,
     pub(crate) runner: UnsandboxedScriptRunner,
     pub(crate) snapshotter: Snapshotter,
     pub(crate) proof: Proof,
@@ -148,7 +147,11 @@ impl Session {
             proof::clear(&dir)?;
         }
         let scratch = make_scratch(&settings.temp_dir)?;
-        let run = RunFile { pid: Some(std::process::id()), scratch: scratch.clone(), ..joined.unwrap_or_else(|| new_run(&own_id)) };
+        let run = RunFile {
+            pid: Some(std::process::id()),
+            scratch: scratch.clone(),
+            ..joined.unwrap_or_else(|| new_run(&own_id))
+        };
         run.write(&dir)?;
         let identity =
             Identity { run_id: own_id.clone(), container_id: host.container_id.clone(), distro: host.distro.clone() };
@@ -179,7 +182,6 @@ impl Session {
             proof: Proof::new(dir, header, earlier),
             runner: UnsandboxedScriptRunner::new(),
             snapshotter: Snapshotter::default(),
-            run_id: own_id,
             run: Mutex::new(run),
             product: OnceLock::new(),
             next_folder: AtomicUsize::new(0),

@@ -28,6 +28,7 @@ pub(super) enum Format {
     Pretty,
     Terse,
     Json,
+    Junit,
 }
 
 /// `--color`.
@@ -66,7 +67,7 @@ const FLAGS: [(&str, &str, HasArg, &str); 24] = [
     ("quiet", "q", HasArg::No, "one character for each test; the same as --format terse"),
     ("exact", "", HasArg::No, "filters are whole names"),
     ("color", "", HasArg::Yes, "auto, always or never"),
-    ("format", "", HasArg::Yes, "pretty, terse or json"),
+    ("format", "", HasArg::Yes, "pretty, terse, json or junit"),
     ("show-output", "", HasArg::No, "accepted; the output is in the proof folder"),
     ("unstable-options", "Z", HasArg::Yes, "accepted; nothing here is unstable"),
     ("report-time", "", HasArg::Maybe, "accepted; result.json has the time of each test"),
@@ -88,9 +89,9 @@ pub(super) fn parse(args: &[String], threads: Option<&str>) -> Result<Flags, Fla
         Some("pretty") => Some(Format::Pretty),
         Some("terse") => Some(Format::Terse),
         Some("json") => Some(Format::Json),
-        Some("junit") => return Err(FlagError("--format junit is not built yet; take pretty, terse or json".into())),
+        Some("junit") => Some(Format::Junit),
         Some(other) => {
-            return Err(FlagError(format!("argument for --format must be pretty, terse, or json (was {other})")));
+            return Err(FlagError(format!("argument for --format must be pretty, terse, json or junit (was {other})")));
         }
     };
     let color = match matches.opt_str("color").as_deref() {

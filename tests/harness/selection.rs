@@ -20,7 +20,6 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(fail_fast_stops_after_the_first_failure),
         claim(shuffling_keeps_the_order_of_suites),
         claim(json_has_libtests_events_and_nothing_else),
-        claim(json_has_the_times_that_libtest_has),
         claim(ignored_selects_nothing),
         claim(nocapture_shows_blocks_on_stderr),
     ]
@@ -147,6 +146,11 @@ fn junit_is_a_format() {
     let ended = project.run(&["-Z", "unstable-options", "--format", "junit", "20-enable"]);
     ended.code(0);
     assert!(ended.stdout.starts_with("<?xml") && ended.stdout.contains("name=\"20-enable\""), "{ended}");
+    project.suite("60-fails", &[("execute", "printf 'a<b\\033[31m\\n'; exit 7")]);
+    let ended = project.run(&["--format=junit", "60-fails"]);
+    ended.code(101);
+    assert!(ended.stdout.contains("<failure") && ended.stdout.contains("exited with code 7"), "{ended}");
+    assert!(ended.stdout.contains("a&lt;b") && !ended.stdout.contains('\u{1b}'), "{ended}");
 }
 
 fn an_unknown_flag_is_named() {
@@ -198,17 +202,6 @@ fn json_has_libtests_events_and_nothing_else() {
     assert_eq!(events.iter().map(word).collect::<Vec<_>>(), expected);
     let failed = &events[8];
     assert!(failed["stdout"].as_str().unwrap().contains("words of the block"), "{failed}");
-}
-
-/// libtest always has the time of all, and with `--report-time` that of each.
-fn json_has_the_times_that_libtest_has() {
-    let project = project();
-    let ended = project.run(&["-Z", "unstable-options", "--format=json", "--report-time", "20-enable"]);
-    ended.code(0);
-    let events = ended.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    for event in events.filter(|event| event["event"] == "ok") {
-        assert!(event["exec_time"].is_number(), "{event}");
-    }
 }
 
 fn ignored_selects_nothing() {
