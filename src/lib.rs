@@ -1,4 +1,29 @@
 //! System tests for software that changes the machine it runs on, reported by `cargo test`.
+//!
+//! A *suite* is a folder with a `task.yaml`: bash blocks, and claims about what they change. The harness takes a snapshot,
+//! runs the block under test, takes another, runs `restore`, takes a third, and judges everything that it saw. Whatever a
+//! block started is ended before the next one runs. Folders of Chickadee grading scripts are understood, too.
+//!
+//! The whole of a test target with `harness = false`:
+//!
+//! ```no_run
+//! // tests/suites.rs
+//! fn main() -> std::process::ExitCode {
+//!     proving_ground::harness::main()
+//! }
+//! ```
+//!
+//! ```yaml
+//! # suites/10-greets/task.yaml
+//! summary: greeter says hello
+//! execute: |
+//!   [[ $(greeter) == "hello" ]]
+//! ```
+//!
+//! [`Harness`] is for folders other than the usual ones. README.md has every key, setting, output and limit, and what the
+//! harness does **not** protect against: blocks and scripts run with your rights. ARCHITECTURE.md tells how it is built.
+//!
+//! Modules stand on floors, and imports point down only: `model` < `rules`, `os` < `flow` < faces (`harness`).
 
 /// Nouns: no I/O, no clock, no environment; imports nothing of ours.
 mod model {
