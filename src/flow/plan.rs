@@ -1,6 +1,5 @@
 //! From the suites folder to trials: which there are, in which order, which of them are wanted.
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use crate::flow::session::{Session, SessionError};
 use crate::flow::trial::{self, Judged};
 use crate::model::suite::{Project, SuiteName};
 use crate::model::verdict::{Fault, Finding};
+use crate::os::disk::read_config;
 use crate::os::host::Settings;
 use crate::rules::parse::{default_setup, parse_project, parse_setup, run_order};
 use crate::rules::plan::{NameError, close_names, first_duplicate, script_names, trial_name};
@@ -132,7 +132,7 @@ impl Plan {
     /// If it is wrong.
     pub(crate) fn take_project(&mut self, settings: &Settings) -> Result<Project, SessionError> {
         let file = settings.suites_dir.join("runner.yaml");
-        match fs::read(&file) {
+        match read_config(&file) {
             Ok(text) => Ok(parse_project(&file, &text)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Project::default()),
             Err(source) => Err(SessionError::Read { path: file, source }),
@@ -216,7 +216,7 @@ fn plan_folder(folder: &Found) -> Result<Vec<Planned>, PlanError> {
         FoundKind::Scripts(scripts) => default_setup(&folder.name, &folder.dir, scripts.clone()),
         FoundKind::Setup => {
             let file = folder.dir.join(MANIFEST);
-            let text = match fs::read(&file) {
+            let text = match read_config(&file) {
                 Ok(text) => text,
                 Err(error) => return broken(format!("could not read `{}`: {error}", file.display())),
             };

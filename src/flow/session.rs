@@ -13,7 +13,7 @@ use crate::flow::proof::{self, BuildOutcome, EarlierSummary, Header, Proof, Proo
 use crate::model::script::Echo;
 use crate::model::suite::{Host, Isolation, OnRestoreFailure, Project, SuiteName};
 use crate::model::verdict::Fault;
-use crate::os::disk::Snapshotter;
+use crate::os::disk::{Snapshotter, read_config};
 use crate::os::engine::tee::ProductTap;
 use crate::os::engine::{self, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
@@ -359,7 +359,7 @@ pub(crate) fn refuse_own(settings: &Settings, text: &str) -> Result<(), SessionE
 fn read_applets(settings: &Settings, project: &Project) -> Result<Vec<String>, SessionError> {
     let Some(rules) = &project.presence else { return Ok(Vec::new()) };
     let path = settings.project_dir.join(&rules.applets);
-    let text = fs::read(&path).map_err(|source| SessionError::Read { path: path.clone(), source })?;
+    let text = read_config(&path).map_err(|source| SessionError::Read { path: path.clone(), source })?;
     Ok(crate::rules::presence::parse_applets(&path, &text)?)
 }
 

@@ -5,7 +5,6 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -17,7 +16,7 @@ use crate::model::script::Completion;
 use crate::model::snapshot::{Change, Snapshot};
 use crate::model::suite::{PresenceClaim, Suite, SuiteName};
 use crate::model::verdict::{BlockName, Evidence, Fault, Finding, Phase, ProductLog, Verdict};
-use crate::os::disk::write_atomically;
+use crate::os::disk::{read_config, write_atomically};
 use crate::os::journal::{Event, Level};
 use crate::rules::judge;
 use crate::rules::parse::parse_suite;
@@ -72,7 +71,7 @@ pub(crate) fn keep(session: &Session, mut judged: Judged, next: Option<&Record>)
 
 /// Reads the suite, and tells why it is not to run now, if so.
 fn admit(session: &Session, name: &SuiteName, file: &Path) -> Result<Suite, Finding> {
-    let text = fs::read(file)
+    let text = read_config(file)
         .map_err(|error| Finding::Invalid(format!("could not read `{}`: {error}; make it readable", file.display())))?;
     let suite = parse_suite(name.clone(), file, &text).map_err(|error| Finding::Invalid(error.to_string()))?;
     if session.interrupt.signal().is_some() {

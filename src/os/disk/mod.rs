@@ -5,6 +5,7 @@
 
 mod hash_cache;
 mod names;
+mod read;
 mod roots;
 mod snapshot;
 mod stat;
@@ -14,6 +15,7 @@ mod xattr;
 use std::io;
 use std::path::PathBuf;
 
+pub(crate) use read::read_config;
 pub(crate) use roots::SnapshotRoot;
 pub(crate) use snapshot::Snapshotter;
 pub(crate) use write::write_atomically;
