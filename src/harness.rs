@@ -24,7 +24,7 @@ use crate::model::script::Echo;
 use crate::model::verdict::Fault;
 use crate::os::engine::tee;
 use crate::os::host::{self, Overrides, Settings, SettingsError};
-use crate::rules::report::{Failure, failure_text};
+use crate::rules::report::{Failure, escaped, failure_text};
 use crate::rules::summary::Status;
 use flags::{Color, FlagError, Flags, Format};
 use junit::Report;
@@ -181,7 +181,7 @@ impl HarnessError {
 /// Tells the user something. Standard output belongs to libtest.
 fn say(text: &str) {
     // Nobody may be listening.
-    writeln!(io::stderr(), "proving-ground: {text}").ok();
+    writeln!(io::stderr(), "proving-ground: {}", escaped(text)).ok();
 }
 
 fn chain(error: &dyn Error) -> String {
@@ -282,10 +282,11 @@ fn run_trials(
         let (session, has_failed, next) = (Arc::clone(session), Arc::clone(&has_failed), next.pop_front());
         let report = Arc::clone(&report);
         Trial::test(name, move || {
-            if stops_early && has_failed.load(Ordering::SeqCst) {
-                return Err(Failed::from("not run: another failed before (--fail-fast)"));
-            }
-            let judged = planned.run(&session, next.as_ref());
+            let judged = if stops_early && has_failed.load(Ordering::SeqCst) {
+                planned.leave_out(&session)
+            } else {
+                planned.run(&session, next.as_ref())
+            };
             let failure = (judged.record.status != Status::Pass).then(|| explain(&session, &judged));
             report.add(&judged.record, failure.as_deref());
             has_failed.fetch_or(failure.is_some(), Ordering::SeqCst);

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::flow::blocks::{DRAIN, GRACE, KEPT_BYTES_MAX};
-use crate::flow::session::Session;
-use crate::flow::trial::Judged;
+use crate::flow::session::{RUN_SUITES, Session};
+use crate::flow::trial::{Judged, end_event};
 use crate::model::script::{Completion, Echo, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach};
 use crate::model::setup::{MakeStep, ScriptEntry, TestSetup};
 use crate::model::suite::SuiteName;
 use crate::model::verdict::{Fault, Finding};
 use crate::os::engine::ScriptRunner;
-use crate::os::journal::{Event, Level};
+use crate::os::journal::Event;
 use crate::os::workdir::{self, Copies};
 use crate::rules::chickadee::{self, TestOutcome, TestStatus};
 use crate::rules::report::LastLines;
@@ -76,7 +76,7 @@ impl SetupRun {
                 if let Some(text) = &done.log_error {
                     attempt.judged.add_fault(Fault::from_text(text.clone()));
                 }
-                if let Err(fault) = self.log_end(session, &attempt.judged.record) {
+                if let Err(fault) = session.log(&end_event(&attempt.judged.record)) {
                     attempt.judged.add_fault(fault);
                 }
                 attempt
@@ -96,7 +96,7 @@ impl SetupRun {
     fn execute(&self, session: &Session, entry: &ScriptEntry, name: &str) -> Result<Completion, Finding> {
         let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
         let copies = self.copies.get_or_init(|| self.prepare(session)).as_ref().map_err(Clone::clone)?;
-        let event = Event { suite: Some(name), ..Event::new("run-suites", "suite_start") };
+        let event = Event { suite: Some(name), ..Event::new(RUN_SUITES, "suite_start") };
         session.log(&event).map_err(Finding::Fault)?;
         let copy = copies.take().map_err(|error| fault(&error))?;
         let dir = copy.dir().join(FOLDER);
@@ -158,7 +158,7 @@ impl SetupRun {
             rc: Some(rc(done.exit)),
             duration_ms: Some(millis(done.wall)),
             message,
-            ..Event::new("run-suites", "cmd_exec")
+            ..Event::new(RUN_SUITES, "cmd_exec")
         };
         session.log(&event).map_err(Finding::Fault)?;
         match (done.ended_by, done.exit) {
@@ -205,19 +205,6 @@ impl SetupRun {
             echo: if session.echo == Echo::Stderr { Echo::Stderr } else { Echo::Off },
             marker: Some(session.scratch.clone()),
         }
-    }
-
-    fn log_end(&self, session: &Session, record: &Record) -> Result<(), Fault> {
-        let event = Event {
-            level: if record.status == Status::Pass { Level::Info } else { Level::Error },
-            suite: Some(&record.name),
-            rc: record.rc,
-            duration_ms: Some(record.duration_ms),
-            message: record.reason.clone(),
-            artifacts: &record.artifacts,
-            ..Event::new("run-suites", "suite_end")
-        };
-        session.log(&event)
     }
 }
 

@@ -161,6 +161,11 @@ impl Planned {
         Record::new(self.name(), kind, Status::Running)
     }
 
+    /// Records that the trial is not run, because another has failed and the user wants to stop then.
+    pub(crate) fn leave_out(&self, session: &Session) -> Judged {
+        trial::keep(session, Judged::not_run(self.running(), &Finding::LeftOut), None)
+    }
+
     /// Runs the trial and keeps its record. `next` is the one after it, if they run one at a time.
     pub(crate) fn run(&self, session: &Session, next: Option<&Record>) -> Judged {
         let begun = session.proof.begin(&self.running());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -65,6 +66,7 @@ pub(crate) enum BuildOutcome {
 #[derive(Debug, Deserialize)]
 pub(crate) struct EarlierSummary {
     pub(crate) run_id: String,
+    stages: Vec<StageRecord>,
     suites: Vec<Box<RawValue>>,
 }
 
@@ -117,8 +119,8 @@ struct State {
 impl Proof {
     /// Opens the folder for a run. `earlier` are the trials that another process of the same run has recorded.
     pub(crate) fn new(dir: PathBuf, header: Header, earlier: Option<EarlierSummary>) -> Self {
-        let entries = earlier.map(EarlierSummary::into_entries).unwrap_or_default();
-        Self { dir, header, state: Mutex::new(State { entries, ..State::default() }) }
+        let (stages, entries) = earlier.map(EarlierSummary::into_parts).unwrap_or_default();
+        Self { dir, header, state: Mutex::new(State { entries, stages, ..State::default() }) }
     }
 
     /// The folder.
@@ -165,7 +167,11 @@ impl Proof {
     /// If the summary cannot be written.
     pub(crate) fn keep_stage(&self, stage: StageRecord) -> Result<(), ProofError> {
         let mut state = self.state();
-        state.stages.push(stage);
+        // Under nextest each process has its share of the same stage.
+        match state.stages.iter_mut().find(|other| other.name == stage.name) {
+            Some(other) => *other = stage,
+            None => state.stages.push(stage),
+        }
         self.write_summary(&state)
     }
 
@@ -216,7 +222,8 @@ impl Proof {
             isolation: header.isolation,
             harness_policy: self.policy_holds(state, counts).then_some(HARNESS_POLICY),
             interrupted: state.interrupted,
-            selected: header.selected,
+            // Under nextest each process knows of its own trial only.
+            selected: header.selected.max(state.entries.len()),
             not_selected: header.not_selected,
             counts,
             stages: &state.stages,
@@ -231,7 +238,9 @@ impl Proof {
     /// by construction (`os` has no function that writes elsewhere) unless a suite's snapshot looks into them; then
     /// `Session::open` has refused the run.
     fn policy_holds(&self, state: &State, counts: Counts) -> bool {
-        state.finished_at.is_some() && !state.interrupted && counts.pass + counts.fail >= self.header.selected
+        state.finished_at.is_some()
+            && !state.interrupted
+            && counts.pass + counts.fail >= self.header.selected.max(state.entries.len())
     }
 }
 
@@ -254,14 +263,14 @@ impl EarlierSummary {
     }
 
     /// A trial that is still `running` was killed with its process.
-    fn into_entries(self) -> BTreeMap<String, Entry> {
+    fn into_parts(self) -> (Vec<StageRecord>, BTreeMap<String, Entry>) {
         let entry = |text: Box<RawValue>| {
             let head: EarlierEntry = serde_json::from_str(text.get()).ok()?;
             let mut entry = Entry { status: head.status, text };
             entry.interrupt();
             Some((head.name, entry))
         };
-        self.suites.into_iter().filter_map(entry).collect()
+        (self.stages, self.suites.into_iter().filter_map(entry).collect())
     }
 }
 
@@ -314,11 +323,18 @@ pub(crate) fn lock_machine(waiting: impl FnOnce()) -> Result<File, ProofError> {
     let path = Path::new(MACHINE_LOCK);
     let root = |source| ProofError::Machine { path: path.to_path_buf(), source };
     // To read is enough, and all that another user's file allows.
-    let file = File::open(path).or_else(|_| File::create_new(path)).or_else(|_| File::open(path)).map_err(root)?;
+    let file = File::open(path).or_else(|_| make_lock(path)).or_else(|_| File::open(path)).map_err(root)?;
     if file.try_lock().is_err() {
         waiting();
         file.lock().map_err(root)?;
     }
+    Ok(file)
+}
+
+/// Every user must be able to open it, whatever our umask.
+fn make_lock(path: &Path) -> io::Result<File> {
+    let file = File::create_new(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o666))?;
     Ok(file)
 }
 

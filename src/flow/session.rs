@@ -347,10 +347,10 @@ fn refuse_what_cannot_be_had(settings: &Settings, host: &Host, project: &Project
 /// A snapshot that holds our own files would show what we write as the suite's doing.
 ///
 /// # Errors
-/// If `text`, a path or pattern, leads to a folder with the proof folder in it.
+/// If `text`, a plain path, is the proof folder, or one is in the other.
 pub(crate) fn refuse_own(settings: &Settings, text: &str) -> Result<(), SessionError> {
     let looked_at: PathBuf = settings.project_dir.join(text).components().collect();
-    if settings.proof_dir.starts_with(&looked_at) {
+    if settings.proof_dir.starts_with(&looked_at) || looked_at.starts_with(&settings.proof_dir) {
         return Err(SessionError::LooksAtOurs { looked_at, ours: settings.proof_dir.clone() });
     }
     Ok(())

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::flow::blocks::Blocks;
 use crate::flow::evidence_json::{changes_json, presence_json, snapshot_json};
-use crate::flow::session::Session;
+use crate::flow::session::{RUN_SUITES, Session};
 use crate::model::script::Completion;
 use crate::model::snapshot::{Change, Snapshot};
 use crate::model::suite::{PresenceClaim, Suite, SuiteName};
@@ -54,9 +54,31 @@ impl Judged {
 /// Runs one suite.
 pub(crate) fn run(session: &Session, name: &SuiteName, file: &Path) -> Judged {
     let record = Record::new(name.as_str(), TrialKind::Suite, Status::Running);
-    match admit(session, name, file) {
+    let journal = TrialJournal { session, suite: name.as_str(), fault: RefCell::default() };
+    journal.log(Event::new(RUN_SUITES, "suite_start"));
+    let started = Instant::now();
+    let mut judged = match admit(session, name, file) {
         Err(finding) => Judged::not_run(record, &finding),
-        Ok(suite) => run_admitted(session, &suite, record),
+        Ok(suite) => run_admitted(session, &suite, record, &journal),
+    };
+    judged.record.duration_ms = millis(started.elapsed());
+    journal.log(end_event(&judged.record));
+    if let Some(fault) = journal.fault.take() {
+        judged.add_fault(fault);
+    }
+    judged
+}
+
+/// The last event of a trial.
+pub(super) fn end_event(record: &Record) -> Event<'_> {
+    Event {
+        level: if record.status == Status::Pass { Level::Info } else { Level::Error },
+        suite: Some(&record.name),
+        rc: record.rc,
+        duration_ms: Some(record.duration_ms),
+        message: record.reason.clone(),
+        artifacts: &record.artifacts,
+        ..Event::new(RUN_SUITES, "suite_end")
     }
 }
 
@@ -83,41 +105,17 @@ fn admit(session: &Session, name: &SuiteName, file: &Path) -> Result<Suite, Find
     judge::refuse(&suite, &session.project, &session.host).map_or(Ok(suite), Err)
 }
 
-fn run_admitted(session: &Session, suite: &Suite, mut record: Record) -> Judged {
-    let started = Instant::now();
+fn run_admitted(session: &Session, suite: &Suite, mut record: Record, journal: &TrialJournal<'_>) -> Judged {
     record.summary = Some(suite.summary.clone());
     record.expect = suite.expect.as_str();
-    let journal = TrialJournal { session, suite: suite.name.as_str(), fault: RefCell::default() };
-    journal.log(Event::new("run-suites", "suite_start"));
-    let mut judged = match Blocks::new(session, suite) {
-        Err(fault) => Judged::not_run(record, &Finding::Fault(fault)),
-        Ok(blocks) => {
-            let trial = Trial {
-                session,
-                suite,
-                blocks: &blocks,
-                journal: &journal,
-                presence: RefCell::default(),
-                opens: Cell::new(0),
-            };
-            let evidence = trial.gather();
-            trial.judge(record, &evidence)
-        }
+    let blocks = match Blocks::new(session, suite) {
+        Ok(blocks) => blocks,
+        Err(fault) => return Judged::not_run(record, &Finding::Fault(fault)),
     };
-    judged.record.duration_ms = millis(started.elapsed());
-    let event = Event {
-        level: if judged.record.status == Status::Pass { Level::Info } else { Level::Error },
-        rc: judged.record.rc,
-        duration_ms: Some(judged.record.duration_ms),
-        message: judged.record.reason.clone(),
-        artifacts: &judged.record.artifacts,
-        ..Event::new("run-suites", "suite_end")
-    };
-    journal.log(event);
-    if let Some(fault) = journal.fault.into_inner() {
-        judged.add_fault(fault);
-    }
-    judged
+    let (presence, opens) = (RefCell::default(), Cell::new(0));
+    let trial = Trial { session, suite, blocks: &blocks, journal, presence, opens };
+    let evidence = trial.gather();
+    trial.judge(record, &evidence)
 }
 
 /// Logs for one suite; keeps the first fault, so that a lost line fails the suite.
@@ -127,8 +125,8 @@ pub(super) struct TrialJournal<'a> {
     fault: RefCell<Option<Fault>>,
 }
 
-impl<'a> TrialJournal<'a> {
-    fn log(&self, event: Event<'a>) {
+impl TrialJournal<'_> {
+    fn log(&self, event: Event<'_>) {
         self.keep(self.session.log(&Event { suite: Some(self.suite), ..event }));
     }
 
@@ -206,7 +204,7 @@ impl Trial<'_> {
             BlockName::Restore => ("restore_start", "restore_done"),
             BlockName::Prepare | BlockName::Execute | BlockName::Debug => ("exec_start", "exec_done"),
         };
-        self.journal.log(Event { cmd: Some(name.as_str()), ..Event::new("run-suites", start) });
+        self.journal.log(Event { cmd: Some(name.as_str()), ..Event::new(RUN_SUITES, start) });
         self.blocks.forget_opens();
         let result = self.guarded(|| self.blocks.run(name, block));
         self.opens.set(self.opens.get() + self.blocks.count_opens());
@@ -217,7 +215,7 @@ impl Trial<'_> {
             rc: done.map(|done| crate::rules::summary::rc(done.exit)),
             duration_ms: done.map(|done| millis(done.wall)),
             message: result.as_ref().err().map(ToString::to_string),
-            ..Event::new("run-suites", end)
+            ..Event::new(RUN_SUITES, end)
         };
         self.journal.log(event);
         Some(result)
@@ -247,7 +245,7 @@ impl Trial<'_> {
         if claim != PresenceClaim::None {
             let event = if is_fine { "assert_pass" } else { "assert_fail" };
             let level = if is_fine { Level::Info } else { Level::Error };
-            self.journal.log(Event { level, cmd: Some("presence"), ..Event::new("run-suites", event) });
+            self.journal.log(Event { level, cmd: Some("presence"), ..Event::new(RUN_SUITES, event) });
         }
         *self.presence.borrow_mut() = Some(report);
     }

@@ -67,6 +67,9 @@ pub(crate) fn failure_text(failure: &Failure<'_>) -> String {
     for note in &record.notes {
         line(format_args!("  note: {}", escaped(note)));
     }
+    for leak in &record.leaked {
+        line(format_args!("  killed, because it was left running: {} (pid {})", escaped(&leak.command), leak.pid));
+    }
     if !record.drift.is_empty() {
         line(format_args!("not as before, after restore: {}", escaped(&record.drift.join(", "))));
     }

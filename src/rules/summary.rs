@@ -80,8 +80,8 @@ pub(crate) enum TrialKind {
 /// A process that had to be killed.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Leaked {
-    pid: i32,
-    command: String,
+    pub(crate) pid: i32,
+    pub(crate) command: String,
 }
 
 impl From<&Leak> for Leaked {
@@ -169,14 +169,14 @@ pub(crate) fn millis(duration: std::time::Duration) -> u64 {
 }
 
 /// One stage, as summary.json shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StageRecord {
     pub(crate) name: String,
     pub(crate) status: Status,
     pub(crate) duration_ms: u64,
     /// Exit code of the command that failed.
     pub(crate) rc: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
 }
 
