@@ -1,5 +1,7 @@
 //! The script contract: what a completion means to Chickadee.
 
+use std::borrow::Cow;
+
 use crate::model::script::{Completion, EndedBy, Exit, Stream};
 
 /// Bytes of a short result.
@@ -174,9 +176,10 @@ fn last_line(stdout: &Stream) -> String {
     } else {
         [stdout.head.as_slice(), stdout.tail.as_slice()].concat()
     };
-    let line = bytes.split(|byte| *byte == b'\n').rfind(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
-    let end = &line[..line.len().min(LAST_LINE_BYTES_MAX)];
-    String::from_utf8_lossy(end).into_owned()
+    let lines = bytes.rsplit(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    // White space of all scripts is known only of text: a line of nothing but no-break spaces is blank too.
+    let mut texts = lines.map(|line| String::from_utf8_lossy(&line[..line.len().min(LAST_LINE_BYTES_MAX)]));
+    texts.find(|text| !text.trim().is_empty()).map(Cow::into_owned).unwrap_or_default()
 }
 
 /// Returns at most 1 KiB of a text, cut between characters.
@@ -332,6 +335,13 @@ mod tests {
     fn a_line_of_100_mb_gives_a_short_result_of_1_kib() {
         let stream = Stream { head: vec![b'a'; 1000], tail: vec![b'b'; 70_000], total_bytes: 100_000_000 };
         assert_eq!(short_result(&stream, TestStatus::Pass), "b".repeat(1024));
+    }
+
+    #[test]
+    fn the_last_line_is_found_behind_much_white_space() {
+        let found = |text: String| short_result(&stream(&text, None), TestStatus::Pass);
+        assert_eq!(found(format!("first\n{}last\n", " ".repeat(100_000))), "last");
+        assert_eq!(found("first\n\u{a0}\u{2003}\n".to_owned()), "first");
     }
 
     #[test]

@@ -54,13 +54,20 @@ pub(crate) fn trial_name(text: &str) -> Result<SuiteName, SuiteNameError> {
     SuiteName::new(parts.join("/"))
 }
 
+/// Bytes of one part of a name: each is a folder of the proof, and file systems stop at 255.
+const PART_BYTES_MAX: usize = 200;
+
 /// One part of a name: words joined by dashes.
 fn plain(part: &str) -> String {
     let words = part.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let text = words.collect::<Vec<_>>().join("-");
     match text.trim_start_matches('-') {
         "" | "." | ".." => "_".to_owned(),
-        rest => rest.to_owned(),
+        rest => {
+            let ends = rest.char_indices().map(|(at, c)| at + c.len_utf8());
+            let end = ends.take_while(|end| *end <= PART_BYTES_MAX).last().unwrap_or(0);
+            rest[..end].to_owned()
+        }
     }
 }
 
@@ -131,5 +138,6 @@ mod tests {
         assert_eq!(name("--flag"), "flag");
         assert_eq!(name("a/../b"), "a/_/b");
         assert_eq!(name("tab\tnew\nline"), "tab-new-line");
+        assert_eq!(name(&format!("set/a{}", "ä".repeat(1000))), format!("set/a{}", "ä".repeat(99)));
     }
 }

@@ -1,5 +1,6 @@
 //! Presence of applets: what each one's target must be after a suite, given what provides it on this machine.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::model::snapshot::{Entry, EntryType, Snapshot};
@@ -15,15 +16,35 @@ const APPLET: &str = "{applet}";
 /// Source: the original runner, which told it from the same words.
 pub(crate) fn infer(execute: &str) -> PresenceClaim {
     let is_break = |c: char| c.is_whitespace() || "\"'`;|&(){}<>$=".contains(c);
-    let words = execute.lines().flat_map(|line| {
-        let starts_comment = |word: &&str| word.starts_with('#');
-        line.split(is_break).take_while(move |word| !starts_comment(word))
-    });
+    let words = execute.lines().flat_map(|line| without_comment(line).split(is_break));
     words.fold(PresenceClaim::None, |claim, word| match word {
         "enable" => PresenceClaim::Linked,
         "disable" => PresenceClaim::Unlinked,
         _ => claim,
     })
+}
+
+/// Returns a line up to its comment: a `#` that begins a word and is not quoted, so neither `$#` nor `"# 1"`. Quotes are
+/// taken to end with their line; an apostrophe in a here-document must not hide the comments after it.
+///
+/// Source: POSIX Shell Command Language, 2.3 Token Recognition.
+fn without_comment(line: &str) -> &str {
+    let mut quote = None;
+    let mut begins_word = true;
+    let mut chars = line.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match (quote, c) {
+            (None, '#') if begins_word => return &line[..at],
+            (None | Some('"'), '\\') => {
+                chars.next();
+            }
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), close) if open == close => quote = None,
+            (None | Some(_), _) => {}
+        }
+        begins_word = c.is_whitespace() || ";|&()<>".contains(c);
+    }
+    line
 }
 
 /// Why a list of applets cannot be used.
@@ -41,6 +62,7 @@ pub(crate) enum AppletListError {
 /// If it is empty, or a line is no applet's name or stands twice.
 pub(crate) fn parse_applets(file: &Path, text: &[u8]) -> Result<Vec<String>, AppletListError> {
     let mut applets: Vec<String> = Vec::new();
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
         let wrong = |message: String| AppletListError::Line { file: file.to_path_buf(), line: index + 1, message };
         let name = std::str::from_utf8(line).map_err(|_| wrong("is not UTF-8 text".to_owned()))?.trim();
@@ -121,11 +143,12 @@ pub(crate) fn judge_presence(
         let is_preserved = rules.preserve.contains(applet);
         let warned = provider.is_none().then(|| warns(product_output, applet));
         let is_link = found == Some(EntryType::Symlink);
+        let is_seen = found.is_some_and(|found| found != EntryType::Unreadable);
         let is_ok = match claim {
             _ if is_preserved => true,
             PresenceClaim::None => true,
             PresenceClaim::Linked => warned.unwrap_or(is_link),
-            PresenceClaim::Unlinked => provider.is_none() || !is_link,
+            PresenceClaim::Unlinked => provider.is_none() || (is_seen && !is_link),
         };
         AppletPresence { applet: applet.clone(), target, found, provider, is_preserved, warned, is_ok }
     };
@@ -152,11 +175,26 @@ impl PresenceReport {
 
 /// Tells whether a line has the word WARN (or WARNING) and the applet as whole words.
 fn warns(output: &str, applet: &str) -> bool {
-    output.lines().any(|line| {
+    output.lines().map(without_escapes).any(|line| {
         let mut words = line.split(|c: char| !c.is_alphanumeric());
         let is_warning = words.any(|word| ["WARN", "WARNING"].iter().any(|warn| word.eq_ignore_ascii_case(warn)));
-        is_warning && names(line, applet)
+        is_warning && names(&line, applet)
     })
+}
+
+/// Removes colours and the like (ECMA-48, control sequences): their last letter would stick to the word after it.
+fn without_escapes(line: &str) -> Cow<'_, str> {
+    let mut parts = line.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default();
+    if first.len() == line.len() {
+        return Cow::Borrowed(line);
+    }
+    let is_inside = |c: char| matches!(c, ' '..='?');
+    let rest = parts.map(|part| {
+        let after = part.trim_start_matches(is_inside);
+        after.strip_prefix(|c: char| matches!(c, '@'..='~')).unwrap_or(after)
+    });
+    Cow::Owned(std::iter::once(first).chain(rest).collect())
 }
 
 /// `-`, `_`, `+` and a dot within belong to words, so that `b2sum` is not named by `mb2sum`, `b2sum-x` or `b2sum.old`.
@@ -191,6 +229,13 @@ mod tests {
             ("x=$(swap enable)", PresenceClaim::Linked),
             ("swap status # enable it later", PresenceClaim::None),
             ("# enable\nswap status", PresenceClaim::None),
+            ("swap status;# enable", PresenceClaim::None),
+            ("cat <<X\ndon't\nX\n# enable", PresenceClaim::None),
+            ("echo '# 1'; swap enable", PresenceClaim::Linked),
+            ("echo \"a \\\" # 1\"; swap enable", PresenceClaim::Linked),
+            ("[ $# = 0 ] && swap enable", PresenceClaim::Linked),
+            ("echo ${#list} \\# && swap enable", PresenceClaim::Linked),
+            ("swap a#b enable", PresenceClaim::Linked),
             ("./configure --enable-foo", PresenceClaim::None),
             ("enabled disabled", PresenceClaim::None),
             ("", PresenceClaim::None),
@@ -203,6 +248,7 @@ mod tests {
     fn a_list_is_one_applet_a_line() {
         let list = parse_applets(Path::new("a.txt"), b"# those\nls\n\n  cat \r\n[\n").unwrap();
         assert_eq!(list, ["ls", "cat", "["]);
+        assert_eq!(parse_applets(Path::new("a.txt"), b"\xef\xbb\xbfls\n").unwrap(), ["ls"]);
     }
 
     #[test]
@@ -227,6 +273,8 @@ mod tests {
             ("[WARN] applet `b2sum` is missing", true),
             ("warning: b2sum.", true),
             ("2026-01-01 WARN swap: no b2sum", true),
+            ("\u{1b}[33mWARN\u{1b}[0m \u{1b}[1;4mb2sum\u{1b}[m: not provided", true),
+            ("\u{1b}[33mWARN\u{1b}[0m m\u{1b}[1mb2sum\u{1b}[0m", false),
             ("WARN mb2sum", false),
             ("WARN b2sum-x", false),
             ("WARNED b2sum", false),
@@ -282,6 +330,11 @@ mod tests {
             ["presence of ls: /bin/ls must be no symbolic link, but is symlink"]
         );
         assert_eq!(found(file(), file(), Unlinked, "", &[]), ok);
+        assert_eq!(found(Entry::Absent, file(), Unlinked, "", &[]), ok);
+        assert_eq!(
+            found(Entry::Unreadable { errno: 13 }, file(), Unlinked, "", &[]),
+            ["presence of ls: /bin/ls must be no symbolic link, but is unreadable"]
+        );
         assert_eq!(found(link(), file(), None, "", &[]), ok);
         assert_eq!(found(file(), file(), Linked, "", &["ls"]), ok);
     }

@@ -11,11 +11,15 @@ use serde::de::{self, Deserializer, EnumAccess, MapAccess, SeqAccess, Visitor};
 
 use super::node::{At, FILE_BYTES_MAX, Key, NODES_MAX, Node, Problem, Value};
 
+/// Lists and maps within one another; fewer than the 128 of both libraries, so that the error is ours.
+const DEPTH_MAX: usize = 100;
+
 /// One pass over a document.
 #[derive(Default)]
 pub(super) struct Pass {
     nodes: Cell<usize>,
     bytes: Cell<usize>,
+    depth: Cell<usize>,
     stop_at: Option<At>,
     /// What was wrong, if the pass failed for a reason of ours.
     pub(super) problem: RefCell<Option<Problem>>,
@@ -50,6 +54,21 @@ impl Pass {
             return Err(self.fail(Problem::new(at, format!("the document has more than {NODES_MAX} values"))));
         }
         Ok(at)
+    }
+
+    fn descend<E: de::Error>(&self, kind: Kind) -> Result<At, E> {
+        let at = self.enter(kind)?;
+        if self.depth.get() == DEPTH_MAX {
+            let message = format!("the document is nested more than {DEPTH_MAX} deep");
+            return Err(self.fail(Problem::new(at, message)));
+        }
+        self.depth.set(self.depth.get() + 1);
+        Ok(at)
+    }
+
+    /// Tells whether the pass failed because lists and maps are nested too deeply.
+    pub(super) fn is_too_deep(&self) -> bool {
+        self.depth.get() == DEPTH_MAX && self.problem.borrow().is_some()
     }
 
     /// Counts `text` towards the limit on all texts, which only aliases can pass.
@@ -124,16 +143,17 @@ impl<'de> Visitor<'de> for &Pass {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Node, A::Error> {
-        let at = self.enter(Kind::List)?;
+        let at = self.descend(Kind::List)?;
         let mut nodes = Vec::new();
         while let Some(node) = elements.next_element_seed(self)? {
             nodes.push(node);
         }
+        self.depth.set(self.depth.get() - 1);
         Ok(Node { at, value: Value::List(nodes) })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
-        let at = self.enter(Kind::Map)?;
+        let at = self.descend(Kind::Map)?;
         let mut nodes = Vec::new();
         while let Some(key) = entries.next_key_seed(self)? {
             let key = match key.value {
@@ -144,6 +164,7 @@ impl<'de> Visitor<'de> for &Pass {
             };
             nodes.push((key, entries.next_value_seed(self)?));
         }
+        self.depth.set(self.depth.get() - 1);
         Ok(Node { at, value: Value::Map(nodes) })
     }
 
