@@ -49,7 +49,7 @@ impl<'a> Blocks<'a> {
     /// If the scratch folder cannot be made.
     pub(super) fn new(session: &'a Session, suite: &'a Suite) -> Result<Self, Fault> {
         let scratch = session.scratch.join("suite");
-        let made = workdir::remove(&scratch).and_then(|()| fs::create_dir(&scratch));
+        let made = workdir::make_empty(&scratch);
         made.map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", scratch.display())))?;
         let logs = session.proof.dir().join("logs").join(suite.name.as_str());
         let tap = session.tap(&logs)?;
@@ -116,7 +116,7 @@ impl<'a> Blocks<'a> {
             // A suite may stop and start services of the machine.
             signals: SignalReach::Machine,
             echo: self.session.echo,
-            marker: Some(self.session.scratch.clone()),
+            marker: Some(self.session.marker()),
         };
         let cancel = match name {
             BlockName::Prepare | BlockName::Execute | BlockName::Debug => self.session.interrupt.work(),
@@ -174,7 +174,7 @@ impl<'a> Blocks<'a> {
 impl Drop for Blocks<'_> {
     fn drop(&mut self) {
         // What is left goes with the run's scratch folder.
-        workdir::remove(&self.scratch).ok();
+        workdir::make_empty(&self.scratch).ok();
     }
 }
 

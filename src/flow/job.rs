@@ -125,7 +125,7 @@ impl SetupRun {
     /// Copies the set-up, so that nobody's edits matter while it runs, and runs make in the copy.
     fn prepare(&self, session: &Session) -> Result<Copies, Finding> {
         let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
-        let root = session.next_folder().map_err(Finding::Fault)?;
+        let root = session.folder_for_copies(&self.setup.dir).map_err(Finding::Fault)?;
         let original = root.join("original");
         fs::create_dir_all(original.join(TMP)).map_err(|error| fault(&error))?;
         workdir::copy_tree(&self.setup.dir, &original.join(FOLDER)).map_err(|error| fault(&error))?;
@@ -203,7 +203,7 @@ impl SetupRun {
             logs: Some(logs),
             signals: SignalReach::OwnProcesses,
             echo: if session.echo == Echo::Stderr { Echo::Stderr } else { Echo::Off },
-            marker: Some(session.scratch.clone()),
+            marker: Some(session.marker()),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::os::disk::{DiskError, write_atomically};
+use crate::os::disk::{DiskError, Replaced, write_atomically};
 use crate::rules::summary::{Counts, Entry, HARNESS_POLICY, Record, SCHEMA, StageRecord, Status, Summary, Traces};
 
 /// What is fixed for a run and stands in every summary of it.
@@ -105,6 +105,7 @@ pub(crate) enum ProofError {
 pub(crate) struct Proof {
     dir: PathBuf,
     header: Header,
+    summary: Replaced,
     state: Mutex<State>,
 }
 
@@ -114,13 +115,16 @@ struct State {
     stages: Vec<StageRecord>,
     interrupted: bool,
     finished_at: Option<String>,
+    /// The last summary's text; its memory is used for the next.
+    text: Vec<u8>,
 }
 
 impl Proof {
     /// Opens the folder for a run. `earlier` are the trials that another process of the same run has recorded.
     pub(crate) fn new(dir: PathBuf, header: Header, earlier: Option<EarlierSummary>) -> Self {
         let (stages, entries) = earlier.map(EarlierSummary::into_parts).unwrap_or_default();
-        Self { dir, header, state: Mutex::new(State { entries, stages, ..State::default() }) }
+        let summary = Replaced::new(dir.join("summary.json"), dir.join(SUMMARY_SPARE));
+        Self { dir, header, summary, state: Mutex::new(State { entries, stages, ..State::default() }) }
     }
 
     /// The folder.
@@ -139,7 +143,7 @@ impl Proof {
             return Ok(());
         }
         state.entries.insert(record.name.clone(), Entry { status: record.status, text });
-        self.write_summary(&state)
+        self.write_summary(&mut state)
     }
 
     /// Keeps a judged trial: its result file, then the summary. `next` is the trial that runs after it, if trials run one at a
@@ -157,7 +161,7 @@ impl Proof {
         if let Some((next, text)) = next {
             state.entries.insert(next.name.clone(), Entry { status: next.status, text });
         }
-        self.write_summary(&state)?;
+        self.write_summary(&mut state)?;
         Ok(written?)
     }
 
@@ -172,7 +176,7 @@ impl Proof {
             Some(other) => *other = stage,
             None => state.stages.push(stage),
         }
-        self.write_summary(&state)
+        self.write_summary(&mut state)
     }
 
     /// Returns how many trials ended how, so far.
@@ -189,7 +193,9 @@ impl Proof {
         state.finished_at = Some(finished_at);
         state.interrupted = interrupted;
         state.entries.values_mut().for_each(Entry::interrupt);
-        self.write_summary(&state)
+        let written = self.write_summary(&mut state);
+        self.summary.finish();
+        written
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -202,11 +208,14 @@ impl Proof {
             .map_err(|source| ProofError::Render { path: self.dir.join("results").join(&record.name), source })
     }
 
-    fn write_summary(&self, state: &State) -> Result<(), ProofError> {
-        let path = self.dir.join("summary.json");
-        let text = serde_json::to_vec(&self.summary(state))
-            .map_err(|source| ProofError::Render { path: path.clone(), source })?;
-        Ok(write_atomically(&path, &text)?)
+    fn write_summary(&self, state: &mut State) -> Result<(), ProofError> {
+        let mut text = std::mem::take(&mut state.text);
+        text.clear();
+        let rendered = serde_json::to_writer(&mut text, &self.summary(state));
+        rendered.map_err(|source| ProofError::Render { path: self.dir.join("summary.json"), source })?;
+        let written = self.summary.write(&text);
+        state.text = text;
+        Ok(written?)
     }
 
     fn summary<'a>(&'a self, state: &'a State) -> Summary<'a> {
@@ -292,9 +301,21 @@ impl RunFile {
     }
 }
 
+/// Holds the summary before the last while a run goes on.
+const SUMMARY_SPARE: &str = ".summary.json.spare";
+
 /// Names of what a run makes in the proof folder; anything else in it is not ours and stays.
-const OURS: [&str; 8] =
-    ["run.json", "summary.json", "proofs.tar.gz", "manifest.sha256", "logs", "snapshots", "results", "stages"];
+const OURS: [&str; 9] = [
+    "run.json",
+    "summary.json",
+    SUMMARY_SPARE,
+    "proofs.tar.gz",
+    "manifest.sha256",
+    "logs",
+    "snapshots",
+    "results",
+    "stages",
+];
 
 /// Makes the proof folder, and takes it for this process as long as the file that is returned lives. `waiting` is called once
 /// if another process has it.

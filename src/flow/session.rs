@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -206,6 +207,11 @@ impl Session {
         self.journal.write(event).map_err(|error| Fault::new(&error))
     }
 
+    /// Returns what every process of this run has in its environment.
+    pub(crate) fn marker(&self) -> PathBuf {
+        marker(&self.scratch)
+    }
+
     /// Returns the suite whose restore failed, if the ones after it are not to run.
     pub(crate) fn dirtied_by(&self) -> Option<String> {
         self.run().dirtied_by.clone()
@@ -273,6 +279,21 @@ impl Session {
         })
     }
 
+    /// Makes a new folder for copies of `original`: in memory if the user named no folder for temporary files and it fits there.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(crate) fn folder_for_copies(&self, original: &Path) -> Result<PathBuf, Fault> {
+        let memory = if self.settings.temp_dir_is_named { None } else { workdir::memory_for(original) };
+        let Some(memory) = memory else { return self.next_folder() };
+        let beside = twin(&self.scratch, memory);
+        let number = self.next_folder.fetch_add(1, Ordering::Relaxed);
+        let dir = beside.join(number.to_string());
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+        made.map(|()| dir.clone())
+            .map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", dir.display())))
+    }
+
     /// Makes a new folder in the scratch folder.
     ///
     /// # Errors
@@ -322,7 +343,7 @@ impl Session {
         let noted = self.note(|run| run.pid = None);
         // The engine's helpers end before what they worked in goes.
         drop(self.runner);
-        let removed = workdir::remove(&self.scratch);
+        let removed = remove_scratch(&self.scratch);
         finished.map_err(|error| Fault::new(&error)).and(noted)?;
         removed.map_err(|error| {
             Fault::from_text(format!("could not remove the scratch folder `{}`: {error}", self.scratch.display()))
@@ -393,12 +414,27 @@ fn make_scratch(temp_dir: &Path) -> Result<PathBuf, SessionError> {
     made.map(tempfile::TempDir::keep).map_err(|source| SessionError::Scratch { path: temp_dir.to_path_buf(), source })
 }
 
+/// Returns the folder of the scratch folder's name in `memory`.
+fn twin(scratch: &Path, memory: &Path) -> PathBuf {
+    memory.join(marker(scratch))
+}
+
+/// Returns what every process of a run has in its environment: the name that its scratch folder and the twin in memory share.
+fn marker(scratch: &Path) -> PathBuf {
+    scratch.file_name().map(PathBuf::from).unwrap_or_else(|| scratch.to_path_buf())
+}
+
+fn remove_scratch(scratch: &Path) -> io::Result<()> {
+    workdir::remove(&twin(scratch, Path::new(workdir::MEMORY)))?;
+    workdir::remove(scratch)
+}
+
 /// Cleans up after a run of this proof folder that was killed. The lock is ours, so no such run is alive.
 fn sweep(dir: &Path, say: &dyn Fn(&str)) -> Option<Traces> {
     let killed = RunFile::read(dir).filter(|run| run.pid.is_some())?;
-    let found = engine::sweep_traces(&killed.scratch);
+    let found = engine::sweep_traces(&marker(&killed.scratch));
     let mut removed = found.cgroups;
-    if killed.scratch.exists() && workdir::remove(&killed.scratch).is_ok() {
+    if killed.scratch.exists() && remove_scratch(&killed.scratch).is_ok() {
         removed.push(killed.scratch.display().to_string());
     }
     let traces = Traces {

@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) search_path: OsString,
     /// Folder for temporary files.
     pub(crate) temp_dir: PathBuf,
+    /// Whether `TMPDIR` names it.
+    pub(crate) temp_dir_is_named: bool,
 }
 
 /// Where the JSONL log goes, beside the proof folder's own.
@@ -147,6 +149,7 @@ impl Settings {
                 .cloned()
                 .collect(),
             search_path: environment.get("PATH").map_or_else(|| DEFAULT_SEARCH_PATH.into(), Clone::clone),
+            temp_dir_is_named: path("TMPDIR").is_some(),
             temp_dir: path("TMPDIR").unwrap_or_else(|| "/tmp".into()),
             project_dir,
         })

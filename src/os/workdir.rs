@@ -15,6 +15,8 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 /// Why a copy could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -221,6 +223,23 @@ impl Watch {
     }
 }
 
+/// Where files live in memory on most machines.
+pub(crate) const MEMORY: &str = "/dev/shm";
+/// A folder that is larger is copied on the disk.
+const IN_MEMORY_BYTES_MAX: u64 = 32 << 20;
+
+/// Returns a folder in memory where copies of `original` may be made: files appear there ten times faster than on a disk. `None`
+/// if the original is large, there is little room, programs may not be executed there, or it is no tmpfs.
+pub(crate) fn memory_for(original: &Path) -> Option<&'static Path> {
+    let memory = Path::new(MEMORY);
+    let is_tmpfs = statfs(memory).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC);
+    let fs = statvfs(memory).ok().filter(|fs| is_tmpfs && !fs.flags().contains(FsFlags::ST_NOEXEC))?;
+    let free_bytes = fs.blocks_available().saturating_mul(fs.fragment_size());
+    let files = walkdir::WalkDir::new(original).into_iter().flatten();
+    let bytes: u64 = files.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum();
+    (bytes <= IN_MEMORY_BYTES_MAX && free_bytes / 16 > bytes).then_some(memory)
+}
+
 /// Copies a folder with all in it.
 ///
 /// # Errors
@@ -256,6 +275,24 @@ fn copy_entry(from: &Path, to: &Path) -> Result<(), WorkdirError> {
         Err(WorkdirError::Special(from.to_path_buf()))
     }
 }
+
+/// Sees to it that `path` is an empty folder that only we may have changed, at the least cost if it is one.
+///
+/// # Errors
+/// If what is there cannot be removed, or the folder not be made.
+pub(crate) fn make_empty(path: &Path) -> io::Result<()> {
+    let is_fit = |meta: fs::Metadata| meta.is_dir() && meta.permissions().mode() & 0o7777 == EMPTY_MODE;
+    if fs::symlink_metadata(path).is_ok_and(is_fit) && fs::read_dir(path)?.next().is_none() {
+        return Ok(());
+    }
+    remove(path)?;
+    fs::DirBuilder::new().mode(EMPTY_MODE).create(path)?;
+    // Whatever our umask is.
+    fs::set_permissions(path, fs::Permissions::from_mode(EMPTY_MODE))
+}
+
+/// Mode of an empty folder.
+const EMPTY_MODE: u32 = 0o755;
 
 /// Removes whatever is at `path`, folders that forbid it included.
 ///

@@ -1,14 +1,15 @@
 //! Files that appear complete or not at all.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempPath;
 
 use super::DiskError;
+use crate::os::engine::is_ours_alone;
 
 /// Writes `bytes` to the file `path` with mode 0644 and creates the folders above it that are missing.
 ///
@@ -55,6 +56,53 @@ fn put_in_place(aside: TempPath, path: &Path) -> io::Result<()> {
     aside.persist(path).map_err(|refused| refused.error)
 }
 
+/// A file that is replaced after every trial.
+///
+/// Its old content is kept beside it and written over next time, instead of a new file each time: ext4 looks at every file
+/// that was removed in the last minutes before it makes one, so that n replacements would cost n². The two change names
+/// atomically. A reader who still has the old content open keeps it: then a new file is made.
+pub(crate) struct Replaced {
+    path: PathBuf,
+    spare: PathBuf,
+}
+
+impl Replaced {
+    /// The file at `path`; `spare` must be in the same folder, and ours.
+    pub(crate) fn new(path: PathBuf, spare: PathBuf) -> Self {
+        Self { path, spare }
+    }
+
+    /// Replaces the content, as `write_atomically`.
+    ///
+    /// # Errors
+    /// As `write_atomically`.
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), DiskError> {
+        if self.write_over_spare(bytes).unwrap_or(false) {
+            return Ok(());
+        }
+        write_atomically(&self.spare, bytes)?;
+        let exchanged = renameat_with(CWD, &self.spare, CWD, &self.path, RenameFlags::EXCHANGE);
+        exchanged.or_else(|_| fs::rename(&self.spare, &self.path)).map_err(|source| write_error(&self.path, source))
+    }
+
+    /// Removes what is kept beside the file.
+    pub(crate) fn finish(&self) {
+        // Most often it is there; if not, it is as it should be.
+        fs::remove_file(&self.spare).ok();
+    }
+
+    fn write_over_spare(&self, bytes: &[u8]) -> io::Result<bool> {
+        let mut file = File::options().write(true).open(&self.spare)?;
+        if !is_ours_alone(&file) {
+            return Ok(false);
+        }
+        file.write_all(bytes)?;
+        file.set_len(bytes.len() as u64)?;
+        renameat_with(CWD, &self.spare, CWD, &self.path, RenameFlags::EXCHANGE)?;
+        Ok(true)
+    }
+}
+
 fn folder_error(folder: &Path, source: io::Error) -> DiskError {
     let path = folder.to_owned();
     if is_full(&source) { DiskError::Full { path, source } } else { DiskError::CreateFolder { path, source } }
@@ -67,4 +115,43 @@ fn write_error(path: &Path, source: io::Error) -> DiskError {
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_is_whole_for_a_reader_who_has_it_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Replaced::new(dir.path().join("file"), dir.path().join(".spare"));
+        file.write(b"first").unwrap();
+        let mut slow = File::open(dir.path().join("file")).unwrap();
+        for text in ["second", "third, which is longer", "4"] {
+            file.write(text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(dir.path().join("file")).unwrap(), text);
+        }
+        let mut seen = String::new();
+        slow.read_to_string(&mut seen).unwrap();
+        assert_eq!(seen, "first");
+        file.finish();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn replacing_makes_no_new_file_each_time() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let file = Replaced::new(path.clone(), dir.path().join(".spare"));
+        let inodes: std::collections::BTreeSet<u64> = (0..10)
+            .map(|number| {
+                file.write(format!("{number}").as_bytes()).unwrap();
+                fs::metadata(&path).unwrap().ino()
+            })
+            .collect();
+        assert!(inodes.len() <= 2, "{inodes:?}");
+    }
 }

@@ -226,6 +226,12 @@ pub fn sweep_traces(marker: &Path) -> Traces {
     Traces { processes: traces::kill_marked(marker, until), cgroups: cgroup::sweep_dead() }
 }
 
+/// Tells whether nobody but us has `file` open, so that it may be written over (fcntl(2), `F_SETLEASE`). Where the file system
+/// knows no leases: no.
+pub(crate) fn is_ours_alone(file: &std::fs::File) -> bool {
+    raw::is_ours_alone(file.as_fd())
+}
+
 /// Tells whether [`SignalReach::OwnProcesses`] is kept by this kernel.
 #[must_use]
 pub fn can_confine_signals() -> bool {

@@ -1100,3 +1100,12 @@ pub(super) fn die_by(signal: Signal) -> ! {
         libc::_exit(128 + signal as c_int)
     }
 }
+
+/// The kernel grants a write lease only on a file that nobody else has open.
+pub(super) fn is_ours_alone(file: BorrowedFd<'_>) -> bool {
+    // SAFETY: takes and gives back a lease on a descriptor that is open.
+    unsafe {
+        libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) == 0
+            && libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) == 0
+    }
+}
