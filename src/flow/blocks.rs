@@ -122,7 +122,12 @@ impl<'a> Blocks<'a> {
             BlockName::Prepare | BlockName::Execute | BlockName::Debug => self.session.interrupt.work(),
             BlockName::Restore => self.session.interrupt.restore(),
         };
-        self.session.runner.run(&script, cancel).map_err(|error| Fault::new(&error))
+        let mut meanwhile = || {
+            if name == BlockName::Execute {
+                self.session.proof.prepare(self.suite.name.as_str());
+            }
+        };
+        self.session.runner.run_while(&script, cancel, &mut meanwhile).map_err(|error| Fault::new(&error))
     }
 
     /// The text is bash's `-c`, so that no file of ours lies about; its messages begin with `SUITE/BLOCK: line N:`.

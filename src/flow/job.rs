@@ -117,7 +117,9 @@ impl SetupRun {
             copy.dir(),
             LogFiles { stdout: logs.join("execute.stdout.log"), stderr: logs.join("execute.stderr.log") },
         );
-        let done = session.runner.run(&script, session.interrupt.work()).map_err(|error| fault(&error))?;
+        let mut meanwhile = || session.proof.prepare(name);
+        let done = session.runner.run_while(&script, session.interrupt.work(), &mut meanwhile);
+        let done = done.map_err(|error| fault(&error))?;
         copies.give_back(copy);
         if done.ended_by == EndedBy::Cancel { Err(Finding::RunInterrupted) } else { Ok(done) }
     }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::os::disk::{DiskError, Replaced, write_atomically};
+use crate::os::disk::{DiskError, Prepared, Replaced, write_atomically};
 use crate::rules::summary::{Counts, Entry, HARNESS_POLICY, Record, SCHEMA, StageRecord, Status, Summary, Traces};
 
 /// What is fixed for a run and stands in every summary of it.
@@ -113,6 +113,8 @@ pub(crate) struct Proof {
 struct State {
     entries: BTreeMap<String, Entry>,
     stages: Vec<StageRecord>,
+    /// Result files of trials that run.
+    prepared: BTreeMap<String, Prepared>,
     interrupted: bool,
     finished_at: Option<String>,
     /// The last summary's text; its memory is used for the next.
@@ -146,6 +148,18 @@ impl Proof {
         self.write_summary(&mut state)
     }
 
+    /// Makes the result file of a trial, to be filled by `keep`. Call it while the trial runs.
+    pub(crate) fn prepare(&self, name: &str) {
+        // What is wrong now is still wrong when it is kept, and told then.
+        if let Ok(file) = Prepared::new(&self.result_path(name)) {
+            self.state().prepared.insert(name.to_owned(), file);
+        }
+    }
+
+    fn result_path(&self, name: &str) -> PathBuf {
+        self.dir.join("results").join(name).join("result.json")
+    }
+
     /// Keeps a judged trial: its result file, then the summary. `next` is the trial that runs after it, if trials run one at a
     /// time: marking it now saves it a summary of its own.
     ///
@@ -153,8 +167,9 @@ impl Proof {
     /// If one of them cannot be written.
     pub(crate) fn keep(&self, record: &Record, next: Option<&Record>) -> Result<(), ProofError> {
         let text = self.render(record)?;
-        let path = self.dir.join("results").join(&record.name).join("result.json");
-        let written = write_atomically(&path, text.get().as_bytes());
+        let prepared = self.state().prepared.remove(&record.name).map(Ok);
+        let file = prepared.unwrap_or_else(|| Prepared::new(&self.result_path(&record.name)));
+        let written = file.and_then(|file| file.write(text.get().as_bytes()));
         let next = next.map(|next| self.render(next).map(|text| (next, text))).transpose()?;
         let mut state = self.state();
         state.entries.insert(record.name.clone(), Entry { status: record.status, text });

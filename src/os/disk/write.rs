@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use tempfile::TempPath;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::DiskError;
 use crate::os::engine::is_ours_alone;
@@ -19,27 +19,52 @@ use crate::os::engine::is_ours_alone;
 /// # Errors
 /// If there is no space, no permission, or a folder at `path`. No temporary file is left behind.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
-    let folder = match path.parent() {
-        None => Path::new("/"),
-        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
-        Some(folder) => folder,
-    };
-    let written = match write_aside(folder, bytes) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(folder).map_err(|source| folder_error(folder, source))?;
-            write_aside(folder, bytes)
-        }
-        written => written,
-    };
-    written.and_then(|aside| put_in_place(aside, path)).map_err(|source| write_error(path, source))
+    Prepared::new(path)?.write(bytes)
 }
 
-/// Writes a temporary file in `folder`; it is removed when it is dropped.
-fn write_aside(folder: &Path, bytes: &[u8]) -> io::Result<TempPath> {
-    let mut file = tempfile::Builder::new().prefix(".proving-ground-").suffix(".tmp").tempfile_in(folder)?;
+/// A file that is going to be written: what makes it takes longer than what fills it, and can be done while a script runs.
+pub(crate) struct Prepared {
+    path: PathBuf,
+    aside: NamedTempFile,
+}
+
+impl Prepared {
+    /// Makes a temporary file, removed when it is dropped, and the folders above `path` that are missing.
+    ///
+    /// # Errors
+    /// As `write_atomically`.
+    pub(crate) fn new(path: &Path) -> Result<Self, DiskError> {
+        let folder = match path.parent() {
+            None => Path::new("/"),
+            Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+            Some(folder) => folder,
+        };
+        let made = match make_aside(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(folder).map_err(|source| folder_error(folder, source))?;
+                make_aside(folder)
+            }
+            made => made,
+        };
+        let aside = made.map_err(|source| write_error(path, source))?;
+        Ok(Self { path: path.to_owned(), aside })
+    }
+
+    /// Writes the content and gives the file its name.
+    ///
+    /// # Errors
+    /// As `write_atomically`.
+    pub(crate) fn write(self, bytes: &[u8]) -> Result<(), DiskError> {
+        let Self { path, mut aside } = self;
+        let written = aside.write_all(bytes).and_then(|()| put_in_place(aside.into_temp_path(), &path));
+        written.map_err(|source| write_error(&path, source))
+    }
+}
+
+fn make_aside(folder: &Path) -> io::Result<NamedTempFile> {
+    let file = tempfile::Builder::new().prefix(".proving-ground-").suffix(".tmp").tempfile_in(folder)?;
     file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-    file.write_all(bytes)?;
-    Ok(file.into_temp_path())
+    Ok(file)
 }
 
 /// Gives the file `aside` the name `path`.

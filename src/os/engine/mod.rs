@@ -70,7 +70,21 @@ pub trait ScriptRunner: Send + Sync {
     ///
     /// # Errors
     /// Only when we failed. A script that fails, hangs, floods or is killed is an `Ok(Completion)`.
-    fn run(&self, script: &Script, cancel: &Cancel) -> Result<Completion, EngineError>;
+    fn run(&self, script: &Script, cancel: &Cancel) -> Result<Completion, EngineError> {
+        self.run_while(script, cancel, &mut || {})
+    }
+
+    /// As `run`; calls `meanwhile` as soon as the script runs, so that what need not wait for its end costs no time. It must be
+    /// short, and bear to be called again: a script that nobody took is started once more.
+    ///
+    /// # Errors
+    /// As `run`.
+    fn run_while(
+        &self,
+        script: &Script,
+        cancel: &Cancel,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Completion, EngineError>;
 }
 
 /// Why the engine could not run a script, or not see it to its end.
@@ -182,8 +196,14 @@ impl UnsandboxedScriptRunner {
     ///
     /// # Errors
     /// As `ScriptRunner::run`.
-    fn run_in(&self, mut slot: Slot, script: &Script, cancel: &Cancel) -> Result<Option<Completion>, EngineError> {
-        let result = slot.run(script, cancel);
+    fn run_in(
+        &self,
+        mut slot: Slot,
+        script: &Script,
+        cancel: &Cancel,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Option<Completion>, EngineError> {
+        let result = slot.run(script, cancel, meanwhile);
         if slot.is_usable {
             self.slots().push(slot);
         }
@@ -197,15 +217,20 @@ impl UnsandboxedScriptRunner {
 }
 
 impl ScriptRunner for UnsandboxedScriptRunner {
-    fn run(&self, script: &Script, cancel: &Cancel) -> Result<Completion, EngineError> {
+    fn run_while(
+        &self,
+        script: &Script,
+        cancel: &Cancel,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Completion, EngineError> {
         check_limits(script)?;
         // A script with the right to do so may have killed the supervisors that wait for work.
         while let Some(slot) = self.idle(script.signals) {
-            if let Some(completion) = self.run_in(slot, script, cancel)? {
+            if let Some(completion) = self.run_in(slot, script, cancel, meanwhile)? {
                 return Ok(completion);
             }
         }
-        let completion = self.run_in(Slot::new(script.signals)?, script, cancel)?;
+        let completion = self.run_in(Slot::new(script.signals)?, script, cancel, meanwhile)?;
         completion.ok_or_else(|| EngineError::System("reach a new supervisor", io::ErrorKind::BrokenPipe.into()))
     }
 }

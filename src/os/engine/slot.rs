@@ -62,7 +62,12 @@ impl Slot {
     ///
     /// # Errors
     /// As `ScriptRunner::run`.
-    pub(super) fn run(&mut self, script: &Script, cancel: &Cancel) -> Result<Option<Completion>, EngineError> {
+    pub(super) fn run(
+        &mut self,
+        script: &Script,
+        cancel: &Cancel,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Option<Completion>, EngineError> {
         self.prepare(script)?;
         let [stdout, stderr] = [output_pipe()?, output_pipe()?];
         let started = Instant::now();
@@ -72,6 +77,7 @@ impl Slot {
             return Ok(None);
         }
         drop((stdout.1, stderr.1));
+        meanwhile();
         let Self { supervisor, cgroup, rings: [out_ring, err_ring], is_usable, .. } = self;
         let limits = script.limits;
         let pump = |pipe: OwnedFd, ring, log: fn(&LogFiles) -> &PathBuf| {
