@@ -10,7 +10,6 @@ use crate::model::script::{Completion, Environment, Limits, LogFiles, Script, Si
 use crate::model::suite::{Block, PresenceRules, Suite};
 use crate::model::verdict::{BlockName, Fault, Phase, ProductLog};
 use crate::os::disk::SnapshotRoot;
-use crate::os::engine::ScriptRunner;
 use crate::os::engine::tee::ProductTap;
 use crate::os::workdir;
 use crate::rules::presence::snapshot_paths;

@@ -11,7 +11,6 @@ use crate::model::script::{Completion, Echo, EndedBy, Environment, Exit, Limits,
 use crate::model::setup::{MakeStep, ScriptEntry, TestSetup};
 use crate::model::suite::SuiteName;
 use crate::model::verdict::{Fault, Finding};
-use crate::os::engine::ScriptRunner;
 use crate::os::journal::Event;
 use crate::os::workdir::{self, Copies};
 use crate::rules::chickadee::{self, TestOutcome, TestStatus};
@@ -252,7 +251,7 @@ mod tests {
     use pretty_assertions::assert_eq;
 
     use super::*;
-    use crate::os::engine::{Cancel, UnsandboxedScriptRunner};
+    use crate::os::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
 
     /// Runs the script of a row with a real shell, in a folder of its own, and returns its outcome.
     fn run(script: &str, limit: Duration) -> TestOutcome {

@@ -16,7 +16,7 @@ use crate::model::suite::{Host, Isolation, OnRestoreFailure, Project, SuiteName}
 use crate::model::verdict::Fault;
 use crate::os::disk::{Snapshotter, read_config};
 use crate::os::engine::tee::ProductTap;
-use crate::os::engine::{self, UnsandboxedScriptRunner};
+use crate::os::engine::{self, ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
 use crate::os::interrupt::{Interrupt, InterruptError};
 use crate::os::journal::{Event, Identity, Journal, JournalError, Level};
@@ -33,7 +33,7 @@ pub(crate) struct Session {
     pub(crate) settings: Settings,
     pub(crate) host: Host,
     pub(crate) project: Project,
-    pub(crate) runner: UnsandboxedScriptRunner,
+    pub(crate) runner: Box<dyn ScriptRunner>,
     pub(crate) snapshotter: Snapshotter,
     pub(crate) proof: Proof,
     pub(crate) interrupt: Interrupt,
@@ -181,7 +181,7 @@ impl Session {
         interrupt.listen()?;
         Ok(Self {
             proof: Proof::new(dir, header, earlier),
-            runner: UnsandboxedScriptRunner::new(),
+            runner: Box::new(UnsandboxedScriptRunner::new()),
             snapshotter: Snapshotter::default(),
             run: Mutex::new(run),
             product: OnceLock::new(),

@@ -12,7 +12,6 @@ use crate::model::script::{Completion, EndedBy, Environment, Exit, Limits, LogFi
 use crate::model::suite::Build;
 use crate::model::verdict::Fault;
 use crate::os::disk::write_atomically;
-use crate::os::engine::ScriptRunner;
 use crate::os::journal::{Event, Level};
 use crate::rules::summary::{StageRecord, Status, millis, rc};
 

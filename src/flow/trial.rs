@@ -366,3 +366,59 @@ pub(super) fn panic_fault(panic: &(dyn Any + Send)) -> Fault {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     Fault::from_text(format!("a bug in proving-ground, please report it: {}", text.unwrap_or("panic without a text")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::flow::session::Selection;
+    use crate::model::script::{Completion, Echo, Script};
+    use crate::model::suite::{Host, Isolation, Project};
+    use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunner};
+    use crate::os::host::{Overrides, Settings};
+
+    /// Runs scripts for real, but breaks down in the middle of each `execute`.
+    struct Buggy(UnsandboxedScriptRunner);
+
+    impl ScriptRunner for Buggy {
+        fn run_while(&self, script: &Script, cancel: &Cancel, _: &mut dyn FnMut()) -> Result<Completion, EngineError> {
+            let is_execute = script.args.iter().any(|arg| arg.to_string_lossy().ends_with("/execute"));
+            self.0.run_while(script, cancel, &mut || assert!(!is_execute, "planted"))
+        }
+    }
+
+    fn session(dir: &Path) -> Session {
+        let host = Host { distro: "linux".into(), container_id: None };
+        let overrides = Overrides {
+            project_dir: Some(dir.to_path_buf()),
+            suites_dir: Some(PathBuf::from("suites")),
+            proof_dir: Some(PathBuf::from("proof")),
+        };
+        let mut settings = Settings::read(&overrides, &host).unwrap();
+        // The one who runs this test may have a run of his own.
+        (settings.proof_dir, settings.nextest) = (dir.join("proof"), None);
+        let project = Project { isolation: Isolation::None, ..Project::default() };
+        let selection = Selection { selected: 1, not_selected: 0 };
+        let mut session = Session::open(settings, host, project, selection, Echo::Off, &|_| {}).unwrap();
+        session.runner = Box::new(Buggy(UnsandboxedScriptRunner::new()));
+        session
+    }
+
+    #[test]
+    fn restore_runs_after_a_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("suites/10-a/task.yaml");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let order = dir.path().join("order").display().to_string();
+        let text =
+            format!("summary: a\nexecute: sleep 600\ndebug: echo debug >>{order}\nrestore: echo restore >>{order}\n");
+        std::fs::write(&file, text).unwrap();
+        let session = session(dir.path());
+        let judged = run(&session, &SuiteName::new("10-a").unwrap(), &file);
+        session.close().unwrap();
+        assert_eq!(std::fs::read_to_string(order).unwrap(), "debug\nrestore\n");
+        assert_eq!(judged.record.status, Status::Fail);
+        assert_eq!(judged.record.findings, ["could not test: a bug in proving-ground, please report it: planted"]);
+    }
+}

@@ -1,0 +1,143 @@
+//! What the harness adds to trivial suites and scripts, and what a listing costs: ratios to the bare processes, in one run.
+//!
+//! `cargo bench --bench harness [-- TRIALS ROUNDS]`
+//!
+//! This binary is also the harness that it measures: called by the name of a `suites` test binary it acts as one.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a benchmark, not the product"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+const AS_HARNESS: &str = "suites-0000000000000000";
+const SNAPSHOT_FILES: usize = 100;
+const LISTED: usize = 1000;
+
+/// What is measured, and what it is compared with: the contestant before it, if that is `None`.
+struct Contestant<'a> {
+    name: &'a str,
+    per: usize,
+    is_floor: bool,
+    run: Box<dyn Fn() + 'a>,
+}
+
+fn main() -> ExitCode {
+    let exe = std::env::current_exe().unwrap();
+    if exe.file_name().is_some_and(|name| name == AS_HARNESS) {
+        return proving_ground::harness::main();
+    }
+    let mut numbers = std::env::args().filter_map(|arg| arg.parse().ok());
+    let trials = numbers.next().unwrap_or(300);
+    let rounds = numbers.next().unwrap_or(7);
+    let dir = tempfile::tempdir().unwrap();
+    let harness = dir.path().join(AS_HARNESS);
+    if fs::hard_link(&exe, &harness).is_err() {
+        fs::copy(&exe, &harness).unwrap();
+    }
+    generate(dir.path(), trials);
+    compare(&contestants(dir.path(), &harness, trials), rounds);
+    ExitCode::SUCCESS
+}
+
+fn contestants<'a>(dir: &'a Path, harness: &'a Path, trials: usize) -> Vec<Contestant<'a>> {
+    let ours = move |suites: &str, args: &[&str]| {
+        let proof = dir.join("proof");
+        drop(fs::remove_dir_all(&proof));
+        let mut command = Command::new(harness);
+        command.args(args).env("PROJECT_DIR", dir).env("SUITES_DIR", dir.join(suites)).env("PROOF_DIR", proof);
+        command.env_remove("TEST_FILTER").stdin(Stdio::null()).stdout(Stdio::null());
+        assert!(command.status().unwrap().success());
+    };
+    let bare = |program: &str, args: &[&str]| {
+        assert!(Command::new(program).args(args).stdin(Stdio::null()).status().unwrap().success());
+    };
+    let scripts: Vec<PathBuf> = (0..trials).map(|n| dir.join(format!("scripts/unit/{n:04}.sh"))).collect();
+    let contestant = |name, per, is_floor, run| Contestant { name, per, is_floor, run };
+    vec![
+        contestant(
+            "bare bash, twice a suite",
+            trials,
+            true,
+            Box::new(move || {
+                (0..2 * trials).for_each(|_| bare("/bin/bash", &["-c", "[ 1 = 1 ]"]));
+            }),
+        ),
+        contestant("suites, three snapshots of 100 files", trials, false, Box::new(move || ours("suites", &["-q"]))),
+        contestant(
+            "bare sh",
+            trials,
+            true,
+            Box::new(move || {
+                scripts.iter().for_each(|script| bare("/bin/sh", &[script.to_str().unwrap()]));
+            }),
+        ),
+        contestant("scripts, each in its fresh copy", trials, false, Box::new(move || ours("scripts", &["-q"]))),
+        contestant("walk and read 1,000 task.yaml", LISTED, true, Box::new(move || walk_and_read(&dir.join("many")))),
+        contestant("--list of 1,000 suites", LISTED, false, Box::new(move || ours("many", &["--list"]))),
+        contestant("--exact NAME, of one suite", 1, true, Box::new(move || ours("one", &["--exact", "0000"]))),
+        contestant("--exact NAME, of 1,000 suites", 1, false, Box::new(move || ours("many", &["--exact", "0000"]))),
+    ]
+}
+
+fn generate(dir: &Path, trials: usize) {
+    let suite = |folder: &str, n: usize| {
+        let dir = dir.join(format!("{folder}/{n:04}"));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("task.yaml"), "summary: trivial\nexecute: '[ 1 = 1 ]'\nrestore: 'true'\n").unwrap();
+    };
+    (0..trials).for_each(|n| suite("suites", n));
+    (0..LISTED).for_each(|n| suite("many", n));
+    suite("one", 0);
+    fs::create_dir_all(dir.join("scripts/unit")).unwrap();
+    (0..trials).for_each(|n| fs::write(dir.join(format!("scripts/unit/{n:04}.sh")), "[ 1 = 1 ]\n").unwrap());
+    fs::create_dir_all(dir.join("files")).unwrap();
+    (0..SNAPSHOT_FILES).for_each(|n| fs::write(dir.join(format!("files/{n:03}")), format!("{n}\n")).unwrap());
+    fs::write(dir.join("suites/runner.yaml"), "isolation: none\nsnapshot: {paths: [files]}\n").unwrap();
+    for folder in ["scripts", "many", "one"] {
+        fs::write(dir.join(folder).join("runner.yaml"), "isolation: none\n").unwrap();
+    }
+}
+
+fn walk_and_read(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path().join("task.yaml");
+        // runner.yaml is no folder.
+        drop(fs::read(path));
+    }
+}
+
+/// Interleaved rounds, each starting with another contestant, so that a change of the machine's load meets all of them.
+fn compare(contestants: &[Contestant<'_>], rounds: usize) {
+    let mut samples = vec![Vec::new(); contestants.len()];
+    for round in 0..=rounds {
+        for turn in 0..contestants.len() {
+            let at = (round + turn) % contestants.len();
+            let start = Instant::now();
+            (contestants[at].run)();
+            if round > 0 {
+                samples[at].push(start.elapsed());
+            }
+        }
+    }
+    println!("{rounds} rounds, medians");
+    let mut floor_us = 0.0;
+    for (contestant, times) in contestants.iter().zip(&mut samples) {
+        let median_us = median(times).as_secs_f64() * 1e6 / contestant.per as f64;
+        if contestant.is_floor {
+            floor_us = median_us;
+        }
+        println!("{:40} {median_us:9.1} µs each   ratio {:.2}", contestant.name, median_us / floor_us);
+    }
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
