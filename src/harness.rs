@@ -128,7 +128,10 @@ impl Harness {
         let project = plan.take_project(&settings)?;
         let session = Arc::new(Session::open(settings, host, project, selection, echo, &say)?);
         let built = stages::build(&session, &say);
-        let conclusion = built.map(|()| run_stage(&session, plan, &wanted, &flags, &arguments));
+        let conclusion = built.map(|()| {
+            let asked = Asked { wanted: &wanted, flags: &flags, arguments: &arguments };
+            run_stage(&session, plan, &asked)
+        });
         let signal = session.interrupt.signal();
         let closed = Arc::try_unwrap(session).map_or(Ok(()), Session::close);
         if let Some(code) = signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
@@ -244,29 +247,25 @@ fn arguments(flags: &Flags, plan: &Plan, wanted: &Wanted) -> Arguments {
     arguments
 }
 
+/// What the command line asks for: which trials, how, and the same in libtest-mimic's words.
+struct Asked<'a> {
+    wanted: &'a Wanted,
+    flags: &'a Flags,
+    arguments: &'a Arguments,
+}
+
 /// Runs the trials, between the lines of the log that say so.
-fn run_stage(
-    session: &Arc<Session>,
-    plan: Plan,
-    wanted: &Wanted,
-    flags: &Flags,
-    arguments: &Arguments,
-) -> Result<Conclusion, Fault> {
+fn run_stage(session: &Arc<Session>, plan: Plan, asked: &Asked<'_>) -> Result<Conclusion, Fault> {
     let started = Instant::now();
     session.begin_suites()?;
-    let conclusion = run_trials(session, plan, wanted, flags, arguments);
+    let conclusion = run_trials(session, plan, asked);
     session.end_suites(started.elapsed())?;
     conclusion
 }
 
 /// The run must be closed in order even if libtest-mimic panics, which it does when nobody reads its output.
-fn run_trials(
-    session: &Arc<Session>,
-    plan: Plan,
-    wanted: &Wanted,
-    flags: &Flags,
-    arguments: &Arguments,
-) -> Result<Conclusion, Fault> {
+fn run_trials(session: &Arc<Session>, plan: Plan, asked: &Asked<'_>) -> Result<Conclusion, Fault> {
+    let Asked { wanted, flags, arguments } = *asked;
     let has_failed = Arc::new(AtomicBool::new(false));
     let report = Arc::new(Report::default());
     let stops_early = flags.fail_fast;

@@ -239,9 +239,7 @@ fn conclude(mut record: Record, entry: &ScriptEntry, outcome: &TestOutcome, done
 
 fn artifacts(session: &Session, name: &str) -> Vec<String> {
     let logs = ["stdout", "stderr"].map(|stream| format!("logs/{name}/execute.{stream}.log"));
-    let mut there: Vec<_> = logs.into_iter().filter(|path| session.proof.dir().join(path).exists()).collect();
-    there.push(format!("results/{name}/result.json"));
-    there
+    logs.into_iter().filter(|path| session.proof.dir().join(path).exists()).collect()
 }
 
 #[cfg(test)]

@@ -84,6 +84,10 @@ pub(super) fn end_event(record: &Record) -> Event<'_> {
 
 /// Writes a judged trial down, and which is `next`; that this fails is one more reason to fail.
 pub(crate) fn keep(session: &Session, mut judged: Judged, next: Option<&Record>) -> Judged {
+    let result = format!("results/{}/result.json", judged.record.name);
+    if !judged.record.artifacts.contains(&result) {
+        judged.record.artifacts.push(result);
+    }
     judged.record.attempt = session.settings.nextest.as_ref().map_or(1, |nextest| nextest.attempt);
     if let Err(error) = session.proof.keep(&judged.record, next) {
         judged.add_fault(Fault::new(&error));
@@ -326,7 +330,7 @@ impl Trial<'_> {
         presence.map_or(Ok(()), |report| write("presence.json", presence_json(report, origin)))
     }
 
-    /// Paths below the proof folder, of files that exist, result.json included.
+    /// Paths below the proof folder, of files that exist; `keep` adds the result's.
     fn artifacts(&self) -> Vec<String> {
         let name = self.suite.name.as_str();
         let logs = ["prepare", "execute", "debug", "restore", "product"]
@@ -335,9 +339,7 @@ impl Trial<'_> {
         let snapshots = ["before", "after", "restored"].map(|when| format!("snapshots/{name}/{when}.json"));
         let results = ["changes", "presence"].map(|what| format!("results/{name}/{what}.json"));
         let maybe = logs.chain(snapshots).chain(results);
-        let mut there: Vec<_> = maybe.filter(|path| self.session.proof.dir().join(path).exists()).collect();
-        there.push(format!("results/{name}/result.json"));
-        there
+        maybe.filter(|path| self.session.proof.dir().join(path).exists()).collect()
     }
 }
 
