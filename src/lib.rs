@@ -64,6 +64,7 @@ mod flow {
     pub(crate) mod job;
     pub(crate) mod plan;
     pub(crate) mod proof;
+    pub(crate) mod scratch;
     pub(crate) mod session;
     pub(crate) mod stages;
     pub(crate) mod trial;

@@ -47,7 +47,7 @@ impl<'a> Blocks<'a> {
     /// # Errors
     /// If the scratch folder cannot be made.
     pub(super) fn new(session: &'a Session, suite: &'a Suite) -> Result<Self, Fault> {
-        let scratch = session.scratch.join("suite");
+        let scratch = session.scratch.path().join("suite");
         let made = workdir::make_empty(&scratch);
         made.map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", scratch.display())))?;
         let logs = session.proof.dir().join("logs").join(suite.name.as_str());
@@ -115,7 +115,7 @@ impl<'a> Blocks<'a> {
             // A suite may stop and start services of the machine.
             signals: SignalReach::Machine,
             echo: self.session.echo,
-            marker: Some(self.session.marker()),
+            marker: Some(self.session.scratch.marker()),
         };
         let cancel = match name {
             BlockName::Prepare | BlockName::Execute | BlockName::Debug => self.session.interrupt.work(),
@@ -138,7 +138,7 @@ impl<'a> Blocks<'a> {
             args.push(block.text.clone().into());
             args.push(format!("{}/{name}", self.suite.name).into());
         } else {
-            let file = self.session.scratch.join(format!("{name}.bash"));
+            let file = self.session.scratch.path().join(format!("{name}.bash"));
             fs::write(&file, &block.text)
                 .map_err(|error| Fault::from_text(format!("could not write `{}`: {error}", file.display())))?;
             args.push(file.into());

@@ -204,7 +204,7 @@ impl SetupRun {
             logs: Some(logs),
             signals: SignalReach::OwnProcesses,
             echo: if session.echo == Echo::Stderr { Echo::Stderr } else { Echo::Off },
-            marker: Some(session.marker()),
+            marker: Some(session.scratch.marker()),
         }
     }
 }

@@ -1,29 +1,28 @@
 //! One run: what its trials share, from the first look at the project to the last summary.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::flow::proof::{self, BuildOutcome, EarlierSummary, Header, Proof, ProofError, RunFile};
+use crate::flow::scratch::{Scratch, describe, sweep};
 use crate::model::script::Echo;
 use crate::model::suite::{Host, Isolation, OnRestoreFailure, Project, SuiteName};
 use crate::model::verdict::Fault;
 use crate::os::disk::{Snapshotter, read_config};
 use crate::os::engine::tee::ProductTap;
-use crate::os::engine::{self, ScriptRunner, UnsandboxedScriptRunner};
+use crate::os::engine::{ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
 use crate::os::interrupt::{Interrupt, InterruptError};
 use crate::os::journal::{Event, Identity, Journal, JournalError, Level};
 use crate::os::workdir;
 use crate::rules::parse::ParseError;
 use crate::rules::presence::AppletListError;
-use crate::rules::summary::{SCHEMA, StageRecord, Status, Traces, millis};
+use crate::rules::summary::{SCHEMA, StageRecord, Status, millis};
 
 /// The stage of the trials.
 pub(crate) const RUN_SUITES: &str = "run-suites";
@@ -39,7 +38,7 @@ pub(crate) struct Session {
     pub(crate) interrupt: Interrupt,
     pub(crate) echo: Echo,
     /// Ours alone; every process that a trial starts has it in its environment.
-    pub(crate) scratch: PathBuf,
+    pub(crate) scratch: Scratch,
     /// The bash that runs blocks.
     pub(crate) bash: PathBuf,
     /// What presence is judged by; empty without rules.
@@ -47,7 +46,6 @@ pub(crate) struct Session {
     journal: Journal,
     run: Mutex<RunFile>,
     product: OnceLock<PathBuf>,
-    next_folder: AtomicUsize,
     _locks: (File, Option<File>),
 }
 
@@ -134,23 +132,22 @@ impl Session {
         let bash = settings.find_program("bash").ok_or(SessionError::NoBash)?;
         let applets = read_applets(&settings, &project)?;
         let dir = settings.proof_dir.clone();
-        let lock = proof::lock(&dir, || say("another run uses this proof folder; waiting for it to end"))?;
-        let machine = match project.isolation {
-            Isolation::Container | Isolation::Overlay => Some(proof::lock_machine(|| {
-                say("another run changes this machine; waiting for it to end");
-            })?),
-            Isolation::None => None,
-        };
+        let locks = take_locks(&dir, project.isolation, say)?;
         let own_id = run_id(&settings);
         let joined = RunFile::read(&dir).filter(|run| run.run_id == own_id);
-        let traces = sweep(&dir, say);
+        let traces = sweep(&dir);
+        if let Some(traces) = &traces {
+            say(&describe(traces));
+        }
         if joined.is_none() {
             proof::clear(&dir)?;
         }
-        let scratch = make_scratch(&settings.temp_dir)?;
+        let temp_dir = &settings.temp_dir;
+        let scratch =
+            Scratch::make(temp_dir).map_err(|source| SessionError::Scratch { path: temp_dir.clone(), source })?;
         let run = RunFile {
             pid: Some(std::process::id()),
-            scratch: scratch.clone(),
+            scratch: scratch.path().to_path_buf(),
             ..joined.unwrap_or_else(|| new_run(&own_id))
         };
         run.write(&dir)?;
@@ -185,8 +182,7 @@ impl Session {
             snapshotter: Snapshotter::default(),
             run: Mutex::new(run),
             product: OnceLock::new(),
-            next_folder: AtomicUsize::new(0),
-            _locks: (lock, machine),
+            _locks: locks,
             settings,
             host,
             project,
@@ -205,11 +201,6 @@ impl Session {
     /// If the log does not take it.
     pub(crate) fn log(&self, event: &Event<'_>) -> Result<(), Fault> {
         self.journal.write(event).map_err(|error| Fault::new(&error))
-    }
-
-    /// Returns what every process of this run has in its environment.
-    pub(crate) fn marker(&self) -> PathBuf {
-        marker(&self.scratch)
     }
 
     /// Returns the suite whose restore failed, if the ones after it are not to run.
@@ -271,7 +262,8 @@ impl Session {
     pub(crate) fn tap(&self, logs: &Path) -> Result<Option<ProductTap>, Fault> {
         let Some(name) = &self.project.product.name else { return Ok(None) };
         let product = self.product.get().cloned().or_else(|| self.settings.find_program(name));
-        let dir = self.next_folder()?;
+        let made = self.scratch.folder();
+        let dir = made.map_err(|error| Fault::from_text(format!("could not make a scratch folder: {error}")))?;
         let tap = ProductTap::install(dir.clone(), name, product, self.project.output_limit_bytes);
         let tap = tap.and_then(|tap| tap.direct_to(logs).map(|()| tap));
         tap.map(Some).map_err(|error| {
@@ -285,24 +277,8 @@ impl Session {
     /// If it cannot be made.
     pub(crate) fn folder_for_copies(&self, original: &Path) -> Result<PathBuf, Fault> {
         let memory = if self.settings.temp_dir_is_named { None } else { workdir::memory_for(original) };
-        let Some(memory) = memory else { return self.next_folder() };
-        let beside = twin(&self.scratch, memory);
-        let number = self.next_folder.fetch_add(1, Ordering::Relaxed);
-        let dir = beside.join(number.to_string());
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-        made.map(|()| dir.clone())
-            .map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", dir.display())))
-    }
-
-    /// Makes a new folder in the scratch folder.
-    ///
-    /// # Errors
-    /// If it cannot be made.
-    pub(crate) fn next_folder(&self) -> Result<PathBuf, Fault> {
-        let dir = self.scratch.join(self.next_folder.fetch_add(1, Ordering::Relaxed).to_string());
-        let made = fs::create_dir(&dir);
-        made.map(|()| dir.clone())
-            .map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", dir.display())))
+        let made = memory.map_or_else(|| self.scratch.folder(), |memory| self.scratch.folder_in_memory(memory));
+        made.map_err(|error| Fault::from_text(format!("could not make a folder for copies: {error}")))
     }
 
     /// Says that the stage of the trials begins.
@@ -343,10 +319,13 @@ impl Session {
         let noted = self.note(|run| run.pid = None);
         // The engine's helpers end before what they worked in goes.
         drop(self.runner);
-        let removed = remove_scratch(&self.scratch);
+        let removed = self.scratch.remove();
         finished.map_err(|error| Fault::new(&error)).and(noted)?;
         removed.map_err(|error| {
-            Fault::from_text(format!("could not remove the scratch folder `{}`: {error}", self.scratch.display()))
+            Fault::from_text(format!(
+                "could not remove the scratch folder `{}`: {error}",
+                self.scratch.path().display()
+            ))
         })
     }
 }
@@ -375,6 +354,18 @@ pub(crate) fn refuse_own(settings: &Settings, text: &str) -> Result<(), SessionE
         return Err(SessionError::LooksAtOurs { looked_at, ours: settings.proof_dir.clone() });
     }
     Ok(())
+}
+
+/// Takes the proof folder, and the machine if suites change it.
+fn take_locks(dir: &Path, isolation: Isolation, say: &dyn Fn(&str)) -> Result<(File, Option<File>), ProofError> {
+    let proof = proof::lock(dir, || say("another run uses this proof folder; waiting for it to end"))?;
+    let machine = match isolation {
+        Isolation::Container | Isolation::Overlay => {
+            Some(proof::lock_machine(|| say("another run changes this machine; waiting for it to end"))?)
+        }
+        Isolation::None => None,
+    };
+    Ok((proof, machine))
 }
 
 fn read_applets(settings: &Settings, project: &Project) -> Result<Vec<String>, SessionError> {
@@ -407,52 +398,4 @@ fn new_run(run_id: &str) -> RunFile {
 /// ISO 8601, UTC, whole seconds.
 fn timestamp(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-fn make_scratch(temp_dir: &Path) -> Result<PathBuf, SessionError> {
-    let made = tempfile::Builder::new().prefix("proving-ground.").tempdir_in(temp_dir);
-    made.map(tempfile::TempDir::keep).map_err(|source| SessionError::Scratch { path: temp_dir.to_path_buf(), source })
-}
-
-/// Returns the folder of the scratch folder's name in `memory`.
-fn twin(scratch: &Path, memory: &Path) -> PathBuf {
-    memory.join(marker(scratch))
-}
-
-/// Returns what every process of a run has in its environment: the name that its scratch folder and the twin in memory share.
-fn marker(scratch: &Path) -> PathBuf {
-    scratch.file_name().map(PathBuf::from).unwrap_or_else(|| scratch.to_path_buf())
-}
-
-fn remove_scratch(scratch: &Path) -> io::Result<()> {
-    workdir::remove(&twin(scratch, Path::new(workdir::MEMORY)))?;
-    workdir::remove(scratch)
-}
-
-/// Cleans up after a run of this proof folder that was killed. The lock is ours, so no such run is alive.
-fn sweep(dir: &Path, say: &dyn Fn(&str)) -> Option<Traces> {
-    let killed = RunFile::read(dir).filter(|run| run.pid.is_some())?;
-    let found = engine::sweep_traces(&marker(&killed.scratch));
-    let mut removed = found.cgroups;
-    if killed.scratch.exists() && remove_scratch(&killed.scratch).is_ok() {
-        removed.push(killed.scratch.display().to_string());
-    }
-    let traces = Traces {
-        interrupted: EarlierSummary::read(dir).map(|summary| summary.running()).unwrap_or_default(),
-        processes: found.processes.iter().map(|leak| format!("{} {}", leak.pid, leak.command)).collect(),
-        removed,
-        run_id: killed.run_id,
-    };
-    say(&describe(&traces));
-    Some(traces)
-}
-
-fn describe(traces: &Traces) -> String {
-    format!(
-        "run {} was killed while running [{}]; ended {} processes of it, removed [{}]",
-        traces.run_id,
-        traces.interrupted.join(", "),
-        traces.processes.len(),
-        traces.removed.join(", "),
-    )
 }

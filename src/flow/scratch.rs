@@ -1,0 +1,152 @@
+//! The folders that a run works in, and what is left of a run that was killed.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::unistd::Uid;
+
+use crate::flow::proof::{EarlierSummary, RunFile};
+use crate::os::engine;
+use crate::os::workdir;
+use crate::rules::summary::Traces;
+
+const PREFIX: &str = "proving-ground.";
+const RANDOM_CHARS: usize = 6;
+
+/// A folder of this run alone, and its twin in memory once that is needed. Every process of the run has its name in the
+/// environment.
+pub(crate) struct Scratch {
+    dir: PathBuf,
+    next: AtomicUsize,
+}
+
+impl Scratch {
+    /// Makes a scratch folder in `temp_dir`. It stays until `remove`.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(crate) fn make(temp_dir: &Path) -> io::Result<Self> {
+        let made = tempfile::Builder::new().prefix(PREFIX).rand_bytes(RANDOM_CHARS).tempdir_in(temp_dir)?;
+        Ok(Self { dir: made.keep(), next: AtomicUsize::new(0) })
+    }
+
+    /// Takes over the scratch folder that a file names: only what `make` could have made, and what is ours. The file may come from
+    /// anywhere, and what is taken over is going to be removed.
+    fn of_killed(dir: &Path) -> Option<Self> {
+        let random = dir.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+        let is_named_so = random.len() == RANDOM_CHARS && random.chars().all(|c| c.is_ascii_alphanumeric());
+        let meta = fs::symlink_metadata(dir).ok()?;
+        let is_ours = meta.is_dir() && meta.uid() == Uid::effective().as_raw();
+        (is_named_so && is_ours && dir.is_absolute())
+            .then(|| Self { dir: dir.to_path_buf(), next: AtomicUsize::new(0) })
+    }
+
+    /// The folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What every process of the run has in its environment: the name that the folder and its twin share.
+    pub(crate) fn marker(&self) -> PathBuf {
+        self.dir.file_name().map(PathBuf::from).unwrap_or_default()
+    }
+
+    /// Makes a new folder in the scratch folder.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(crate) fn folder(&self) -> io::Result<PathBuf> {
+        self.folder_in(&self.dir)
+    }
+
+    /// Makes a new folder in the twin in `memory`.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(crate) fn folder_in_memory(&self, memory: &Path) -> io::Result<PathBuf> {
+        self.folder_in(&memory.join(self.marker()))
+    }
+
+    fn folder_in(&self, parent: &Path) -> io::Result<PathBuf> {
+        let dir = parent.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        Ok(dir)
+    }
+
+    /// Removes the folder and its twin.
+    ///
+    /// # Errors
+    /// If one of them cannot be removed.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        workdir::remove(&Path::new(workdir::MEMORY).join(self.marker()))?;
+        workdir::remove(&self.dir)
+    }
+}
+
+/// Cleans up after a run of the proof folder `dir` that was killed, if one was. The folder's lock must be ours, so that no such
+/// run is alive.
+pub(crate) fn sweep(dir: &Path) -> Option<Traces> {
+    let killed = RunFile::read(dir).filter(|run| run.pid.is_some())?;
+    let mut traces = Traces {
+        interrupted: EarlierSummary::read(dir).map(|summary| summary.running()).unwrap_or_default(),
+        processes: Vec::new(),
+        removed: Vec::new(),
+        run_id: killed.run_id,
+    };
+    if let Some(scratch) = Scratch::of_killed(&killed.scratch) {
+        let found = engine::sweep_traces(&scratch.marker());
+        traces.processes = found.processes.iter().map(|leak| format!("{} {}", leak.pid, leak.command)).collect();
+        traces.removed = found.cgroups;
+        if scratch.remove().is_ok() {
+            traces.removed.push(scratch.path().display().to_string());
+        }
+    }
+    Some(traces)
+}
+
+/// Returns in one line what `sweep` found.
+pub(crate) fn describe(traces: &Traces) -> String {
+    format!(
+        "run {} was killed while running [{}]; ended {} processes of it, removed [{}]",
+        traces.run_id,
+        traces.interrupted.join(", "),
+        traces.processes.len(),
+        traces.removed.join(", "),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_run_has_made_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = Scratch::make(dir.path()).unwrap();
+        assert!(Scratch::of_killed(made.path()).is_some());
+        std::os::unix::fs::symlink("/etc", dir.path().join("proving-ground.abcdef")).unwrap();
+        for name in
+            ["precious", "proving-ground.", "proving-ground.abc", "proving-ground.abcde-", "proving-ground.abcdefg"]
+        {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            assert!(Scratch::of_killed(&dir.path().join(name)).is_none(), "{name}");
+        }
+        assert!(Scratch::of_killed(&dir.path().join("proving-ground.abcdef")).is_none(), "a link");
+        assert!(Scratch::of_killed(&dir.path().join("proving-ground.ghijkl")).is_none(), "nothing");
+    }
+
+    #[test]
+    fn a_folder_and_its_twin_are_removed_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch::make(dir.path()).unwrap();
+        let memory = Path::new(workdir::MEMORY);
+        let twin = memory.is_dir().then(|| scratch.folder_in_memory(memory).unwrap());
+        let folder = scratch.folder().unwrap();
+        scratch.remove().unwrap();
+        assert!(!folder.exists() && !scratch.path().exists());
+        assert!(twin.is_none_or(|twin| !twin.exists()));
+    }
+}
