@@ -2,11 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use nix::unistd::Uid;
 
 use crate::flow::proof::{EarlierSummary, RunFile};
 use crate::os::engine;
@@ -38,9 +36,7 @@ impl Scratch {
     fn of_killed(dir: &Path) -> Option<Self> {
         let random = dir.file_name()?.to_str()?.strip_prefix(PREFIX)?;
         let is_named_so = random.len() == RANDOM_CHARS && random.chars().all(|c| c.is_ascii_alphanumeric());
-        let meta = fs::symlink_metadata(dir).ok()?;
-        let is_ours = meta.is_dir() && meta.uid() == Uid::effective().as_raw();
-        (is_named_so && is_ours && dir.is_absolute())
+        (is_named_so && dir.is_absolute() && workdir::is_own_folder(dir))
             .then(|| Self { dir: dir.to_path_buf(), next: AtomicUsize::new(0) })
     }
 

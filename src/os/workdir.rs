@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, FileTimes};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::Uid;
 
 /// Why a copy could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -293,6 +294,12 @@ pub(crate) fn make_empty(path: &Path) -> io::Result<()> {
 
 /// Mode of an empty folder.
 const EMPTY_MODE: u32 = 0o755;
+
+/// Tells whether `path` is a folder, not a link to one, and belongs to us.
+pub(crate) fn is_own_folder(path: &Path) -> bool {
+    let meta = fs::symlink_metadata(path);
+    meta.is_ok_and(|meta| meta.is_dir() && meta.uid() == Uid::effective().as_raw())
+}
 
 /// Removes whatever is at `path`, folders that forbid it included.
 ///
