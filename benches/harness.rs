@@ -42,14 +42,13 @@ fn main() -> ExitCode {
         fs::copy(&exe, &harness).unwrap();
     }
     generate(dir.path(), trials);
-    compare(&contestants(dir.path(), &harness, trials), rounds);
+    compare(dir.path(), &contestants(dir.path(), &harness, trials), rounds);
     ExitCode::SUCCESS
 }
 
 fn contestants<'a>(dir: &'a Path, harness: &'a Path, trials: usize) -> Vec<Contestant<'a>> {
     let ours = move |suites: &str, args: &[&str]| {
         let proof = dir.join("proof");
-        drop(fs::remove_dir_all(&proof));
         let mut command = Command::new(harness);
         command.args(args).env("PROJECT_DIR", dir).env("SUITES_DIR", dir.join(suites)).env("PROOF_DIR", proof);
         command.env_remove("TEST_FILTER").stdin(Stdio::null()).stdout(Stdio::null());
@@ -114,11 +113,13 @@ fn walk_and_read(dir: &Path) {
 }
 
 /// Interleaved rounds, each starting with another contestant, so that a change of the machine's load meets all of them.
-fn compare(contestants: &[Contestant<'_>], rounds: usize) {
+fn compare(dir: &Path, contestants: &[Contestant<'_>], rounds: usize) {
     let mut samples = vec![Vec::new(); contestants.len()];
     for round in 0..=rounds {
         for turn in 0..contestants.len() {
             let at = (round + turn) % contestants.len();
+            // Each run finds an empty proof folder; to empty it is not its work.
+            drop(fs::remove_dir_all(dir.join("proof")));
             let start = Instant::now();
             (contestants[at].run)();
             if round > 0 {
