@@ -60,6 +60,7 @@ mod os {
 mod flow {
     pub(crate) mod blocks;
     pub(crate) mod discover;
+    pub(crate) mod evidence;
     pub(crate) mod evidence_json;
     pub(crate) mod job;
     pub(crate) mod plan;

@@ -89,11 +89,11 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// Runs one block to its end.
+    /// Runs one block to its end; calls `meanwhile` as soon as it runs.
     ///
     /// # Errors
     /// If it could not be started, or not be ended.
-    pub(super) fn run(&self, name: BlockName, block: &Block) -> Phase<Completion> {
+    pub(super) fn run(&self, name: BlockName, block: &Block, meanwhile: &mut dyn FnMut()) -> Phase<Completion> {
         let settings = &self.session.settings;
         let script = Script {
             program: self.session.bash.clone(),
@@ -121,12 +121,7 @@ impl<'a> Blocks<'a> {
             BlockName::Prepare | BlockName::Execute | BlockName::Debug => self.session.interrupt.work(),
             BlockName::Restore => self.session.interrupt.restore(),
         };
-        let mut meanwhile = || {
-            if name == BlockName::Execute {
-                self.session.proof.prepare(self.suite.name.as_str());
-            }
-        };
-        self.session.runner.run_while(&script, cancel, &mut meanwhile).map_err(|error| Fault::new(&error))
+        self.session.runner.run_while(&script, cancel, meanwhile).map_err(|error| Fault::new(&error))
     }
 
     /// The text is bash's `-c`, so that no file of ours lies about; its messages begin with `SUITE/BLOCK: line N:`.

@@ -6,17 +6,18 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use crate::flow::blocks::Blocks;
+use crate::flow::evidence::{EvidenceFiles, Kind};
 use crate::flow::evidence_json::{changes_json, presence_json, snapshot_json};
 use crate::flow::session::{RUN_SUITES, Session};
 use crate::model::script::Completion;
 use crate::model::snapshot::{Change, Snapshot};
 use crate::model::suite::{PresenceClaim, Suite, SuiteName};
 use crate::model::verdict::{BlockName, Evidence, Fault, Finding, Phase, ProductLog, Verdict};
-use crate::os::disk::{read_config, write_atomically};
+use crate::os::disk::read_config;
 use crate::os::journal::{Event, Level};
 use crate::rules::judge;
 use crate::rules::parse::parse_suite;
@@ -116,8 +117,9 @@ fn run_admitted(session: &Session, suite: &Suite, mut record: Record, journal: &
         Ok(blocks) => blocks,
         Err(fault) => return Judged::not_run(record, &Finding::Fault(fault)),
     };
+    let files = EvidenceFiles::new(session.proof.dir(), suite.name.as_str());
     let (presence, opens) = (RefCell::default(), Cell::new(0));
-    let trial = Trial { session, suite, blocks: &blocks, journal, presence, opens };
+    let trial = Trial { session, suite, blocks: &blocks, journal, files, presence, opens };
     let evidence = trial.gather();
     trial.judge(record, &evidence)
 }
@@ -147,6 +149,7 @@ struct Trial<'a> {
     suite: &'a Suite,
     blocks: &'a Blocks<'a>,
     journal: &'a TrialJournal<'a>,
+    files: EvidenceFiles,
     presence: RefCell<Option<PresenceReport>>,
     opens: Cell<usize>,
 }
@@ -177,7 +180,7 @@ impl Trial<'_> {
         (evidence.product_output, evidence.product_log) = self.blocks.product_output(self.opens.get());
         let judged_presence = self.guarded(|| {
             self.judge_presence(&evidence);
-            Ok(())
+            self.put_results(&evidence)
         });
         if let Err(fault) = judged_presence {
             evidence.after = Err(fault);
@@ -210,7 +213,7 @@ impl Trial<'_> {
         };
         self.journal.log(Event { cmd: Some(name.as_str()), ..Event::new(RUN_SUITES, start) });
         self.blocks.forget_opens();
-        let result = self.guarded(|| self.blocks.run(name, block));
+        let result = self.guarded(|| self.blocks.run(name, block, &mut || self.use_time_of(name)));
         self.opens.set(self.opens.get() + self.blocks.count_opens());
         let done = result.as_ref().ok();
         let event = Event {
@@ -225,15 +228,25 @@ impl Trial<'_> {
         Some(result)
     }
 
-    /// Looks at the suite's paths, and writes down what it sees.
+    /// What is done for the proof folder while a block runs.
+    fn use_time_of(&self, name: BlockName) {
+        self.journal.keep(self.files.write());
+        let has_snapshots = !self.blocks.roots.is_empty();
+        match name {
+            BlockName::Execute => self.session.proof.prepare(self.suite.name.as_str()),
+            BlockName::Restore if has_snapshots => self.files.prepare(Kind::Snapshot, "restored.json"),
+            BlockName::Prepare | BlockName::Debug | BlockName::Restore => {}
+        }
+    }
+
+    /// Looks at the suite's paths, and notes what it sees.
     fn snapshot(&self, when: &str) -> Phase<Snapshot> {
         if self.blocks.roots.is_empty() {
             return Ok(Snapshot::default());
         }
         let snapshot = self.session.snapshotter.snapshot(&self.blocks.roots).map_err(|error| Fault::new(&error))?;
         let text = snapshot_json(&snapshot).map_err(|error| Fault::new(&error))?;
-        let path = self.proof_dir("snapshots").join(format!("{when}.json"));
-        write_atomically(&path, &text).map_err(|error| Fault::new(&error))?;
+        self.files.put(Kind::Snapshot, &format!("{when}.json"), text);
         Ok(snapshot)
     }
 
@@ -252,10 +265,6 @@ impl Trial<'_> {
             self.journal.log(Event { level, cmd: Some("presence"), ..Event::new(RUN_SUITES, event) });
         }
         *self.presence.borrow_mut() = Some(report);
-    }
-
-    fn proof_dir(&self, kind: &str) -> PathBuf {
-        self.session.proof.dir().join(kind).join(self.suite.name.as_str())
     }
 
     fn judge(&self, mut record: Record, evidence: &Evidence) -> Judged {
@@ -290,7 +299,7 @@ impl Trial<'_> {
             self.journal.keep(self.session.mark_dirty(&self.suite.name));
         }
         let last_lines = if record.status == Status::Fail { last_lines(evidence) } else { Vec::new() };
-        self.journal.keep(self.write_results(evidence, presence.as_ref()));
+        self.journal.keep(self.files.write());
         record.artifacts = self.artifacts();
         let changes = changes.unwrap_or_default().iter().map(ToString::to_string).collect();
         Judged { record, changes, last_lines }
@@ -315,19 +324,18 @@ impl Trial<'_> {
         }
     }
 
-    fn write_results(&self, evidence: &Evidence, presence: Option<&PresenceReport>) -> Result<(), Fault> {
-        let dir = self.proof_dir("results");
-        let write = |name: &str, text: serde_json::Result<Vec<u8>>| {
-            let text = text.map_err(|error| Fault::new(&error))?;
-            write_atomically(&dir.join(name), &text).map_err(|error| Fault::new(&error))
-        };
+    fn put_results(&self, evidence: &Evidence) -> Result<(), Fault> {
         if !self.blocks.roots.is_empty()
             && let Some(changes) = changes_of(&evidence.before, &evidence.after)
         {
-            write("changes.json", changes_json(&changes))?;
+            let text = changes_json(&changes).map_err(|error| Fault::new(&error))?;
+            self.files.put(Kind::Result, "changes.json", text);
         }
-        let origin = self.suite.presence.origin;
-        presence.map_or(Ok(()), |report| write("presence.json", presence_json(report, origin)))
+        if let Some(report) = &*self.presence.borrow() {
+            let text = presence_json(report, self.suite.presence.origin).map_err(|error| Fault::new(&error))?;
+            self.files.put(Kind::Result, "presence.json", text);
+        }
+        Ok(())
     }
 
     /// Paths below the proof folder, of files that exist; `keep` adds the result's.
