@@ -25,14 +25,12 @@ pub(crate) struct Found {
 /// What a folder with trials is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FoundKind {
-    /// It has a `task.yaml`.
+    /// It has a `task.yaml`. Whether it has a manifest too is asked when it runs: a listing has no time for it.
     Suite,
     /// It has a `test.properties.json`.
     Setup,
     /// It has neither, but these `*.sh`.
     Scripts(Vec<String>),
-    /// It has both files.
-    Both,
 }
 
 /// Why the suites folder cannot be used.
@@ -82,10 +80,8 @@ pub(crate) fn discover_one(suites_dir: &Path, name: &str) -> Result<Option<Found
 
 fn look(dir: &Path, name: String, found: &mut Vec<Found>) -> Result<(), DiscoverError> {
     // One look for the common case: it is not worth reading a folder to learn that it has a task.yaml.
-    let has = |file: &str| dir.join(file).symlink_metadata().is_ok();
-    if has(TASK) {
-        let kind = if has(MANIFEST) { FoundKind::Both } else { FoundKind::Suite };
-        found.push(Found { name, dir: dir.to_path_buf(), kind });
+    if dir.join(TASK).symlink_metadata().is_ok() {
+        found.push(Found { name, dir: dir.to_path_buf(), kind: FoundKind::Suite });
         return Ok(());
     }
     let listed = list(dir).map_err(|source| DiscoverError::Folder { path: dir.to_path_buf(), source })?;
@@ -110,8 +106,7 @@ struct Listed {
 impl Listed {
     fn kind(&self) -> Option<FoundKind> {
         match (self.is_suite, self.is_setup) {
-            (true, true) => Some(FoundKind::Both),
-            (true, false) => Some(FoundKind::Suite),
+            (true, _) => Some(FoundKind::Suite),
             (false, true) => Some(FoundKind::Setup),
             (false, false) if self.scripts.is_empty() => None,
             (false, false) => {
@@ -183,7 +178,7 @@ mod tests {
             ("plain", FoundKind::Scripts(vec!["10.sh".into(), "2.sh".into()])),
             ("s", FoundKind::Setup),
             ("sudo/10-basic", FoundKind::Suite),
-            ("two", FoundKind::Both),
+            ("two", FoundKind::Suite),
         ];
         assert_eq!(names(dir.path()), expected.map(|(name, kind)| (name.to_owned(), kind)));
     }

@@ -214,10 +214,6 @@ fn plan_folder(folder: &Found) -> Result<Vec<Planned>, PlanError> {
             let name = SuiteName::new(folder.name.as_str()).map_err(NameError::from)?;
             return Ok(vec![Planned { name, work: Work::Suite { file: folder.dir.join(TASK) } }]);
         }
-        FoundKind::Both => {
-            let dir = folder.dir.display();
-            return broken(format!("`{dir}` has both a {TASK} and a {MANIFEST}; it is one or the other: remove one"));
-        }
         FoundKind::Scripts(scripts) => default_setup(&folder.name, &folder.dir, scripts.clone()),
         FoundKind::Setup => {
             let file = folder.dir.join(MANIFEST);

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::flow::blocks::Blocks;
+use crate::flow::discover::{MANIFEST, TASK};
 use crate::flow::evidence::{EvidenceFiles, Kind};
 use crate::flow::evidence_json::{changes_json, presence_json, snapshot_json};
 use crate::flow::session::{RUN_SUITES, Session};
@@ -98,6 +99,11 @@ pub(crate) fn keep(session: &Session, mut judged: Judged, next: Option<&Record>)
 
 /// Reads the suite, and tells why it is not to run now, if so.
 fn admit(session: &Session, name: &SuiteName, file: &Path) -> Result<Suite, Finding> {
+    if file.with_file_name(MANIFEST).exists() {
+        let dir = file.parent().unwrap_or(file).display();
+        let text = format!("`{dir}` has both a {TASK} and a {MANIFEST}; it is one or the other: remove one");
+        return Err(Finding::Invalid(text));
+    }
     let text = read_config(file)
         .map_err(|error| Finding::Invalid(format!("could not read `{}`: {error}; make it readable", file.display())))?;
     let suite = parse_suite(name.clone(), file, &text).map_err(|error| Finding::Invalid(error.to_string()))?;
