@@ -2,10 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::register_usize;
 use signal_hook::iterator::Signals;
 
 use super::engine::{Cancel, EngineError};
@@ -28,7 +29,8 @@ pub(crate) struct Interrupt {
 struct State {
     work: Cancel,
     restore: Cancel,
-    signal: AtomicI32,
+    /// Set by the handler itself: a signal counts from the moment at which it arrives, not when a thread has heard of it.
+    signal: Arc<AtomicUsize>,
 }
 
 impl Interrupt {
@@ -37,7 +39,7 @@ impl Interrupt {
     /// # Errors
     /// If the process has no descriptor left.
     pub(crate) fn new() -> Result<Self, InterruptError> {
-        let state = State { work: Cancel::new()?, restore: Cancel::new()?, signal: AtomicI32::new(0) };
+        let state = State { work: Cancel::new()?, restore: Cancel::new()?, signal: Arc::default() };
         Ok(Self { state: Arc::new(state) })
     }
 
@@ -46,17 +48,22 @@ impl Interrupt {
     /// # Errors
     /// If the handlers or their thread cannot be had.
     pub(crate) fn listen(&self) -> Result<(), InterruptError> {
+        for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
+            register_usize(signal, Arc::clone(&self.state.signal), number).map_err(InterruptError::Handler)?;
+        }
         let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(InterruptError::Handler)?;
         let this = self.clone();
         let waiting = thread::Builder::new().name("signals".to_owned());
         waiting
-            .spawn(move || signals.forever().for_each(|signal| this.take(signal)))
+            .spawn(move || {
+                signals.forever().enumerate().for_each(|(earlier, _)| this.take(earlier));
+            })
             .map(drop)
             .map_err(InterruptError::Handler)
     }
 
-    fn take(&self, signal: i32) {
-        if self.state.signal.swap(signal, Ordering::SeqCst) == 0 {
+    fn take(&self, earlier: usize) {
+        if earlier == 0 {
             self.state.work.trigger();
         } else {
             self.state.restore.trigger();
@@ -75,6 +82,7 @@ impl Interrupt {
 
     /// Returns the number of the last signal.
     pub(crate) fn signal(&self) -> Option<i32> {
-        Some(self.state.signal.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
+        let signal = self.state.signal.load(Ordering::SeqCst);
+        i32::try_from(signal).ok().filter(|signal| *signal != 0)
     }
 }
