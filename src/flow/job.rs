@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use crate::flow::blocks::{DRAIN, GRACE, KEPT_BYTES_MAX};
 use crate::flow::session::{RUN_SUITES, Session};
 use crate::flow::trial::{Judged, end_event};
-use crate::model::script::{Completion, Echo, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach};
+use crate::model::script::{Completion, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach};
 use crate::model::setup::{MakeStep, ScriptEntry, TestSetup};
 use crate::model::suite::SuiteName;
 use crate::model::verdict::{Fault, Finding};
@@ -203,7 +203,7 @@ impl SetupRun {
             },
             logs: Some(logs),
             signals: SignalReach::OwnProcesses,
-            echo: if session.echo == Echo::Stderr { Echo::Stderr } else { Echo::Off },
+            echo: session.echo,
             marker: Some(session.scratch.marker()),
         }
     }
@@ -249,6 +249,7 @@ mod tests {
     use pretty_assertions::assert_eq;
 
     use super::*;
+    use crate::model::script::Echo;
     use crate::os::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
 
     /// Runs the script of a row with a real shell, in a folder of its own, and returns its outcome.

@@ -186,7 +186,7 @@ fn run(session: &Session, cargo: PathBuf, args: Vec<std::ffi::OsString>) -> Resu
 }
 
 fn text(stream: &Stream) -> String {
-    String::from_utf8_lossy(&[stream.head.as_slice(), stream.tail.as_slice()].concat()).into_owned()
+    String::from_utf8_lossy(&stream.kept_bytes()).into_owned()
 }
 
 /// Returns the path of the binary called `wanted`, or of the only one, from cargo's JSON lines.

@@ -159,6 +159,12 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Returns what was kept, head and tail together; a gap between them is not marked.
+    #[must_use]
+    pub fn kept_bytes(&self) -> Vec<u8> {
+        [self.head.as_slice(), self.tail.as_slice()].concat()
+    }
+
     /// Tells whether what was kept is UTF-8, but for a character that is cut at the gap.
     #[must_use]
     pub fn is_text(&self) -> bool {
@@ -168,7 +174,7 @@ impl Stream {
             Err(error) => !is_whole && error.error_len().is_none(),
         };
         if is_whole {
-            return ends_well(&[self.head.as_slice(), self.tail.as_slice()].concat());
+            return ends_well(&self.kept_bytes());
         }
         let is_inside = |byte: &&u8| **byte & 0xC0 == 0x80;
         let cut = self.tail.iter().take(3).take_while(is_inside).count();

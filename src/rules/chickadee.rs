@@ -174,7 +174,7 @@ fn last_line(stdout: &Stream) -> String {
         // A gap before the tail ends nothing: a line that began in it is shown from where it is known.
         if stdout.tail.is_empty() { stdout.head.clone() } else { stdout.tail.clone() }
     } else {
-        [stdout.head.as_slice(), stdout.tail.as_slice()].concat()
+        stdout.kept_bytes()
     };
     let lines = bytes.rsplit(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
     // White space of all scripts is known only of text: a line of nothing but no-break spaces is blank too.
@@ -193,7 +193,7 @@ fn capped(text: &str) -> &str {
 fn text(stream: &Stream) -> String {
     let dropped = stream.dropped_bytes();
     let text = if dropped == 0 {
-        String::from_utf8_lossy(&[stream.head.as_slice(), stream.tail.as_slice()].concat()).into_owned()
+        String::from_utf8_lossy(&stream.kept_bytes()).into_owned()
     } else {
         let (head, tail) = (whole_start(&stream.head), whole_end(&stream.tail));
         let cut = dropped + (stream.head.len() - head.len() + stream.tail.len() - tail.len()) as u64;

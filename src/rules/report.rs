@@ -24,7 +24,7 @@ pub(crate) struct LastLines {
 impl LastLines {
     /// Takes the last lines of a stream, if it has any.
     pub(crate) fn of(name: &str, stream: &Stream) -> Option<Self> {
-        let bytes = [stream.head.as_slice(), stream.tail.as_slice()].concat();
+        let bytes = stream.kept_bytes();
         let start = bytes.len().saturating_sub(LAST_BYTES_MAX);
         let text = escaped(&String::from_utf8_lossy(&bytes[start..]));
         let lines: Vec<_> = text.lines().collect();
