@@ -63,6 +63,7 @@ mod flow {
     pub(crate) mod evidence;
     pub(crate) mod evidence_json;
     pub(crate) mod job;
+    pub(crate) mod looks;
     pub(crate) mod plan;
     pub(crate) mod proof;
     pub(crate) mod scratch;

@@ -79,6 +79,11 @@ impl<'a> Blocks<'a> {
         })
     }
 
+    /// Tells whether a snapshot may see the scratch folder, which was just emptied.
+    pub(super) fn look_at_scratch(&self) -> bool {
+        self.roots.iter().any(|root| root.may_meet(self.session.scratch.path()))
+    }
+
     /// Returns the bash text of a block, if the suite has it.
     pub(super) fn text(&self, name: BlockName) -> Option<&'a Block> {
         match name {
@@ -121,7 +126,7 @@ impl<'a> Blocks<'a> {
             BlockName::Prepare | BlockName::Execute | BlockName::Debug => self.session.interrupt.work(),
             BlockName::Restore => self.session.interrupt.restore(),
         };
-        self.session.runner.run_while(&script, cancel, meanwhile).map_err(|error| Fault::new(&error))
+        self.session.run_while(&script, cancel, meanwhile)
     }
 
     /// The text is bash's `-c`, so that no file of ours lies about; its messages begin with `SUITE/BLOCK: line N:`.

@@ -117,8 +117,7 @@ impl SetupRun {
             LogFiles { stdout: logs.join("execute.stdout.log"), stderr: logs.join("execute.stderr.log") },
         );
         let mut meanwhile = || session.proof.prepare(name);
-        let done = session.runner.run_while(&script, session.interrupt.work(), &mut meanwhile);
-        let done = done.map_err(|error| fault(&error))?;
+        let done = session.run_while(&script, session.interrupt.work(), &mut meanwhile).map_err(Finding::Fault)?;
         copies.give_back(copy);
         if done.ended_by == EndedBy::Cancel { Err(Finding::RunInterrupted) } else { Ok(done) }
     }
@@ -150,8 +149,7 @@ impl SetupRun {
             root,
             LogFiles { stdout: logs.join("make.stdout.log"), stderr: logs.join("make.stderr.log") },
         );
-        let done = session.runner.run(&script, session.interrupt.work());
-        let done = done.map_err(|error| Finding::Fault(Fault::new(&error)))?;
+        let done = session.run_while(&script, session.interrupt.work(), &mut || {}).map_err(Finding::Fault)?;
         let message = (done.exit != Exit::Code(0)).then(|| done.exit.to_string());
         let event = Event {
             suite: Some(&self.setup.name),

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::flow::looks::Looks;
 use crate::flow::proof::{self, BuildOutcome, EarlierSummary, Header, Proof, ProofError, RunFile};
 use crate::flow::scratch::{Scratch, describe, sweep};
-use crate::model::script::Echo;
+use crate::model::script::{Completion, Echo, Script};
 use crate::model::suite::{Host, Isolation, OnRestoreFailure, Project, SuiteName};
 use crate::model::verdict::Fault;
-use crate::os::disk::{Snapshotter, read_config};
+use crate::os::disk::read_config;
 use crate::os::engine::tee::ProductTap;
-use crate::os::engine::{ScriptRunner, UnsandboxedScriptRunner};
+use crate::os::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
 use crate::os::interrupt::{Interrupt, InterruptError};
 use crate::os::journal::{Event, Identity, Journal, JournalError, Level};
@@ -32,8 +33,9 @@ pub(crate) struct Session {
     pub(crate) settings: Settings,
     pub(crate) host: Host,
     pub(crate) project: Project,
-    pub(crate) runner: Box<dyn ScriptRunner>,
-    pub(crate) snapshotter: Snapshotter,
+    /// Call `run_while` instead, which takes note of it.
+    pub(super) runner: Box<dyn ScriptRunner>,
+    pub(crate) looks: Looks,
     pub(crate) proof: Proof,
     pub(crate) interrupt: Interrupt,
     pub(crate) echo: Echo,
@@ -179,7 +181,7 @@ impl Session {
         Ok(Self {
             proof: Proof::new(dir, header, earlier),
             runner: Box::new(UnsandboxedScriptRunner::new()),
-            snapshotter: Snapshotter::default(),
+            looks: Looks::default(),
             run: Mutex::new(run),
             product: OnceLock::new(),
             _locks: locks,
@@ -201,6 +203,20 @@ impl Session {
     /// If the log does not take it.
     pub(crate) fn log(&self, event: &Event<'_>) -> Result<(), Fault> {
         self.journal.write(event).map_err(|error| Fault::new(&error))
+    }
+
+    /// Runs a script; calls `meanwhile` as soon as it runs.
+    ///
+    /// # Errors
+    /// If it could not be started, or not be ended.
+    pub(crate) fn run_while(
+        &self,
+        script: &Script,
+        cancel: &Cancel,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Completion, Fault> {
+        self.looks.note_run();
+        self.runner.run_while(script, cancel, meanwhile).map_err(|error| Fault::new(&error))
     }
 
     /// Returns the suite whose restore failed, if the ones after it are not to run.

@@ -182,7 +182,7 @@ fn run(session: &Session, cargo: PathBuf, args: Vec<std::ffi::OsString>) -> Resu
         echo: session.echo,
         marker: None,
     };
-    session.runner.run(&script, session.interrupt.work()).map_err(|error| Fault::new(&error))
+    session.run_while(&script, session.interrupt.work(), &mut || {})
 }
 
 fn text(stream: &Stream) -> String {

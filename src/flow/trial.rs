@@ -7,12 +7,13 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::flow::blocks::Blocks;
 use crate::flow::discover::{MANIFEST, TASK};
-use crate::flow::evidence::{EvidenceFiles, Kind};
-use crate::flow::evidence_json::{changes_json, presence_json, snapshot_json};
+use crate::flow::evidence::{EvidenceFiles, Waiting};
+use crate::flow::evidence_json::presence_json;
 use crate::flow::session::{RUN_SUITES, Session};
 use crate::model::script::Completion;
 use crate::model::snapshot::{Change, Snapshot};
@@ -123,7 +124,7 @@ fn run_admitted(session: &Session, suite: &Suite, mut record: Record, journal: &
         Ok(blocks) => blocks,
         Err(fault) => return Judged::not_run(record, &Finding::Fault(fault)),
     };
-    let files = EvidenceFiles::new(session.proof.dir(), suite.name.as_str());
+    let files = EvidenceFiles::new(session.proof.dir(), suite.name.as_str(), &session.looks);
     let (presence, opens) = (RefCell::default(), Cell::new(0));
     let trial = Trial { session, suite, blocks: &blocks, journal, files, presence, opens };
     let evidence = trial.gather();
@@ -155,7 +156,7 @@ struct Trial<'a> {
     suite: &'a Suite,
     blocks: &'a Blocks<'a>,
     journal: &'a TrialJournal<'a>,
-    files: EvidenceFiles,
+    files: EvidenceFiles<'a>,
     presence: RefCell<Option<PresenceReport>>,
     opens: Cell<usize>,
 }
@@ -167,10 +168,10 @@ impl Trial<'_> {
             before,
             prepare: None,
             execute: None,
-            after: Ok(Snapshot::default()),
+            after: Ok(Arc::default()),
             debug: None,
             restore: None,
-            restored: Ok(Snapshot::default()),
+            restored: Ok(Arc::default()),
             product_output: String::new(),
             product_log: ProductLog::Empty,
         };
@@ -237,22 +238,22 @@ impl Trial<'_> {
     /// What is done for the proof folder while a block runs.
     fn use_time_of(&self, name: BlockName) {
         self.journal.keep(self.files.write());
-        let has_snapshots = !self.blocks.roots.is_empty();
-        match name {
-            BlockName::Execute => self.session.proof.prepare(self.suite.name.as_str()),
-            BlockName::Restore if has_snapshots => self.files.prepare(Kind::Snapshot, "restored.json"),
-            BlockName::Prepare | BlockName::Debug | BlockName::Restore => {}
+        if name == BlockName::Execute {
+            self.session.proof.prepare(self.suite.name.as_str());
         }
     }
 
     /// Looks at the suite's paths, and notes what it sees.
-    fn snapshot(&self, when: &str) -> Phase<Snapshot> {
-        if self.blocks.roots.is_empty() {
-            return Ok(Snapshot::default());
+    fn snapshot(&self, when: &'static str) -> Phase<Arc<Snapshot>> {
+        let Blocks { roots, .. } = self.blocks;
+        if roots.is_empty() {
+            return Ok(Arc::default());
         }
-        let snapshot = self.session.snapshotter.snapshot(&self.blocks.roots).map_err(|error| Fault::new(&error))?;
-        let text = snapshot_json(&snapshot).map_err(|error| Fault::new(&error))?;
-        self.files.put(Kind::Snapshot, &format!("{when}.json"), text);
+        let looks = &self.session.looks;
+        let is_first = when == "before" && !self.blocks.look_at_scratch();
+        let snapshot = if is_first { looks.look_before(roots) } else { looks.look(roots) };
+        let snapshot = snapshot.map_err(|error| Fault::new(&error))?;
+        self.files.put(Waiting::Snapshot(when, Arc::clone(&snapshot)));
         Ok(snapshot)
     }
 
@@ -306,7 +307,7 @@ impl Trial<'_> {
         }
         let last_lines = if record.status == Status::Fail { last_lines(evidence) } else { Vec::new() };
         self.journal.keep(self.files.write());
-        record.artifacts = self.artifacts();
+        record.artifacts = self.files.names();
         let changes = changes.unwrap_or_default().iter().map(ToString::to_string).collect();
         Judged { record, changes, last_lines }
     }
@@ -334,30 +335,17 @@ impl Trial<'_> {
         if !self.blocks.roots.is_empty()
             && let Some(changes) = changes_of(&evidence.before, &evidence.after)
         {
-            let text = changes_json(&changes).map_err(|error| Fault::new(&error))?;
-            self.files.put(Kind::Result, "changes.json", text);
+            self.files.put(Waiting::Changes(changes));
         }
         if let Some(report) = &*self.presence.borrow() {
             let text = presence_json(report, self.suite.presence.origin).map_err(|error| Fault::new(&error))?;
-            self.files.put(Kind::Result, "presence.json", text);
+            self.files.put(Waiting::Presence(text));
         }
         Ok(())
     }
-
-    /// Paths below the proof folder, of files that exist; `keep` adds the result's.
-    fn artifacts(&self) -> Vec<String> {
-        let name = self.suite.name.as_str();
-        let logs = ["prepare", "execute", "debug", "restore", "product"]
-            .iter()
-            .flat_map(|block| ["stdout", "stderr"].map(|stream| format!("logs/{name}/{block}.{stream}.log")));
-        let snapshots = ["before", "after", "restored"].map(|when| format!("snapshots/{name}/{when}.json"));
-        let results = ["changes", "presence"].map(|what| format!("results/{name}/{what}.json"));
-        let maybe = logs.chain(snapshots).chain(results);
-        maybe.filter(|path| self.session.proof.dir().join(path).exists()).collect()
-    }
 }
 
-fn changes_of(from: &Phase<Snapshot>, to: &Phase<Snapshot>) -> Option<Vec<Change>> {
+fn changes_of(from: &Phase<Arc<Snapshot>>, to: &Phase<Arc<Snapshot>>) -> Option<Vec<Change>> {
     Some(from.as_ref().ok()?.changes_to(to.as_ref().ok()?))
 }
 

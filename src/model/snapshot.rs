@@ -340,6 +340,9 @@ impl Snapshot {
     #[must_use]
     pub(crate) fn changes_to(&self, later: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
+        if std::ptr::eq(self, later) {
+            return changes;
+        }
         let (mut left, mut right) = (self.iter().peekable(), later.iter().peekable());
         while let Some((path, from, to)) = next_pair(&mut left, &mut right) {
             let known = from.is_some() || self.knows_of(path);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::script::{Completion, Exit};
@@ -98,19 +99,19 @@ impl ProductLog {
 #[derive(Debug)]
 pub(crate) struct Evidence {
     /// Before anything ran.
-    pub(crate) before: Phase<Snapshot>,
+    pub(crate) before: Phase<Arc<Snapshot>>,
     /// `prepare`, if the suite has one.
     pub(crate) prepare: Option<Phase<Completion>>,
     /// `execute`, unless `prepare` failed.
     pub(crate) execute: Option<Phase<Completion>>,
     /// After `execute`.
-    pub(crate) after: Phase<Snapshot>,
+    pub(crate) after: Phase<Arc<Snapshot>>,
     /// `debug`, if something failed and the suite has one.
     pub(crate) debug: Option<Phase<Completion>>,
     /// `restore`, if the suite has one.
     pub(crate) restore: Option<Phase<Completion>>,
     /// After `restore`.
-    pub(crate) restored: Phase<Snapshot>,
+    pub(crate) restored: Phase<Arc<Snapshot>>,
     /// What the product printed, stdout then stderr, as text.
     pub(crate) product_output: String,
     /// Whether that is all it printed.

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use glob::{MatchOptions, Pattern};
 
 /// Where a snapshot starts: a path, or a pattern that is expanded each time a snapshot is taken.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SnapshotRoot {
     /// What stands before the first wild card.
     base: PathBuf,
@@ -15,7 +15,7 @@ pub(crate) struct SnapshotRoot {
 }
 
 /// One component of a pattern, from its first wild card on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
     /// A name as it stands.
     Name(PathBuf),
@@ -63,6 +63,11 @@ impl SnapshotRoot {
         root.steps = below;
         root.base = root.base.components().collect();
         root
+    }
+
+    /// Tells whether it may stand for something in `folder`, or for something that `folder` is in.
+    pub(crate) fn may_meet(&self, folder: &Path) -> bool {
+        self.base.starts_with(folder) || folder.starts_with(&self.base)
     }
 
     /// Returns what stands before the first wild card.

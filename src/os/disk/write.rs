@@ -81,6 +81,18 @@ fn put_in_place(aside: TempPath, path: &Path) -> io::Result<()> {
     aside.persist(path).map_err(|refused| refused.error)
 }
 
+/// Gives the file `original` the name `path` as well, and makes the folders above it that are missing. Returns whether it has the
+/// name now; not if there is something of that name, or if the file system or the number of names does not allow it.
+pub(crate) fn link_file(original: &Path, path: &Path) -> bool {
+    match fs::hard_link(original, path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            path.parent().is_some_and(|folder| fs::create_dir_all(folder).is_ok())
+                && fs::hard_link(original, path).is_ok()
+        }
+        linked => linked.is_ok(),
+    }
+}
+
 /// A file that is replaced after every trial.
 ///
 /// Its old content is kept beside it and written over next time, instead of a new file each time: ext4 looks at every file
