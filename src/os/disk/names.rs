@@ -1,19 +1,53 @@
 //! The names in a folder.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
+use super::hash_cache::{FileId, Fingerprint, Moment};
+use super::stat::Stat;
+
 const LIST_BUFFER_BYTES: usize = 32 << 10;
 
+/// So many folders are remembered, then all are forgotten: scripts may make new ones all the time.
+const FOLDERS_MAX: usize = 10_000;
+
+/// The names in folders that have not changed since they were listed: every name that comes or goes changes a folder's times, so
+/// what is said of files in `hash_cache` goes for them.
+#[derive(Debug, Default)]
+pub(super) struct NameCache(HashMap<FileId, (Fingerprint, Arc<Names>)>);
+
+impl NameCache {
+    /// Returns the names in a folder, if it is still the same.
+    pub(super) fn get(&self, stat: &Stat) -> Option<Arc<Names>> {
+        let (fingerprint, names) = self.0.get(&stat.id)?;
+        (*fingerprint == stat.fingerprint).then(|| Arc::clone(names))
+    }
+
+    /// Remembers the names in a folder that looked like `stat` before it was listed, at `now` at the earliest. The folders of
+    /// the kernel's own file systems (/proc, /sys) have no size, and their times mean nothing.
+    pub(super) fn insert(&mut self, stat: &Stat, now: Moment, names: &Arc<Names>) {
+        if self.0.len() >= FOLDERS_MAX {
+            self.0.clear();
+        }
+        if stat.fingerprint.size_bytes > 0 && now.may_remember(&stat.fingerprint) {
+            self.0.insert(stat.id, (stat.fingerprint, Arc::clone(names)));
+        }
+    }
+}
+
 /// The names in a folder, one after the other in one allocation.
+#[derive(Debug)]
 pub(super) struct Names {
     text: Vec<u8>,
     spans: Vec<Span>,
 }
 
+#[derive(Debug)]
 struct Span {
     start: usize,
     end: usize,

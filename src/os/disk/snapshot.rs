@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{self, AtomicU64};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io, vec};
 
 use rustix::buffer::spare_capacity;
@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::hash_cache::{Fact, FileId, HashCache, Known, Moment};
-use super::names::Names;
+use super::names::{NameCache, Names};
 use super::roots::{self, Folders, Name, SnapshotRoot};
 use super::stat::{Stat, now, stat, stat_of};
 use super::xattr::{self, Handle};
@@ -46,6 +46,7 @@ const LOOKS_MAX: usize = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Snapshotter {
     cache: Mutex<HashCache>,
+    names: Mutex<NameCache>,
     files_read: AtomicU64,
 }
 
@@ -55,7 +56,7 @@ impl Snapshotter {
     #[must_use]
     pub(crate) fn with_index(index: &Path) -> Self {
         let cache = read_own_file(index).and_then(|bytes| HashCache::from_bytes(bytes, effective_user()));
-        Self { cache: Mutex::new(cache.unwrap_or_default()), files_read: AtomicU64::new(0) }
+        Self { cache: Mutex::new(cache.unwrap_or_default()), ..Self::default() }
     }
 
     /// Saves what is known to `index`, unless it is what the index says already.
@@ -266,12 +267,9 @@ impl Look<'_> {
 
     /// Looks at everything in a folder.
     fn list(&mut self, path: &Path, id: FileId) -> Result<Result<Vec<Found>, Errno>, DiskError> {
-        let folder = match open_folder(path).and_then(|folder| same(folder, id)) {
-            Ok(folder) => folder,
-            Err(errno) => return theirs(errno, path).map(Err),
-        };
-        let names = match Names::of(&folder, &mut self.list_buffer) {
-            Ok(names) => names,
+        let listed = open_folder(path).and_then(|folder| Ok((self.names_in(&folder, id)?, folder)));
+        let (names, folder) = match listed {
+            Ok(listed) => listed,
             Err(errno) => return theirs(errno, path).map(Err),
         };
         let mut below = Vec::with_capacity(names.iter().len());
@@ -283,6 +281,21 @@ impl Look<'_> {
             }
         }
         Ok(Ok(below))
+    }
+
+    /// Refuses a folder that took the place of the one that was looked at.
+    fn names_in(&mut self, folder: &OwnedFd, id: FileId) -> Result<Arc<Names>, Errno> {
+        let stat = stat_of(folder)?;
+        if stat.id != id {
+            return Err(Errno::STALE);
+        }
+        let cache = || self.snapshotter.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(names) = cache().get(&stat) {
+            return Ok(names);
+        }
+        let names = Arc::new(Names::of(folder, &mut self.list_buffer)?);
+        cache().insert(&stat, self.now, &names);
+        Ok(names)
     }
 
     /// Looks at one place, again if it changes under our eyes.
@@ -491,9 +504,4 @@ fn join(folder: &Path, name: &CStr) -> PathBuf {
 fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, path, flags, Mode::empty())
-}
-
-/// Refuses a folder that took the place of the one that was looked at.
-fn same(folder: OwnedFd, id: FileId) -> Result<OwnedFd, Errno> {
-    if stat_of(&folder)?.id == id { Ok(folder) } else { Err(Errno::STALE) }
 }

@@ -397,6 +397,30 @@ fn a_file_that_changed_is_read_again() {
 }
 
 #[test]
+fn a_folder_that_changed_is_listed_again() {
+    let scratch = Scratch::new();
+    scratch.file("d/one", b"");
+    let_it_age(&scratch.path("d"));
+    let mtime = fs::metadata(scratch.path("d")).unwrap().modified().unwrap();
+    assert_eq!(scratch.names(&["d"]), ["d", "d/one"]);
+    fs::rename(scratch.path("d/one"), scratch.path("d/two")).unwrap();
+    File::open(scratch.path("d")).unwrap().set_times(FileTimes::new().set_modified(mtime)).unwrap();
+    assert_eq!(scratch.names(&["d"]), ["d", "d/two"]);
+}
+
+#[test]
+fn a_folder_of_the_kernel_is_listed_each_time() {
+    let snapshotter = Snapshotter::default();
+    let root = [SnapshotRoot::path("/proc/self/fdinfo", Path::new("/"))];
+    let count = || snapshotter.snapshot(&root).unwrap().iter().len();
+    let before = count();
+    std::thread::sleep(Duration::from_millis(30));
+    let more: Vec<_> = (0..100).map(|_| File::open("/dev/null").unwrap()).collect();
+    // Other tests of this process open and close files, too, but not so many.
+    assert!(count() > before + more.len() / 2);
+}
+
+#[test]
 fn an_xattr_that_changed_is_seen_although_the_file_is_known() {
     let scratch = Scratch::new();
     let path = scratch.file("f", b"abc");
