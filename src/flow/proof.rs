@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::os::disk::{DiskError, Prepared, Replaced, write_atomically};
-use crate::rules::summary::{Counts, Entry, HARNESS_POLICY, Record, SCHEMA, StageRecord, Status, Summary, Traces};
+use crate::rules::summary::{
+    Counts, Entry, HARNESS_POLICY, Head, Record, SCHEMA, StageRecord, Status, SummaryText, Tail, Traces,
+};
 
 /// What is fixed for a run and stands in every summary of it.
 #[derive(Debug, Clone)]
@@ -109,24 +111,28 @@ pub(crate) struct Proof {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
-    entries: BTreeMap<String, Entry>,
+    text: SummaryText,
     stages: Vec<StageRecord>,
     /// Result files of trials that run.
     prepared: BTreeMap<String, Prepared>,
     interrupted: bool,
     finished_at: Option<String>,
-    /// The last summary's text; its memory is used for the next.
-    text: Vec<u8>,
 }
 
 impl Proof {
     /// Opens the folder for a run. `earlier` are the trials that another process of the same run has recorded.
-    pub(crate) fn new(dir: PathBuf, header: Header, earlier: Option<EarlierSummary>) -> Self {
-        let (stages, entries) = earlier.map(EarlierSummary::into_parts).unwrap_or_default();
-        let summary = Replaced::new(dir.join("summary.json"), dir.join(SUMMARY_SPARE));
-        Self { dir, header, summary, state: Mutex::new(State { entries, stages, ..State::default() }) }
+    ///
+    /// # Errors
+    /// None that is known.
+    pub(crate) fn new(dir: PathBuf, header: Header, earlier: Option<EarlierSummary>) -> Result<Self, ProofError> {
+        let path = dir.join("summary.json");
+        let mut text = SummaryText::new(&header.head()).map_err(|source| render_error(&path, source))?;
+        let (stages, trials) = earlier.map(EarlierSummary::into_parts).unwrap_or_default();
+        trials.into_iter().for_each(|(name, entry)| text.insert(name, entry));
+        let state = State { text, stages, prepared: BTreeMap::new(), interrupted: false, finished_at: None };
+        let summary = Replaced::new(path, dir.join(SUMMARY_SPARE));
+        Ok(Self { dir, header, summary, state: Mutex::new(state) })
     }
 
     /// The folder.
@@ -141,10 +147,10 @@ impl Proof {
     pub(crate) fn begin(&self, record: &Record) -> Result<(), ProofError> {
         let text = self.render(record)?;
         let mut state = self.state();
-        if state.entries.get(&record.name).is_some_and(|entry| entry.status == Status::Running) {
+        if state.text.status(&record.name) == Some(Status::Running) {
             return Ok(());
         }
-        state.entries.insert(record.name.clone(), Entry { status: record.status, text });
+        state.text.insert(record.name.clone(), Entry { status: record.status, text });
         self.write_summary(&mut state)
     }
 
@@ -172,9 +178,9 @@ impl Proof {
         let written = file.and_then(|file| file.write(text.get().as_bytes()));
         let next = next.map(|next| self.render(next).map(|text| (next, text))).transpose()?;
         let mut state = self.state();
-        state.entries.insert(record.name.clone(), Entry { status: record.status, text });
+        state.text.insert(record.name.clone(), Entry { status: record.status, text });
         if let Some((next, text)) = next {
-            state.entries.insert(next.name.clone(), Entry { status: next.status, text });
+            state.text.insert(next.name.clone(), Entry { status: next.status, text });
         }
         self.write_summary(&mut state)?;
         Ok(written?)
@@ -196,7 +202,7 @@ impl Proof {
 
     /// Returns how many trials ended how, so far.
     pub(crate) fn counts(&self) -> Counts {
-        count(&self.state().entries)
+        self.state().text.counts()
     }
 
     /// Writes the last summary of this process.
@@ -207,7 +213,7 @@ impl Proof {
         let mut state = self.state();
         state.finished_at = Some(finished_at);
         state.interrupted = interrupted;
-        state.entries.values_mut().for_each(Entry::interrupt);
+        state.text.interrupt();
         let written = self.write_summary(&mut state);
         self.summary.finish();
         written
@@ -219,59 +225,51 @@ impl Proof {
     }
 
     fn render(&self, record: &Record) -> Result<Box<RawValue>, ProofError> {
-        serde_json::value::to_raw_value(record)
-            .map_err(|source| ProofError::Render { path: self.dir.join("results").join(&record.name), source })
+        serde_json::value::to_raw_value(record).map_err(|source| render_error(&self.result_path(&record.name), source))
     }
 
     fn write_summary(&self, state: &mut State) -> Result<(), ProofError> {
-        let mut text = std::mem::take(&mut state.text);
-        text.clear();
-        let rendered = serde_json::to_writer(&mut text, &self.summary(state));
-        rendered.map_err(|source| ProofError::Render { path: self.dir.join("summary.json"), source })?;
-        let written = self.summary.write(&text);
-        state.text = text;
-        Ok(written?)
-    }
-
-    fn summary<'a>(&'a self, state: &'a State) -> Summary<'a> {
-        let counts = count(&state.entries);
-        let header = &self.header;
-        Summary {
-            schema: SCHEMA,
-            run_id: &header.run_id,
-            distro: &header.distro,
-            container_id: header.container_id.as_deref(),
-            started_at: &header.started_at,
-            finished_at: state.finished_at.as_deref(),
-            isolation: header.isolation,
-            harness_policy: self.policy_holds(state, counts).then_some(HARNESS_POLICY),
-            interrupted: state.interrupted,
-            // Under nextest each process knows of its own trial only.
-            selected: header.selected.max(state.entries.len()),
-            not_selected: header.not_selected,
+        let State { text, stages, interrupted, finished_at, .. } = state;
+        let counts = text.counts();
+        // Under nextest each process knows of its own trial only.
+        let selected = self.header.selected.max(text.len());
+        // Fail-on-skip: every selected trial was judged. No mutation: the harness wrote below its own folders only, which is so
+        // by construction (`os` has no function that writes elsewhere) unless a suite's snapshot looks into them; then
+        // `Session::open` has refused the run.
+        let policy_holds = finished_at.is_some() && !*interrupted && counts.pass + counts.fail >= selected;
+        let tail = Tail {
+            selected,
+            not_selected: self.header.not_selected,
             counts,
-            stages: &state.stages,
-            product: header.product.as_deref(),
-            runner_version: env!("CARGO_PKG_VERSION"),
-            traces: header.traces.as_ref(),
-            suites: &state.entries,
-        }
-    }
-
-    /// Fail-on-skip: every selected trial was judged. No mutation: the harness wrote below its own folders only, which is so
-    /// by construction (`os` has no function that writes elsewhere) unless a suite's snapshot looks into them; then
-    /// `Session::open` has refused the run.
-    fn policy_holds(&self, state: &State, counts: Counts) -> bool {
-        state.finished_at.is_some()
-            && !state.interrupted
-            && counts.pass + counts.fail >= self.header.selected.max(state.entries.len())
+            stages,
+            interrupted: *interrupted,
+            finished_at: finished_at.as_deref(),
+            harness_policy: policy_holds.then_some(HARNESS_POLICY),
+        };
+        let rendered = text.render(&tail).map_err(|source| render_error(&self.dir.join("summary.json"), source));
+        let (text, unchanged) = rendered?;
+        Ok(self.summary.write(text, unchanged)?)
     }
 }
 
-fn count(entries: &BTreeMap<String, Entry>) -> Counts {
-    let mut counts = Counts::default();
-    entries.values().for_each(|entry| counts.add(entry.status));
-    counts
+impl Header {
+    fn head(&self) -> Head<'_> {
+        Head {
+            schema: SCHEMA,
+            run_id: &self.run_id,
+            distro: &self.distro,
+            container_id: self.container_id.as_deref(),
+            started_at: &self.started_at,
+            isolation: self.isolation,
+            product: self.product.as_deref(),
+            runner_version: env!("CARGO_PKG_VERSION"),
+            traces: self.traces.as_ref(),
+        }
+    }
+}
+
+fn render_error(path: &Path, source: serde_json::Error) -> ProofError {
+    ProofError::Render { path: path.to_path_buf(), source }
 }
 
 impl EarlierSummary {
@@ -287,7 +285,7 @@ impl EarlierSummary {
     }
 
     /// A trial that is still `running` was killed with its process.
-    fn into_parts(self) -> (Vec<StageRecord>, BTreeMap<String, Entry>) {
+    fn into_parts(self) -> (Vec<StageRecord>, Vec<(String, Entry)>) {
         let entry = |text: Box<RawValue>| {
             let head: EarlierEntry = serde_json::from_str(text.get()).ok()?;
             let mut entry = Entry { status: head.status, text };

@@ -179,7 +179,7 @@ impl Session {
         let interrupt = Interrupt::new()?;
         interrupt.listen()?;
         Ok(Self {
-            proof: Proof::new(dir, header, earlier),
+            proof: Proof::new(dir, header, earlier)?,
             runner: Box::new(UnsandboxedScriptRunner::new()),
             looks: Looks::default(),
             run: Mutex::new(run),

@@ -1,6 +1,7 @@
 //! Records -> the text of result.json and summary.json. The only place that knows their keys.
 
 use std::collections::BTreeMap;
+use std::ops::{Bound, Range};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -213,28 +214,31 @@ pub(crate) struct Traces {
     pub(crate) removed: Vec<String>,
 }
 
-/// The value of summary.json. `suites` are records as text, by name: they are rendered once and kept.
+/// What stands first in summary.json: it is known when the run begins.
 #[derive(Debug, Serialize)]
-pub(crate) struct Summary<'a> {
+pub(crate) struct Head<'a> {
     pub(crate) schema: u32,
     pub(crate) run_id: &'a str,
     pub(crate) distro: &'a str,
     pub(crate) container_id: Option<&'a str>,
     pub(crate) started_at: &'a str,
-    pub(crate) finished_at: Option<&'a str>,
     pub(crate) isolation: &'static str,
-    pub(crate) harness_policy: Option<&'static str>,
-    pub(crate) interrupted: bool,
-    pub(crate) selected: usize,
-    pub(crate) not_selected: usize,
-    pub(crate) counts: Counts,
-    pub(crate) stages: &'a [StageRecord],
     pub(crate) product: Option<&'a str>,
     pub(crate) runner_version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) traces: Option<&'a Traces>,
-    #[serde(serialize_with = "in_order")]
-    pub(crate) suites: &'a BTreeMap<String, Entry>,
+}
+
+/// What stands last in summary.json, behind `suites`: it may change with every trial.
+#[derive(Debug, Serialize)]
+pub(crate) struct Tail<'a> {
+    pub(crate) selected: usize,
+    pub(crate) not_selected: usize,
+    pub(crate) counts: Counts,
+    pub(crate) stages: &'a [StageRecord],
+    pub(crate) interrupted: bool,
+    pub(crate) finished_at: Option<&'a str>,
+    pub(crate) harness_policy: Option<&'static str>,
 }
 
 /// One trial of a summary, rendered.
@@ -257,6 +261,179 @@ impl Entry {
     }
 }
 
-fn in_order<S: serde::Serializer>(entries: &BTreeMap<String, Entry>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(entries.values().map(|entry| &entry.text))
+/// The text of summary.json. A trial that is added in the order of names changes only its end, so that what is written for one does
+/// not grow with their number.
+#[derive(Debug)]
+pub(crate) struct SummaryText {
+    text: Vec<u8>,
+    /// Where the list of trials begins and ends.
+    list: Range<usize>,
+    trials: BTreeMap<String, Placed>,
+    counts: Counts,
+    /// Leading bytes that are as they were in the last rendering.
+    unchanged: usize,
+}
+
+#[derive(Debug)]
+struct Placed {
+    entry: Entry,
+    at: usize,
+}
+
+impl SummaryText {
+    /// Begins a summary without trials.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub(crate) fn new(head: &Head<'_>) -> serde_json::Result<Self> {
+        let mut text = serde_json::to_vec(head)?;
+        // The object goes on.
+        text.pop();
+        text.extend_from_slice(b",\"suites\":[");
+        let list = text.len()..text.len();
+        Ok(Self { text, list, trials: BTreeMap::new(), counts: Counts::default(), unchanged: 0 })
+    }
+
+    /// Adds a trial, or replaces it.
+    pub(crate) fn insert(&mut self, name: String, entry: Entry) {
+        let from = name.clone();
+        let at = self.trials.range(name.clone()..).next().map_or(self.list.end, |(_, placed)| placed.at);
+        self.trials.insert(name, Placed { entry, at });
+        self.place(&from, at);
+    }
+
+    /// Says of every trial that is still marked as running that it will never be judged.
+    pub(crate) fn interrupt(&mut self) {
+        self.trials.values_mut().for_each(|placed| placed.entry.interrupt());
+        self.place("", self.list.start);
+    }
+
+    /// Puts the trials from the name `from` on at `at`.
+    fn place(&mut self, from: &str, at: usize) {
+        self.text.truncate(at);
+        self.unchanged = self.unchanged.min(at);
+        for placed in
+            self.trials.range_mut::<str, _>((Bound::Included(from), Bound::Unbounded)).map(|(_, placed)| placed)
+        {
+            placed.at = self.text.len();
+            if placed.at > self.list.start {
+                self.text.push(b',');
+            }
+            self.text.extend_from_slice(placed.entry.text.get().as_bytes());
+        }
+        self.list.end = self.text.len();
+        self.counts = Counts::default();
+        self.trials.values().for_each(|placed| self.counts.add(placed.entry.status));
+    }
+
+    /// Returns how a trial stands.
+    pub(crate) fn status(&self, name: &str) -> Option<Status> {
+        self.trials.get(name).map(|placed| placed.entry.status)
+    }
+
+    /// Returns how many trials ended how.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Returns how many trials there are.
+    pub(crate) fn len(&self) -> usize {
+        self.trials.len()
+    }
+
+    /// Returns the whole text, and how many leading bytes of it are as they were the last time.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub(crate) fn render(&mut self, tail: &Tail<'_>) -> serde_json::Result<(&[u8], usize)> {
+        self.text.truncate(self.list.end);
+        self.text.extend_from_slice(b"],");
+        let rest = serde_json::to_vec(tail)?;
+        self.text.extend_from_slice(rest.strip_prefix(b"{").unwrap_or(&rest));
+        let unchanged = std::mem::replace(&mut self.unchanged, self.list.end);
+        Ok((&self.text, unchanged))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAIL: Tail<'_> = Tail {
+        selected: 3,
+        not_selected: 0,
+        counts: Counts { pass: 0, fail: 0, running: 0, interrupted: 0 },
+        stages: &[],
+        interrupted: false,
+        finished_at: None,
+        harness_policy: None,
+    };
+
+    fn summary() -> SummaryText {
+        SummaryText::new(&Head {
+            schema: SCHEMA,
+            run_id: "r",
+            distro: "debian",
+            container_id: None,
+            started_at: "",
+            isolation: "none",
+            product: None,
+            runner_version: "0",
+            traces: None,
+        })
+        .unwrap()
+    }
+
+    fn entry(name: &str, status: Status) -> Entry {
+        let text = serde_json::value::to_raw_value(&Record::new(name, TrialKind::Suite, status)).unwrap();
+        Entry { status, text }
+    }
+
+    fn shown(summary: &mut SummaryText) -> Vec<(String, String)> {
+        let value: serde_json::Value = serde_json::from_slice(summary.render(&TAIL).unwrap().0).unwrap();
+        assert_eq!((&value["run_id"], &value["selected"]), (&"r".into(), &3.into()));
+        let trials = value["suites"].as_array().unwrap().iter();
+        trials.map(|trial| ["name", "status"].map(|key| trial[key].as_str().unwrap().to_owned()).into()).collect()
+    }
+
+    #[test]
+    fn trials_stand_in_the_order_of_names_however_they_came() {
+        let mut summary = summary();
+        assert_eq!(shown(&mut summary), []);
+        for (name, status) in [
+            ("b", Status::Running),
+            ("a", Status::Running),
+            ("c", Status::Pass),
+            ("a", Status::Fail),
+            ("c", Status::Fail),
+        ] {
+            summary.insert(name.to_owned(), entry(name, status));
+        }
+        let expected = |b: &str| [("a", "fail"), ("b", b), ("c", "fail")].map(|(n, s)| (n.to_owned(), s.to_owned()));
+        assert_eq!(shown(&mut summary), expected("running"));
+        assert_eq!(summary.counts(), Counts { pass: 0, fail: 2, running: 1, interrupted: 0 });
+        summary.interrupt();
+        assert_eq!(shown(&mut summary), expected("interrupted"));
+        assert_eq!(summary.counts(), Counts { pass: 0, fail: 2, running: 0, interrupted: 1 });
+    }
+
+    #[test]
+    fn what_is_said_to_be_unchanged_is() {
+        let mut summary = summary();
+        let mut last = Vec::new();
+        for (name, status) in [
+            ("b", Status::Running),
+            ("b", Status::Pass),
+            ("c", Status::Running),
+            ("a", Status::Pass),
+            ("d", Status::Pass),
+        ] {
+            summary.insert(name.to_owned(), entry(name, status));
+            let (text, unchanged) = summary.render(&TAIL).unwrap();
+            assert_eq!(text.get(..unchanged), last.get(..unchanged), "{name}");
+            // In order, nothing before the trial itself is touched.
+            assert_eq!(unchanged > 400, name == "c" || name == "d", "{name}: {unchanged}");
+            last = text.to_vec();
+        }
+    }
 }
