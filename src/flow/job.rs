@@ -70,7 +70,7 @@ impl SetupRun {
         match self.execute(session, entry, name) {
             Ok(done) => {
                 let outcome = chickadee::outcome_of(&done);
-                record.artifacts = artifacts(session, name);
+                record.artifacts = artifacts(session, name, &done);
                 let mut attempt = conclude(record, entry, &outcome, Some(&done));
                 if let Some(text) = &done.log_error {
                     attempt.judged.add_fault(Fault::from_text(text.clone()));
@@ -235,9 +235,12 @@ fn conclude(mut record: Record, entry: &ScriptEntry, outcome: &TestOutcome, done
     Attempt { judged: Judged { record, changes: Vec::new(), last_lines }, status: outcome.status }
 }
 
-fn artifacts(session: &Session, name: &str) -> Vec<String> {
-    let logs = ["stdout", "stderr"].map(|stream| format!("logs/{name}/execute.{stream}.log"));
-    logs.into_iter().filter(|path| session.proof.dir().join(path).exists()).collect()
+/// A stream without output has no log.
+fn artifacts(session: &Session, name: &str, done: &Completion) -> Vec<String> {
+    let streams = [("stdout", &done.stdout), ("stderr", &done.stderr)].into_iter();
+    let logs = streams.filter(|(_, stream)| stream.total_bytes > 0);
+    let logs = logs.map(|(from, _)| format!("logs/{name}/execute.{from}.log"));
+    logs.filter(|path| session.proof.dir().join(path).exists()).collect()
 }
 
 #[cfg(test)]

@@ -40,14 +40,8 @@ impl Prepared {
             Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
             Some(folder) => folder,
         };
-        let made = match make_aside(folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(folder).map_err(|source| folder_error(folder, source))?;
-                make_aside(folder)
-            }
-            made => made,
-        };
-        let aside = made.map_err(|source| write_error(path, source))?;
+        fs::create_dir_all(folder).map_err(|source| folder_error(folder, source))?;
+        let aside = make_aside(folder).map_err(|source| write_error(path, source))?;
         Ok(Self { path: path.to_owned(), aside })
     }
 
@@ -74,6 +68,10 @@ fn make_aside(folder: &Path) -> io::Result<NamedTempFile> {
 /// times as much as to exchange the two names and remove the old content. Only a regular file is exchanged: a rename
 /// refuses a folder at `path`, an exchange would move it away.
 fn put_in_place(aside: TempPath, path: &Path) -> io::Result<()> {
+    let aside = match aside.persist_noclobber(path) {
+        Ok(()) => return Ok(()),
+        Err(refused) => refused.path,
+    };
     if path.symlink_metadata().is_ok_and(|there| there.is_file())
         && renameat_with(CWD, &*aside, CWD, path, RenameFlags::EXCHANGE).is_ok()
     {
@@ -168,9 +166,12 @@ impl Replaced {
         if !is_ours_alone(&file) {
             return Ok(None);
         }
-        let start = if left.is_some() && left == Left::of(&file).ok() { common } else { 0 };
+        let found = Left::of(&file)?;
+        let start = if left == Some(found) { common } else { 0 };
         file.write_all_at(bytes.get(start..).unwrap_or_default(), start as u64)?;
-        file.set_len(bytes.len() as u64)?;
+        if found.len > bytes.len() as u64 {
+            file.set_len(bytes.len() as u64)?;
+        }
         let left = Left::of(&file)?;
         renameat_with(CWD, &self.spare, CWD, &self.path, RenameFlags::EXCHANGE)?;
         Ok(Some(left))
