@@ -58,9 +58,19 @@ fn contestants<'a>(dir: &'a Path, harness: &'a Path, trials: usize) -> Vec<Conte
         command.env_remove("TEST_FILTER").stdin(Stdio::null()).stdout(Stdio::null());
         assert!(command.status().unwrap().success());
     };
-    let bare = |program: &str, args: &[&str]| {
-        assert!(Command::new(program).args(args).stdin(Stdio::null()).status().unwrap().success());
+    // Without what cargo adds to the environment, as blocks and scripts run: its LD_LIBRARY_PATH alone costs a program's start a
+    // tenth.
+    let cargos = std::env::vars_os().map(|(name, _)| name).filter(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO") || name.starts_with("RUST") || name == "LD_LIBRARY_PATH"
+    });
+    let cargos: Vec<_> = cargos.collect();
+    let bare = move |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        cargos.iter().for_each(|name| drop(command.env_remove(name)));
+        assert!(command.args(args).stdin(Stdio::null()).status().unwrap().success());
     };
+    let bare_too = bare.clone();
     let scripts: Vec<PathBuf> = (0..trials).map(|n| dir.join(format!("scripts/unit/{n:04}.sh"))).collect();
     let contestant = |name, per, is_floor, run| Contestant { name, per, is_floor, run };
     vec![
@@ -78,7 +88,7 @@ fn contestants<'a>(dir: &'a Path, harness: &'a Path, trials: usize) -> Vec<Conte
             trials,
             true,
             Box::new(move || {
-                scripts.iter().for_each(|script| bare("/bin/sh", &[script.to_str().unwrap()]));
+                scripts.iter().for_each(|script| bare_too("/bin/sh", &[script.to_str().unwrap()]));
             }),
         ),
         contestant("scripts, each in its fresh copy", trials, false, Box::new(move || ours("scripts", &["-q"]))),

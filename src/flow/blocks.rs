@@ -25,7 +25,7 @@ const INLINE_BYTES_MAX: usize = 120 << 10;
 /// Product output that is searched for warnings.
 const PRODUCT_OUTPUT_BYTES_MAX: u64 = 16 << 20;
 
-/// What the blocks of one suite share. Removes the suite's scratch folder when dropped.
+/// What the blocks of one suite share. What they leave in the scratch folder goes when the next suite starts, or with the run.
 pub(super) struct Blocks<'a> {
     session: &'a Session,
     suite: &'a Suite,
@@ -172,13 +172,6 @@ impl<'a> Blocks<'a> {
         };
         let files = ["product.stdout.log", "product.stderr.log"].map(|name| self.logs.join(name));
         (files.iter().map(|file| read_bounded(file)).collect(), log)
-    }
-}
-
-impl Drop for Blocks<'_> {
-    fn drop(&mut self) {
-        // What is left goes with the run's scratch folder.
-        workdir::make_empty(&self.scratch).ok();
     }
 }
 
