@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::flow::session::{Session, refuse_own};
-use crate::model::script::{Completion, Environment, Limits, LogFiles, Script, SignalReach};
+use crate::model::script::{Completion, Environment, LogFiles, Script, SignalReach};
 use crate::model::suite::{Block, PresenceRules, Suite};
 use crate::model::verdict::{BlockName, Fault, Phase, ProductLog};
 use crate::os::disk::SnapshotRoot;
@@ -14,12 +14,6 @@ use crate::os::engine::tee::ProductTap;
 use crate::os::workdir;
 use crate::rules::presence::snapshot_paths;
 
-/// From SIGTERM to SIGKILL.
-pub(super) const GRACE: Duration = Duration::from_secs(5);
-/// For what is left in the pipes, and for the kernel to end what was killed.
-pub(super) const DRAIN: Duration = Duration::from_secs(5);
-/// Bytes of each stream that are kept for the report.
-pub(super) const KEPT_BYTES_MAX: usize = 256 << 10;
 /// One argument of execve(2) may have 128 KiB; a longer block is passed as a file.
 const INLINE_BYTES_MAX: usize = 120 << 10;
 /// Product output that is searched for warnings.
@@ -30,7 +24,6 @@ pub(super) struct Blocks<'a> {
     session: &'a Session,
     suite: &'a Suite,
     environment: Environment,
-    scratch: PathBuf,
     logs: PathBuf,
     tap: Option<ProductTap>,
     /// Where each snapshot starts.
@@ -72,7 +65,6 @@ impl<'a> Blocks<'a> {
             }),
             session,
             suite,
-            scratch,
             logs,
             tap,
             limit,
@@ -105,14 +97,7 @@ impl<'a> Blocks<'a> {
             args: self.bash_args(name, block)?,
             cwd: settings.project_dir.clone(),
             environment: self.environment.clone(),
-            limits: Limits {
-                wall: self.limit,
-                grace: GRACE,
-                drain: DRAIN,
-                kept_bytes_max: KEPT_BYTES_MAX,
-                log_bytes_max: self.session.project.output_limit_bytes,
-                pids_max: None,
-            },
+            limits: self.session.limits(self.limit),
             logs: Some(LogFiles {
                 stdout: self.logs.join(format!("{name}.stdout.log")),
                 stderr: self.logs.join(format!("{name}.stderr.log")),

@@ -4,10 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::flow::blocks::{DRAIN, GRACE, KEPT_BYTES_MAX};
 use crate::flow::session::{RUN_SUITES, Session};
 use crate::flow::trial::{Judged, end_event};
-use crate::model::script::{Completion, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach};
+use crate::model::script::{Completion, EndedBy, Environment, Exit, LogFiles, Script, SignalReach};
 use crate::model::setup::{MakeStep, ScriptEntry, TestSetup};
 use crate::model::suite::SuiteName;
 use crate::model::verdict::{Fault, Finding};
@@ -53,7 +52,17 @@ impl SetupRun {
         self.outcomes[index].get_or_init(|| self.first_attempt(session, index))
     }
 
+    /// Runs the script at `index`, between the lines of the log that say so.
     fn first_attempt(&self, session: &Session, index: usize) -> Attempt {
+        let begun =
+            session.log(&Event { suite: Some(self.names[index].as_str()), ..Event::new(RUN_SUITES, "suite_start") });
+        let mut attempt = self.judged_attempt(session, index);
+        let ended = session.log(&end_event(&attempt.judged.record));
+        [begun, ended].into_iter().filter_map(Result::err).for_each(|fault| attempt.judged.add_fault(fault));
+        attempt
+    }
+
+    fn judged_attempt(&self, session: &Session, index: usize) -> Attempt {
         let entry = &self.setup.entries[index];
         let name = self.names[index].as_str();
         let mut record = Record::new(name, TrialKind::Script, Status::Running);
@@ -75,9 +84,6 @@ impl SetupRun {
                 if let Some(text) = &done.log_error {
                     attempt.judged.add_fault(Fault::from_text(text.clone()));
                 }
-                if let Err(fault) = session.log(&end_event(&attempt.judged.record)) {
-                    attempt.judged.add_fault(fault);
-                }
                 attempt
             }
             Err(finding) => not_run(finding),
@@ -95,8 +101,6 @@ impl SetupRun {
     fn execute(&self, session: &Session, entry: &ScriptEntry, name: &str) -> Result<Completion, Finding> {
         let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
         let copies = self.copies.get_or_init(|| self.prepare(session)).as_ref().map_err(Clone::clone)?;
-        let event = Event { suite: Some(name), ..Event::new(RUN_SUITES, "suite_start") };
-        session.log(&event).map_err(Finding::Fault)?;
         let copy = copies.take().map_err(|error| fault(&error))?;
         let dir = copy.dir().join(FOLDER);
         if !dir.join(&entry.script).is_file() {
@@ -191,14 +195,7 @@ impl SetupRun {
             args,
             cwd,
             environment,
-            limits: Limits {
-                wall: self.setup.time_limit,
-                grace: GRACE,
-                drain: DRAIN,
-                kept_bytes_max: KEPT_BYTES_MAX,
-                log_bytes_max: session.project.output_limit_bytes,
-                pids_max: None,
-            },
+            limits: session.limits(self.setup.time_limit),
             logs: Some(logs),
             signals: SignalReach::OwnProcesses,
             echo: session.echo,
@@ -250,7 +247,8 @@ mod tests {
     use pretty_assertions::assert_eq;
 
     use super::*;
-    use crate::model::script::Echo;
+    use crate::flow::session::{DRAIN, GRACE, KEPT_BYTES_MAX};
+    use crate::model::script::{Echo, Limits};
     use crate::os::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
 
     /// Runs the script of a row with a real shell, in a folder of its own, and returns its outcome.

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::flow::looks::Looks;
 use crate::flow::proof::{self, BuildOutcome, EarlierSummary, Header, Proof, ProofError, RunFile};
 use crate::flow::scratch::{Scratch, describe, sweep};
-use crate::model::script::{Completion, Echo, Script};
+use crate::model::script::{Completion, Echo, Limits, Script};
 use crate::model::suite::{Host, Isolation, OnRestoreFailure, Project, SuiteName};
 use crate::model::verdict::Fault;
 use crate::os::disk::read_config;
@@ -27,6 +27,13 @@ use crate::rules::summary::{SCHEMA, StageRecord, Status, millis};
 
 /// The stage of the trials.
 pub(crate) const RUN_SUITES: &str = "run-suites";
+
+/// From SIGTERM to SIGKILL.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+/// For what is left in the pipes, and for the kernel to end what was killed.
+pub(super) const DRAIN: Duration = Duration::from_secs(5);
+/// Bytes of each stream that are kept for the report.
+pub(super) const KEPT_BYTES_MAX: usize = 256 << 10;
 
 /// Everything that the trials of one run share.
 pub(crate) struct Session {
@@ -203,6 +210,18 @@ impl Session {
     /// If the log does not take it.
     pub(crate) fn log(&self, event: &Event<'_>) -> Result<(), Fault> {
         self.journal.write(event).map_err(|error| Fault::new(&error))
+    }
+
+    /// Returns the bounds of a block or script that may run for `wall`.
+    pub(crate) fn limits(&self, wall: Duration) -> Limits {
+        Limits {
+            wall,
+            grace: GRACE,
+            drain: DRAIN,
+            kept_bytes_max: KEPT_BYTES_MAX,
+            log_bytes_max: self.project.output_limit_bytes,
+            pids_max: None,
+        }
     }
 
     /// Runs a script; calls `meanwhile` as soon as it runs.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::blocks::{DRAIN, GRACE};
 use crate::flow::proof::BuildOutcome;
 use crate::flow::session::Session;
 use crate::model::script::{Completion, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach, Stream};
@@ -169,14 +168,7 @@ fn run(session: &Session, cargo: PathBuf, args: Vec<std::ffi::OsString>) -> Resu
         args,
         cwd: settings.project_dir.clone(),
         environment,
-        limits: Limits {
-            wall: BUILD_LIMIT,
-            grace: GRACE,
-            drain: DRAIN,
-            kept_bytes_max: BUILD_KEPT_BYTES_MAX,
-            log_bytes_max: session.project.output_limit_bytes,
-            pids_max: None,
-        },
+        limits: Limits { kept_bytes_max: BUILD_KEPT_BYTES_MAX, ..session.limits(BUILD_LIMIT) },
         logs: Some(LogFiles { stdout: logs.join("build.stdout.log"), stderr: logs.join("build.stderr.log") }),
         signals: SignalReach::Machine,
         echo: session.echo,
