@@ -67,7 +67,9 @@ fn contestants<'a>(dir: &'a Path, harness: &'a Path, trials: usize) -> Vec<Conte
     let cargos: Vec<_> = cargos.collect();
     let bare = move |program: &str, args: &[&str]| {
         let mut command = Command::new(program);
-        cargos.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in &cargos {
+            command.env_remove(name);
+        }
         assert!(command.args(args).stdin(Stdio::null()).status().unwrap().success());
     };
     let bare_too = bare.clone();
