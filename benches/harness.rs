@@ -11,7 +11,9 @@
     reason = "a benchmark, not the product"
 )]
 
+use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,8 +53,7 @@ fn main() -> ExitCode {
 
 fn contestants<'a>(dir: &'a Path, harness: &'a Path, trials: usize) -> Vec<Contestant<'a>> {
     let ours = move |suites: &str, args: &[&str]| {
-        // To empty a folder is not the harness's work, and makes a file system slower for whoever comes next.
-        let proof = dir.join("proof").join(RUNS.fetch_add(1, Ordering::Relaxed).to_string());
+        let proof = new_proof(dir);
         let mut command = Command::new(harness);
         command.args(args).env("PROJECT_DIR", dir).env("SUITES_DIR", dir.join(suites)).env("PROOF_DIR", proof);
         command.env_remove("TEST_FILTER").stdin(Stdio::null()).stdout(Stdio::null());
@@ -72,7 +73,7 @@ fn contestants<'a>(dir: &'a Path, harness: &'a Path, trials: usize) -> Vec<Conte
         }
         assert!(command.args(args).stdin(Stdio::null()).status().unwrap().success());
     };
-    let bare_too = bare.clone();
+    let (bare_again, bare_too) = (bare.clone(), bare.clone());
     let scripts: Vec<PathBuf> = (0..trials).map(|n| dir.join(format!("scripts/unit/{n:04}.sh"))).collect();
     let contestant = |name, per, is_floor, run| Contestant { name, per, is_floor, run };
     vec![
@@ -85,6 +86,17 @@ fn contestants<'a>(dir: &'a Path, harness: &'a Path, trials: usize) -> Vec<Conte
             }),
         ),
         contestant("suites, three snapshots of 100 files", trials, false, Box::new(move || ours("suites", &["-q"]))),
+        contestant(
+            "bare bash, looks and files by hand",
+            trials,
+            false,
+            Box::new(move || {
+                let proof = new_proof(dir);
+                for n in 0..trials {
+                    suite_by_hand(dir, &proof.join(n.to_string()), &|| bare_again("/bin/bash", &["-c", "[ 1 = 1 ]"]));
+                }
+            }),
+        ),
         contestant(
             "bare sh",
             trials,
@@ -99,6 +111,37 @@ fn contestants<'a>(dir: &'a Path, harness: &'a Path, trials: usize) -> Vec<Conte
         contestant("--exact NAME, of one suite", 1, true, Box::new(move || ours("one", &["--exact", "0000"]))),
         contestant("--exact NAME, of 1,000 suites", 1, false, Box::new(move || ours("many", &["--exact", "0000"]))),
     ]
+}
+
+/// To empty a folder is nobody's work here, and makes a file system slower for whoever comes next.
+fn new_proof(dir: &Path) -> PathBuf {
+    dir.join("proof").join(RUNS.fetch_add(1, Ordering::Relaxed).to_string())
+}
+
+/// What is promised of each suite, by the plainest means: two processes, three looks at every file, six files of evidence that
+/// appear whole, six lines of a log. Nothing is read, hashed, compared, judged or guarded.
+fn suite_by_hand(dir: &Path, evidence: &Path, bare: &dyn Fn()) {
+    fs::create_dir_all(evidence).unwrap();
+    let mut log = fs::File::options().append(true).create(true).open(evidence.with_file_name("log")).unwrap();
+    let mut put = |name: &str, text: &str| {
+        log.write_all(&[b'.'; 256]).unwrap();
+        let aside = evidence.join("aside");
+        fs::write(&aside, text).unwrap();
+        fs::rename(aside, evidence.join(name)).unwrap();
+    };
+    for (when, runs) in [("before", true), ("after", true), ("restored", false)] {
+        let mut text = String::new();
+        for entry in fs::read_dir(dir.join("files")).unwrap() {
+            let entry = entry.unwrap();
+            let meta = entry.metadata().unwrap();
+            writeln!(text, "{} {} {:?}", entry.path().display(), meta.len(), meta.modified().unwrap()).unwrap();
+        }
+        put(when, &text);
+        if runs {
+            bare();
+        }
+    }
+    ["changes", "result", "summary"].into_iter().for_each(|name| put(name, "{}"));
 }
 
 fn generate(dir: &Path, trials: usize) {

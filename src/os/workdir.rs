@@ -73,6 +73,15 @@ impl Copies {
     }
 }
 
+impl Drop for Copies {
+    /// To close an inotify instance takes the kernel some 15 ms of waiting, for which nobody else should wait.
+    fn drop(&mut self) {
+        let idle = std::mem::take(self.idle.get_mut().unwrap_or_else(PoisonError::into_inner));
+        // Without a thread to be had, it waits here.
+        std::thread::Builder::new().spawn(move || drop(idle)).ok();
+    }
+}
+
 /// One copy.
 pub(crate) struct Copy {
     dir: PathBuf,
