@@ -73,8 +73,9 @@ fn contestants<'a>(dir: &'a Path, harness: &'a Path, trials: usize) -> Vec<Conte
         }
         assert!(command.args(args).stdin(Stdio::null()).status().unwrap().success());
     };
-    let (bare_again, bare_too) = (bare.clone(), bare.clone());
+    let (bare_again, bare_too, bare_to_copy) = (bare.clone(), bare.clone(), bare.clone());
     let scripts: Vec<PathBuf> = (0..trials).map(|n| dir.join(format!("scripts/unit/{n:04}.sh"))).collect();
+    let scripts_again = scripts.clone();
     let contestant = |name, per, is_floor, run| Contestant { name, per, is_floor, run };
     vec![
         contestant(
@@ -93,7 +94,7 @@ fn contestants<'a>(dir: &'a Path, harness: &'a Path, trials: usize) -> Vec<Conte
             Box::new(move || {
                 let proof = new_proof(dir);
                 for n in 0..trials {
-                    suite_by_hand(dir, &proof.join(n.to_string()), &|| bare_again("/bin/bash", &["-c", "[ 1 = 1 ]"]));
+                    suite_by_hand(dir, proof.join(n.to_string()), &|| bare_again("/bin/bash", &["-c", "[ 1 = 1 ]"]));
                 }
             }),
         ),
@@ -106,6 +107,15 @@ fn contestants<'a>(dir: &'a Path, harness: &'a Path, trials: usize) -> Vec<Conte
             }),
         ),
         contestant("scripts, each in its fresh copy", trials, false, Box::new(move || ours("scripts", &["-q"]))),
+        contestant(
+            "bare sh, copies and files by hand",
+            trials,
+            false,
+            Box::new(move || {
+                let run = |script: &Path| bare_to_copy("/bin/sh", &[script.to_str().unwrap()]);
+                scripts_by_hand(&new_proof(dir), &scripts_again, &run);
+            }),
+        ),
         contestant("walk and read 1,000 task.yaml", LISTED, true, Box::new(move || walk_and_read(&dir.join("many")))),
         contestant("--list of 1,000 suites", LISTED, false, Box::new(move || ours("many", &["--list"]))),
         contestant("--exact NAME, of one suite", 1, true, Box::new(move || ours("one", &["--exact", "0000"]))),
@@ -118,17 +128,31 @@ fn new_proof(dir: &Path) -> PathBuf {
     dir.join("proof").join(RUNS.fetch_add(1, Ordering::Relaxed).to_string())
 }
 
-/// What is promised of each suite, by the plainest means: two processes, three looks at every file, six files of evidence that
-/// appear whole, six lines of a log. Nothing is read, hashed, compared, judged or guarded.
-fn suite_by_hand(dir: &Path, evidence: &Path, bare: &dyn Fn()) {
-    fs::create_dir_all(evidence).unwrap();
-    let mut log = fs::File::options().append(true).create(true).open(evidence.with_file_name("log")).unwrap();
-    let mut put = |name: &str, text: &str| {
-        log.write_all(&[b'.'; 256]).unwrap();
-        let aside = evidence.join("aside");
+/// Evidence by the plainest means: files that appear whole, and a line of a log for each.
+struct ByHand {
+    folder: PathBuf,
+    log: fs::File,
+}
+
+impl ByHand {
+    fn new(folder: PathBuf) -> Self {
+        fs::create_dir_all(&folder).unwrap();
+        let log = fs::File::options().append(true).create(true).open(folder.with_file_name("log")).unwrap();
+        Self { folder, log }
+    }
+
+    fn put(&mut self, name: &str, text: &str) {
+        self.log.write_all(&[b'.'; 256]).unwrap();
+        let aside = self.folder.join("aside");
         fs::write(&aside, text).unwrap();
-        fs::rename(aside, evidence.join(name)).unwrap();
-    };
+        fs::rename(aside, self.folder.join(name)).unwrap();
+    }
+}
+
+/// What is promised of each suite: two processes, three looks at every file, six files of evidence. Nothing is read, hashed,
+/// compared, judged or guarded.
+fn suite_by_hand(dir: &Path, evidence: PathBuf, bare: &dyn Fn()) {
+    let mut evidence = ByHand::new(evidence);
     for (when, runs) in [("before", true), ("after", true), ("restored", false)] {
         let mut text = String::new();
         for entry in fs::read_dir(dir.join("files")).unwrap() {
@@ -136,12 +160,29 @@ fn suite_by_hand(dir: &Path, evidence: &Path, bare: &dyn Fn()) {
             let meta = entry.metadata().unwrap();
             writeln!(text, "{} {} {:?}", entry.path().display(), meta.len(), meta.modified().unwrap()).unwrap();
         }
-        put(when, &text);
+        evidence.put(when, &text);
         if runs {
             bare();
         }
     }
-    ["changes", "result", "summary"].into_iter().for_each(|name| put(name, "{}"));
+    ["changes", "result", "summary"].into_iter().for_each(|name| evidence.put(name, "{}"));
+}
+
+/// What is promised of each script: a process, two files of evidence; and before the first of them two copies of them all, one to
+/// run in and one to repair it from. Nothing is watched, repaired, judged or guarded.
+fn scripts_by_hand(proof: &Path, scripts: &[PathBuf], bare: &dyn Fn(&Path)) {
+    for copy in ["original", "copy"].map(|name| proof.join(name)) {
+        fs::create_dir_all(&copy).unwrap();
+        for script in scripts {
+            fs::copy(script, copy.join(script.file_name().unwrap())).unwrap();
+        }
+    }
+    for script in scripts {
+        let name = script.file_name().unwrap();
+        bare(&proof.join("copy").join(name));
+        let mut evidence = ByHand::new(proof.join("results").join(name));
+        ["result", "summary"].into_iter().for_each(|name| evidence.put(name, "{}"));
+    }
 }
 
 fn generate(dir: &Path, trials: usize) {

@@ -12,7 +12,7 @@ use tempfile::{NamedTempFile, TempPath};
 use super::DiskError;
 use crate::os::engine::is_ours_alone;
 
-/// Writes `bytes` to the file `path` with mode 0644 and creates the folders above it that are missing.
+/// Writes `bytes` to the file `path` with mode 0644, less the umask, and creates the folders above it that are missing.
 ///
 /// Whoever opens `path` finds the old content or the new, never a part. Nothing is flushed: after a power failure the
 /// file may be empty. A link at `path` is replaced, not followed.
@@ -57,9 +57,8 @@ impl Prepared {
 }
 
 fn make_aside(folder: &Path) -> io::Result<NamedTempFile> {
-    let file = tempfile::Builder::new().prefix(".proving-ground-").suffix(".tmp").tempfile_in(folder)?;
-    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-    Ok(file)
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".proving-ground-").suffix(".tmp").permissions(Permissions::from_mode(0o644)).tempfile_in(folder)
 }
 
 /// Gives the file `aside` the name `path`.
