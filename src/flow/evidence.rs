@@ -126,6 +126,12 @@ mod tests {
         let inode = |name: &str| fs::metadata(dir.path().join("snapshots").join(name)).unwrap().ino();
         assert_eq!(inode("b/before.json"), inode("a/restored.json"));
         assert_ne!(inode("b/after.json"), inode("b/before.json"));
+        // What somebody changed is not passed on as evidence.
+        fs::write(dir.path().join("snapshots/b/restored.json"), "forged").unwrap();
+        let files = EvidenceFiles::new(dir.path(), "c", &looks);
+        files.put(Waiting::Snapshot("before", Arc::default()));
+        files.write().unwrap();
+        assert_ne!(inode("c/before.json"), inode("b/restored.json"));
         // What is there already, as from an earlier attempt, is replaced and not written over.
         let files = EvidenceFiles::new(dir.path(), "a", &looks);
         files.put(Waiting::Snapshot("restored", other));

@@ -1,13 +1,14 @@
 //! Snapshots of the suites of one run. Most show what the one before showed: such a one is kept once, in memory and on the disk.
 
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::flow::evidence_json::{changes_json, snapshot_json};
 use crate::model::snapshot::{Change, Snapshot};
 use crate::model::verdict::Fault;
-use crate::os::disk::{DiskError, SnapshotRoot, Snapshotter, link_file, write_atomically};
+use crate::os::disk::{DiskError, Kept, SnapshotRoot, Snapshotter};
 
 /// A look that began at most so long ago is as good as a new one, if we ran nothing since: to look at a large tree takes longer.
 const ONE_MOMENT: Duration = Duration::from_millis(10);
@@ -103,7 +104,10 @@ impl Looks {
 
 /// What was written last, and where: the same once more is another name of that file (link(2)). That takes less time and room
 /// than to write it again, and no inode.
-struct Written<T>(Mutex<Option<(T, PathBuf)>>);
+struct Written<T>(Mutex<VecDeque<(T, Kept)>>);
+
+/// What a suite found, and what it made of it.
+const WRITTEN_MAX: usize = 2;
 
 impl<T> Default for Written<T> {
     fn default() -> Self {
@@ -113,16 +117,14 @@ impl<T> Default for Written<T> {
 
 impl<T: Clone + PartialEq> Written<T> {
     fn write(&self, path: &Path, value: &T, text: fn(&T) -> serde_json::Result<Vec<u8>>) -> Result<(), Fault> {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((written, file)) = &*last
-            && written == value
-            && link_file(file, path)
-        {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.iter().any(|(other, file)| other == value && file.link(path)) {
             return Ok(());
         }
         let text = text(value).map_err(|error| Fault::new(&error))?;
-        write_atomically(path, &text).map_err(|error| Fault::new(&error))?;
-        *last = Some((value.clone(), path.to_path_buf()));
+        let kept = Kept::write(path, &text).map_err(|error| Fault::new(&error))?;
+        written.truncate(WRITTEN_MAX - 1);
+        written.push_front((value.clone(), kept));
         Ok(())
     }
 }

@@ -37,7 +37,8 @@ const PATH_BYTES_MAX: usize = 4096;
 /// Larger files are not read: a script makes one of 8 EiB in no time, and hashing it would take centuries.
 const HASHED_BYTES_MAX: u64 = 16 << 30;
 
-const READ_BUFFER_BYTES: usize = 256 << 10;
+/// Stays in the processor's caches: with four times as much, to copy takes four times as long.
+const READ_BUFFER_BYTES: usize = 64 << 10;
 
 /// How often something that changes its type while we look is looked at.
 const LOOKS_MAX: usize = 3;
@@ -366,6 +367,7 @@ impl Look<'_> {
     /// Hashes a file to its end, and returns how many bytes that were.
     fn read(&mut self, opened: &OwnedFd, size_bytes: u64) -> (Content, u64) {
         self.snapshotter.files_read.fetch_add(1, atomic::Ordering::Relaxed);
+        self.read_buffer.clear();
         self.read_buffer.reserve(READ_BUFFER_BYTES);
         let mut hash = Sha256::new();
         let mut total = 0;

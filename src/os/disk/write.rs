@@ -1,6 +1,6 @@
 //! Files that appear complete or not at all.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -79,15 +79,52 @@ fn put_in_place(aside: TempPath, path: &Path) -> io::Result<()> {
     aside.persist(path).map_err(|refused| refused.error)
 }
 
-/// Gives the file `original` the name `path` as well, and makes the folders above it that are missing. Returns whether it has the
-/// name now; not if there is something of that name, or if the file system or the number of names does not allow it.
-pub(crate) fn link_file(original: &Path, path: &Path) -> bool {
-    match fs::hard_link(original, path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            path.parent().is_some_and(|folder| fs::create_dir_all(folder).is_ok())
-                && fs::hard_link(original, path).is_ok()
+/// A file that was written whole, and can be given more names.
+pub(crate) struct Kept {
+    path: PathBuf,
+    left: Left,
+}
+
+impl Kept {
+    /// As `write_atomically`.
+    ///
+    /// # Errors
+    /// As `write_atomically`.
+    pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<Self, DiskError> {
+        write_atomically(path, bytes)?;
+        let left =
+            fs::symlink_metadata(path).map(|meta| Left::of(&meta)).map_err(|source| write_error(path, source))?;
+        Ok(Self { path: path.to_owned(), left })
+    }
+
+    /// Gives the file the name `path` as well, and makes the folders above it that are missing. Returns whether it has the name
+    /// now: not if somebody else wrote to it, if there is something of that name, or if the file system or the number of names
+    /// does not allow it.
+    pub(crate) fn link(&self, path: &Path) -> bool {
+        if !fs::symlink_metadata(&self.path).is_ok_and(|meta| Left::of(&meta) == self.left) {
+            return false;
         }
-        linked => linked.is_ok(),
+        match fs::hard_link(&self.path, path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                path.parent().is_some_and(|folder| fs::create_dir_all(folder).is_ok())
+                    && fs::hard_link(&self.path, path).is_ok()
+            }
+            linked => linked.is_ok(),
+        }
+    }
+}
+
+/// A file as we left it; if it is no more like that, somebody else wrote to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Left {
+    inode: u64,
+    len: u64,
+    mtime: (i64, i64),
+}
+
+impl Left {
+    fn of(meta: &Metadata) -> Self {
+        Self { inode: meta.ino(), len: meta.len(), mtime: (meta.mtime(), meta.mtime_nsec()) }
     }
 }
 
@@ -112,21 +149,6 @@ struct Known {
     common: usize,
 }
 
-/// A file as we left it; if it is no more like that, somebody else wrote to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Left {
-    inode: u64,
-    len: u64,
-    mtime: (i64, i64),
-}
-
-impl Left {
-    fn of(file: &File) -> io::Result<Self> {
-        let now = file.metadata()?;
-        Ok(Self { inode: now.ino(), len: now.len(), mtime: (now.mtime(), now.mtime_nsec()) })
-    }
-}
-
 impl Replaced {
     /// The file at `path`; `spare` must be in the same folder, and ours.
     pub(crate) fn new(path: PathBuf, spare: PathBuf) -> Self {
@@ -147,7 +169,7 @@ impl Replaced {
             return Ok(());
         }
         write_atomically(&self.spare, bytes)?;
-        let left = File::open(&self.spare).and_then(|file| Left::of(&file)).ok();
+        let left = fs::symlink_metadata(&self.spare).map(|meta| Left::of(&meta)).ok();
         let exchanged = renameat_with(CWD, &self.spare, CWD, &self.path, RenameFlags::EXCHANGE);
         *known = Known { at_path: left, at_spare: at_path, common: common_with_path };
         exchanged.or_else(|_| fs::rename(&self.spare, &self.path)).map_err(|source| write_error(&self.path, source))
@@ -165,13 +187,13 @@ impl Replaced {
         if !is_ours_alone(&file) {
             return Ok(None);
         }
-        let found = Left::of(&file)?;
+        let found = Left::of(&file.metadata()?);
         let start = if left == Some(found) { common } else { 0 };
         file.write_all_at(bytes.get(start..).unwrap_or_default(), start as u64)?;
         if found.len > bytes.len() as u64 {
             file.set_len(bytes.len() as u64)?;
         }
-        let left = Left::of(&file)?;
+        let left = Left::of(&file.metadata()?);
         renameat_with(CWD, &self.spare, CWD, &self.path, RenameFlags::EXCHANGE)?;
         Ok(Some(left))
     }
