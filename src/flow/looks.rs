@@ -14,9 +14,9 @@ use crate::os::disk::{DiskError, Kept, SnapshotRoot, Snapshotter};
 const ONE_MOMENT: Duration = Duration::from_millis(10);
 
 /// Takes snapshots and writes them down.
+#[derive(Default)]
 pub(crate) struct Looks {
     snapshotter: Snapshotter,
-    one_moment: Duration,
     latest: Mutex<Option<Latest>>,
     snapshots: Written<Arc<Snapshot>>,
     changes: Written<Vec<Change>>,
@@ -30,29 +30,20 @@ struct Latest {
     began: Option<Instant>,
 }
 
-impl Default for Looks {
-    fn default() -> Self {
-        Self {
-            snapshotter: Snapshotter::default(),
-            one_moment: ONE_MOMENT,
-            latest: Mutex::default(),
-            snapshots: Written::default(),
-            changes: Written::default(),
-        }
-    }
-}
-
 impl Looks {
     /// Looks at `roots` before a suite. What the suite before it was restored to counts, if it was looked at just now.
     ///
     /// # Errors
     /// As `look`.
     pub(crate) fn look_before(&self, roots: &[SnapshotRoot]) -> Result<Arc<Snapshot>, DiskError> {
-        let latest = self.latest().as_ref().filter(|latest| latest.roots == roots).and_then(|latest| {
-            let is_fresh = latest.began.is_some_and(|began| began.elapsed() <= self.one_moment);
-            is_fresh.then(|| Arc::clone(&latest.snapshot))
-        });
-        latest.map_or_else(|| self.look(roots), Ok)
+        self.seen_within(ONE_MOMENT, roots).map_or_else(|| self.look(roots), Ok)
+    }
+
+    /// Returns what was seen at `roots`, if that was at most `age` ago and nothing has run since.
+    fn seen_within(&self, age: Duration, roots: &[SnapshotRoot]) -> Option<Arc<Snapshot>> {
+        let latest = self.latest();
+        let latest = latest.as_ref().filter(|latest| latest.roots == roots)?;
+        (latest.began?.elapsed() <= age).then(|| Arc::clone(&latest.snapshot))
     }
 
     /// Looks at `roots`.
@@ -63,7 +54,7 @@ impl Looks {
         let began = Some(Instant::now());
         let snapshot = self.snapshotter.snapshot(roots)?;
         let mut latest = self.latest();
-        let same = latest.as_mut().filter(|latest| *latest.snapshot == snapshot && latest.roots == roots);
+        let same = latest.as_mut().filter(|latest| latest.roots == roots && *latest.snapshot == snapshot);
         if let Some(same) = same {
             same.began = began;
             return Ok(Arc::clone(&same.snapshot));
@@ -137,11 +128,12 @@ mod tests {
     fn sees_what_was_added(one_moment: Duration, between: fn(&Looks)) -> bool {
         let dir = tempfile::tempdir().unwrap();
         let roots = [SnapshotRoot::path(dir.path(), Path::new("/"))];
-        let looks = Looks { one_moment, ..Looks::default() };
+        let looks = Looks::default();
         looks.look(&roots).unwrap();
         std::fs::write(dir.path().join("added"), "").unwrap();
         between(&looks);
-        looks.look_before(&roots).unwrap().get(&dir.path().join("added")).is_some()
+        let seen = looks.seen_within(one_moment, &roots).unwrap_or_else(|| looks.look(&roots).unwrap());
+        seen.get(&dir.path().join("added")).is_some()
     }
 
     #[test]

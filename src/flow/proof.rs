@@ -129,7 +129,7 @@ impl Proof {
         let path = dir.join("summary.json");
         let mut text = SummaryText::new(&header.head()).map_err(|source| render_error(&path, source))?;
         let (stages, trials) = earlier.map(EarlierSummary::into_parts).unwrap_or_default();
-        trials.into_iter().for_each(|(name, entry)| text.insert(name, entry));
+        trials.into_iter().for_each(|(name, entry)| text.insert(&name, entry));
         let state = State { text, stages, prepared: BTreeMap::new(), interrupted: false, finished_at: None };
         let summary = Replaced::new(path, dir.join(SUMMARY_SPARE));
         Ok(Self { dir, header, summary, state: Mutex::new(state) })
@@ -150,7 +150,7 @@ impl Proof {
         if state.text.status(&record.name) == Some(Status::Running) {
             return Ok(());
         }
-        state.text.insert(record.name.clone(), Entry { status: record.status, text });
+        state.text.insert(&record.name, Entry { status: record.status, text });
         self.write_summary(&mut state)
     }
 
@@ -178,9 +178,9 @@ impl Proof {
         let written = file.and_then(|file| file.write(text.get().as_bytes()));
         let next = next.map(|next| self.render(next).map(|text| (next, text))).transpose()?;
         let mut state = self.state();
-        state.text.insert(record.name.clone(), Entry { status: record.status, text });
+        state.text.insert(&record.name, Entry { status: record.status, text });
         if let Some((next, text)) = next {
-            state.text.insert(next.name.clone(), Entry { status: next.status, text });
+            state.text.insert(&next.name, Entry { status: next.status, text });
         }
         self.write_summary(&mut state)?;
         Ok(written?)
@@ -339,9 +339,13 @@ pub(crate) fn lock(dir: &Path, waiting: impl FnOnce()) -> Result<File, ProofErro
     let root = |source| ProofError::Root { path: dir.to_path_buf(), source };
     fs::create_dir_all(dir).map_err(root)?;
     let file = File::options().create(true).truncate(false).write(true).open(dir.join(".lock")).map_err(root)?;
+    locked(file, waiting).map_err(root)
+}
+
+fn locked(file: File, waiting: impl FnOnce()) -> io::Result<File> {
     if file.try_lock().is_err() {
         waiting();
-        file.lock().map_err(root)?;
+        file.lock()?;
     }
     Ok(file)
 }
@@ -358,11 +362,7 @@ pub(crate) fn lock_machine(waiting: impl FnOnce()) -> Result<File, ProofError> {
     let root = |source| ProofError::Machine { path: path.to_path_buf(), source };
     // To read is enough, and all that another user's file allows.
     let file = File::open(path).or_else(|_| make_lock(path)).or_else(|_| File::open(path)).map_err(root)?;
-    if file.try_lock().is_err() {
-        waiting();
-        file.lock().map_err(root)?;
-    }
-    Ok(file)
+    locked(file, waiting).map_err(root)
 }
 
 /// Every user must be able to open it, whatever our umask.

@@ -14,12 +14,13 @@ use crate::flow::blocks::Blocks;
 use crate::flow::discover::{MANIFEST, TASK};
 use crate::flow::evidence::{EvidenceFiles, Waiting};
 use crate::flow::evidence_json::presence_json;
+use crate::flow::looks::Looks;
 use crate::flow::session::{RUN_SUITES, Session};
 use crate::model::script::Completion;
 use crate::model::snapshot::{Change, Snapshot};
 use crate::model::suite::{PresenceClaim, Suite, SuiteName};
 use crate::model::verdict::{BlockName, Evidence, Fault, Finding, Phase, ProductLog, Verdict};
-use crate::os::disk::read_config;
+use crate::os::disk::{DiskError, SnapshotRoot, read_config};
 use crate::os::journal::{Event, Level};
 use crate::rules::judge;
 use crate::rules::parse::parse_suite;
@@ -150,6 +151,9 @@ impl TrialJournal<'_> {
     }
 }
 
+/// A way to look: anew, or if need be.
+type Look = fn(&Looks, &[SnapshotRoot]) -> Result<Arc<Snapshot>, DiskError>;
+
 /// A suite while it runs.
 struct Trial<'a> {
     session: &'a Session,
@@ -163,7 +167,9 @@ struct Trial<'a> {
 
 impl Trial<'_> {
     fn gather(&self) -> Evidence {
-        let before = self.guarded(|| self.snapshot("before"));
+        // What is in the scratch folder has been removed since the last look.
+        let look_before = if self.blocks.look_at_scratch() { Looks::look } else { Looks::look_before };
+        let before = self.guarded(|| self.snapshot("before", look_before));
         let mut evidence = Evidence {
             before,
             prepare: None,
@@ -183,7 +189,7 @@ impl Trial<'_> {
         if evidence.prepare.as_ref().is_none_or(judge::succeeded) {
             evidence.execute = self.block(BlockName::Execute);
         }
-        evidence.after = self.guarded(|| self.snapshot("after"));
+        evidence.after = self.guarded(|| self.snapshot("after", Looks::look));
         (evidence.product_output, evidence.product_log) = self.blocks.product_output(self.opens.get());
         let judged_presence = self.guarded(|| {
             self.judge_presence(&evidence);
@@ -196,7 +202,7 @@ impl Trial<'_> {
             evidence.debug = self.block(BlockName::Debug);
         }
         evidence.restore = self.block(BlockName::Restore);
-        evidence.restored = self.guarded(|| self.snapshot("restored"));
+        evidence.restored = self.guarded(|| self.snapshot("restored", Looks::look));
         evidence
     }
 
@@ -244,15 +250,12 @@ impl Trial<'_> {
     }
 
     /// Looks at the suite's paths, and notes what it sees.
-    fn snapshot(&self, when: &'static str) -> Phase<Arc<Snapshot>> {
+    fn snapshot(&self, when: &'static str, look: Look) -> Phase<Arc<Snapshot>> {
         let Blocks { roots, .. } = self.blocks;
         if roots.is_empty() {
             return Ok(Arc::default());
         }
-        let looks = &self.session.looks;
-        let is_first = when == "before" && !self.blocks.look_at_scratch();
-        let snapshot = if is_first { looks.look_before(roots) } else { looks.look(roots) };
-        let snapshot = snapshot.map_err(|error| Fault::new(&error))?;
+        let snapshot = look(&self.session.looks, roots).map_err(|error| Fault::new(&error))?;
         self.files.put(Waiting::Snapshot(when, Arc::clone(&snapshot)));
         Ok(snapshot)
     }

@@ -269,7 +269,6 @@ pub(crate) struct SummaryText {
     /// Where the list of trials begins and ends.
     list: Range<usize>,
     trials: BTreeMap<String, Placed>,
-    counts: Counts,
     /// Leading bytes that are as they were in the last rendering.
     unchanged: usize,
 }
@@ -291,15 +290,15 @@ impl SummaryText {
         text.pop();
         text.extend_from_slice(b",\"suites\":[");
         let list = text.len()..text.len();
-        Ok(Self { text, list, trials: BTreeMap::new(), counts: Counts::default(), unchanged: 0 })
+        Ok(Self { text, list, trials: BTreeMap::new(), unchanged: 0 })
     }
 
     /// Adds a trial, or replaces it.
-    pub(crate) fn insert(&mut self, name: String, entry: Entry) {
-        let from = name.clone();
-        let at = self.trials.range(name.clone()..).next().map_or(self.list.end, |(_, placed)| placed.at);
-        self.trials.insert(name, Placed { entry, at });
-        self.place(&from, at);
+    pub(crate) fn insert(&mut self, name: &str, entry: Entry) {
+        let mut behind = self.trials.range::<str, _>((Bound::Included(name), Bound::Unbounded));
+        let at = behind.next().map_or(self.list.end, |(_, placed)| placed.at);
+        self.trials.insert(name.to_owned(), Placed { entry, at });
+        self.place(name, at);
     }
 
     /// Says of every trial that is still marked as running that it will never be judged.
@@ -322,8 +321,6 @@ impl SummaryText {
             self.text.extend_from_slice(placed.entry.text.get().as_bytes());
         }
         self.list.end = self.text.len();
-        self.counts = Counts::default();
-        self.trials.values().for_each(|placed| self.counts.add(placed.entry.status));
     }
 
     /// Returns how a trial stands.
@@ -333,7 +330,9 @@ impl SummaryText {
 
     /// Returns how many trials ended how.
     pub(crate) fn counts(&self) -> Counts {
-        self.counts
+        let mut counts = Counts::default();
+        self.trials.values().for_each(|placed| counts.add(placed.entry.status));
+        counts
     }
 
     /// Returns how many trials there are.
@@ -407,7 +406,7 @@ mod tests {
             ("a", Status::Fail),
             ("c", Status::Fail),
         ] {
-            summary.insert(name.to_owned(), entry(name, status));
+            summary.insert(name, entry(name, status));
         }
         let expected = |b: &str| [("a", "fail"), ("b", b), ("c", "fail")].map(|(n, s)| (n.to_owned(), s.to_owned()));
         assert_eq!(shown(&mut summary), expected("running"));
@@ -428,7 +427,7 @@ mod tests {
             ("a", Status::Pass),
             ("d", Status::Pass),
         ] {
-            summary.insert(name.to_owned(), entry(name, status));
+            summary.insert(name, entry(name, status));
             let (text, unchanged) = summary.render(&TAIL).unwrap();
             assert_eq!(text.get(..unchanged), last.get(..unchanged), "{name}");
             // In order, nothing before the trial itself is touched.

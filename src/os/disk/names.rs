@@ -31,10 +31,10 @@ impl NameCache {
     /// Remembers the names in a folder that looked like `stat` before it was listed, at `now` at the earliest. The folders of
     /// the kernel's own file systems (/proc, /sys) have no size, and their times mean nothing.
     pub(super) fn insert(&mut self, stat: &Stat, now: Moment, names: &Arc<Names>) {
-        if self.0.len() >= FOLDERS_MAX {
-            self.0.clear();
-        }
         if stat.fingerprint.size_bytes > 0 && now.may_remember(&stat.fingerprint) {
+            if self.0.len() >= FOLDERS_MAX {
+                self.0.clear();
+            }
             self.0.insert(stat.id, (stat.fingerprint, Arc::clone(names)));
         }
     }

@@ -284,7 +284,7 @@ impl Look<'_> {
         Ok(Ok(below))
     }
 
-    /// Refuses a folder that took the place of the one that was looked at.
+    /// Returns the names in a folder; refuses one that took the place of the one that was looked at, `id`.
     fn names_in(&mut self, folder: &OwnedFd, id: FileId) -> Result<Arc<Names>, Errno> {
         let stat = stat_of(folder)?;
         if stat.id != id {

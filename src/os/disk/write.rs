@@ -168,10 +168,9 @@ impl Replaced {
             *known = Known { at_path: Some(left), at_spare: at_path, common: common_with_path };
             return Ok(());
         }
-        write_atomically(&self.spare, bytes)?;
-        let left = fs::symlink_metadata(&self.spare).map(|meta| Left::of(&meta)).ok();
+        let Kept { left, .. } = Kept::write(&self.spare, bytes)?;
         let exchanged = renameat_with(CWD, &self.spare, CWD, &self.path, RenameFlags::EXCHANGE);
-        *known = Known { at_path: left, at_spare: at_path, common: common_with_path };
+        *known = Known { at_path: Some(left), at_spare: at_path, common: common_with_path };
         exchanged.or_else(|_| fs::rename(&self.spare, &self.path)).map_err(|source| write_error(&self.path, source))
     }
 
@@ -249,6 +248,7 @@ mod tests {
             .collect();
         assert!(inodes.len() <= 2, "{inodes:?}");
     }
+
     #[test]
     fn only_what_differs_is_written_and_nobody_elses_bytes_stay() {
         let dir = tempfile::tempdir().unwrap();
