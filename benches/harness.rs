@@ -11,13 +11,17 @@
     reason = "a benchmark, not the product"
 )]
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use proving_ground::internals::is_cargos;
 
 const AS_HARNESS: &str = "suites-0000000000000000";
 const SNAPSHOT_FILES: usize = 100;
@@ -25,12 +29,20 @@ const LISTED: usize = 1000;
 /// Each has a proof folder of its own.
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 
-/// What is measured, and what it is compared with: the contestant before it, if that is `None`.
+/// What is measured. It is compared with the last floor before it.
 struct Contestant<'a> {
     name: &'a str,
     per: usize,
     is_floor: bool,
     run: Box<dyn Fn() + 'a>,
+}
+
+/// What the contestants work with.
+struct Field {
+    dir: PathBuf,
+    harness: PathBuf,
+    trials: usize,
+    scripts: Vec<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -47,85 +59,111 @@ fn main() -> ExitCode {
         fs::copy(&exe, &harness).unwrap();
     }
     generate(dir.path(), trials);
-    compare(&contestants(dir.path(), &harness, trials), rounds);
+    let scripts = (0..trials).map(|n| dir.path().join(format!("scripts/unit/{n:04}.sh"))).collect();
+    let field = Field { dir: dir.path().to_owned(), harness, trials, scripts };
+    compare(&contestants(&field), rounds);
     ExitCode::SUCCESS
 }
 
-fn contestants<'a>(dir: &'a Path, harness: &'a Path, trials: usize) -> Vec<Contestant<'a>> {
-    let ours = move |suites: &str, args: &[&str]| {
-        let proof = new_proof(dir);
-        let mut command = Command::new(harness);
-        command.args(args).env("PROJECT_DIR", dir).env("SUITES_DIR", dir.join(suites)).env("PROOF_DIR", proof);
-        command.env_remove("TEST_FILTER").stdin(Stdio::null()).stdout(Stdio::null());
-        assert!(command.status().unwrap().success());
-    };
-    // Without what cargo adds to the environment, as blocks and scripts run: its LD_LIBRARY_PATH alone costs a program's start a
-    // tenth.
-    let cargos = std::env::vars_os().map(|(name, _)| name).filter(|name| {
-        let name = name.to_string_lossy();
-        name.starts_with("CARGO") || name.starts_with("RUST") || name == "LD_LIBRARY_PATH"
-    });
-    let cargos: Vec<_> = cargos.collect();
-    let bare = move |program: &str, args: &[&str]| {
-        let mut command = Command::new(program);
-        for name in &cargos {
-            command.env_remove(name);
-        }
-        assert!(command.args(args).stdin(Stdio::null()).status().unwrap().success());
-    };
-    let (bare_again, bare_too, bare_to_copy) = (bare.clone(), bare.clone(), bare.clone());
-    let scripts: Vec<PathBuf> = (0..trials).map(|n| dir.join(format!("scripts/unit/{n:04}.sh"))).collect();
-    let scripts_again = scripts.clone();
-    let contestant = |name, per, is_floor, run| Contestant { name, per, is_floor, run };
+fn contestants(field: &Field) -> Vec<Contestant<'_>> {
+    fn contestant<'a>(name: &'a str, per: usize, is_floor: bool, run: impl Fn() + 'a) -> Contestant<'a> {
+        Contestant { name, per, is_floor, run: Box::new(run) }
+    }
+    let ours = |suites, args| move || field.ours(suites, args);
+    let (trials, many) = (field.trials, field.dir.join("many"));
     vec![
-        contestant(
-            "bare bash, twice a suite",
-            trials,
-            true,
-            Box::new(move || {
-                (0..2 * trials).for_each(|_| bare("/bin/bash", &["-c", "[ 1 = 1 ]"]));
-            }),
-        ),
-        contestant("suites, three snapshots of 100 files", trials, false, Box::new(move || ours("suites", &["-q"]))),
-        contestant(
-            "bare bash, looks and files by hand",
-            trials,
-            false,
-            Box::new(move || {
-                let proof = new_proof(dir);
-                for n in 0..trials {
-                    suite_by_hand(dir, proof.join(n.to_string()), &|| bare_again("/bin/bash", &["-c", "[ 1 = 1 ]"]));
-                }
-            }),
-        ),
-        contestant(
-            "bare sh",
-            trials,
-            true,
-            Box::new(move || {
-                scripts.iter().for_each(|script| bare_too("/bin/sh", &[script.to_str().unwrap()]));
-            }),
-        ),
-        contestant("scripts, each in its fresh copy", trials, false, Box::new(move || ours("scripts", &["-q"]))),
-        contestant(
-            "bare sh, copies and files by hand",
-            trials,
-            false,
-            Box::new(move || {
-                let run = |script: &Path| bare_to_copy("/bin/sh", &[script.to_str().unwrap()]);
-                scripts_by_hand(&new_proof(dir), &scripts_again, &run);
-            }),
-        ),
-        contestant("walk and read 1,000 task.yaml", LISTED, true, Box::new(move || walk_and_read(&dir.join("many")))),
-        contestant("--list of 1,000 suites", LISTED, false, Box::new(move || ours("many", &["--list"]))),
-        contestant("--exact NAME, of one suite", 1, true, Box::new(move || ours("one", &["--exact", "0000"]))),
-        contestant("--exact NAME, of 1,000 suites", 1, false, Box::new(move || ours("many", &["--exact", "0000"]))),
+        contestant("bare bash, twice a suite", trials, true, move || (0..2 * trials).for_each(|_| bare_bash())),
+        contestant("suites, three snapshots of 100 files", trials, false, ours("suites", &["-q"])),
+        contestant("bare bash, looks and files by hand", trials, false, || field.suites_by_hand()),
+        contestant("bare sh", trials, true, || field.scripts.iter().for_each(|script| bare_sh(script))),
+        contestant("scripts, each in its fresh copy", trials, false, ours("scripts", &["-q"])),
+        contestant("bare sh, copies and files by hand", trials, false, || field.scripts_by_hand()),
+        contestant("walk and read 1,000 task.yaml", LISTED, true, move || walk_and_read(&many)),
+        contestant("--list of 1,000 suites", LISTED, false, ours("many", &["--list"])),
+        contestant("--exact NAME, of one suite", 1, true, ours("one", &["--exact", "0000"])),
+        contestant("--exact NAME, of 1,000 suites", 1, false, ours("many", &["--exact", "0000"])),
     ]
 }
 
-/// To empty a folder is nobody's work here, and makes a file system slower for whoever comes next.
-fn new_proof(dir: &Path) -> PathBuf {
-    dir.join("proof").join(RUNS.fetch_add(1, Ordering::Relaxed).to_string())
+impl Field {
+    fn ours(&self, suites: &str, args: &[&str]) {
+        let mut command = Command::new(&self.harness);
+        command
+            .env("PROJECT_DIR", &self.dir)
+            .env("SUITES_DIR", self.dir.join(suites))
+            .env("PROOF_DIR", self.new_proof());
+        command.env_remove("TEST_FILTER").args(args).stdin(Stdio::null()).stdout(Stdio::null());
+        assert!(command.status().unwrap().success());
+    }
+
+    /// To empty a folder is nobody's work here, and makes a file system slower for whoever comes next.
+    fn new_proof(&self) -> PathBuf {
+        self.dir.join("proof").join(RUNS.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// What is promised of each suite: two processes, three looks at every file, six files of evidence. Nothing is read, hashed,
+    /// compared, judged or guarded.
+    fn suites_by_hand(&self) {
+        let proof = self.new_proof();
+        for n in 0..self.trials {
+            let mut evidence = ByHand::new(proof.join(n.to_string()));
+            evidence.put("before", &look(&self.dir.join("files")));
+            bare_bash();
+            evidence.put("after", &look(&self.dir.join("files")));
+            bare_bash();
+            evidence.put("restored", &look(&self.dir.join("files")));
+            ["changes", "result", "summary"].into_iter().for_each(|name| evidence.put(name, "{}"));
+        }
+    }
+
+    /// What is promised of each script: a process, two files of evidence; and before the first of them two copies of them all, one
+    /// to run in and one to repair it from. Nothing is watched, repaired, judged or guarded.
+    fn scripts_by_hand(&self) {
+        let proof = self.new_proof();
+        for copy in ["original", "copy"].map(|name| proof.join(name)) {
+            fs::create_dir_all(&copy).unwrap();
+            for script in &self.scripts {
+                fs::copy(script, copy.join(script.file_name().unwrap())).unwrap();
+            }
+        }
+        for script in &self.scripts {
+            let name = script.file_name().unwrap();
+            bare_sh(&proof.join("copy").join(name));
+            let mut evidence = ByHand::new(proof.join("results").join(name));
+            ["result", "summary"].into_iter().for_each(|name| evidence.put(name, "{}"));
+        }
+    }
+}
+
+fn bare_bash() {
+    bare("/bin/bash", &["-c", "[ 1 = 1 ]"]);
+}
+
+fn bare_sh(script: &Path) {
+    bare("/bin/sh", &[script.to_str().unwrap()]);
+}
+
+/// What cargo adds to the environment. Blocks and scripts run without it: its `LD_LIBRARY_PATH` alone costs a program's start a
+/// tenth.
+static CARGOS: LazyLock<Vec<OsString>> =
+    LazyLock::new(|| std::env::vars_os().map(|(name, _)| name).filter(|name| is_cargos(name)).collect());
+
+fn bare(program: &str, args: &[&str]) {
+    let mut command = Command::new(program);
+    for name in &*CARGOS {
+        command.env_remove(name);
+    }
+    assert!(command.args(args).stdin(Stdio::null()).status().unwrap().success());
+}
+
+fn look(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let meta = entry.metadata().unwrap();
+        writeln!(text, "{} {} {:?}", entry.path().display(), meta.len(), meta.modified().unwrap()).unwrap();
+    }
+    text
 }
 
 /// Evidence by the plainest means: files that appear whole, and a line of a log for each.
@@ -146,42 +184,6 @@ impl ByHand {
         let aside = self.folder.join("aside");
         fs::write(&aside, text).unwrap();
         fs::rename(aside, self.folder.join(name)).unwrap();
-    }
-}
-
-/// What is promised of each suite: two processes, three looks at every file, six files of evidence. Nothing is read, hashed,
-/// compared, judged or guarded.
-fn suite_by_hand(dir: &Path, evidence: PathBuf, bare: &dyn Fn()) {
-    let mut evidence = ByHand::new(evidence);
-    for (when, runs) in [("before", true), ("after", true), ("restored", false)] {
-        let mut text = String::new();
-        for entry in fs::read_dir(dir.join("files")).unwrap() {
-            let entry = entry.unwrap();
-            let meta = entry.metadata().unwrap();
-            writeln!(text, "{} {} {:?}", entry.path().display(), meta.len(), meta.modified().unwrap()).unwrap();
-        }
-        evidence.put(when, &text);
-        if runs {
-            bare();
-        }
-    }
-    ["changes", "result", "summary"].into_iter().for_each(|name| evidence.put(name, "{}"));
-}
-
-/// What is promised of each script: a process, two files of evidence; and before the first of them two copies of them all, one to
-/// run in and one to repair it from. Nothing is watched, repaired, judged or guarded.
-fn scripts_by_hand(proof: &Path, scripts: &[PathBuf], bare: &dyn Fn(&Path)) {
-    for copy in ["original", "copy"].map(|name| proof.join(name)) {
-        fs::create_dir_all(&copy).unwrap();
-        for script in scripts {
-            fs::copy(script, copy.join(script.file_name().unwrap())).unwrap();
-        }
-    }
-    for script in scripts {
-        let name = script.file_name().unwrap();
-        bare(&proof.join("copy").join(name));
-        let mut evidence = ByHand::new(proof.join("results").join(name));
-        ["result", "summary"].into_iter().for_each(|name| evidence.put(name, "{}"));
     }
 }
 

@@ -1,6 +1,7 @@
 //! For this package's own tests and benchmarks. Not an API: no promise is made about it.
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::path::Path;
 
 pub use crate::model::script;
@@ -9,6 +10,13 @@ pub use crate::os::engine;
 use crate::flow::evidence_json::snapshot_json;
 use crate::model::snapshot::Snapshot;
 use crate::os::disk::{SnapshotRoot, Snapshotter};
+use crate::os::host;
+
+/// Tells whether blocks do without the variable `name`, because cargo, rustup or nextest set it.
+#[must_use]
+pub fn is_cargos(name: &OsStr) -> bool {
+    host::is_cargos(name)
+}
 
 /// Takes snapshots.
 #[derive(Default)]

@@ -215,7 +215,7 @@ fn default_suites(project_dir: &Path) -> PathBuf {
 }
 
 /// What cargo sets for the tests it runs, or what rustup's proxies set for cargo: it would change what a product sees.
-fn is_cargos(name: &OsStr) -> bool {
+pub(crate) fn is_cargos(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with("CARGO") || name.starts_with("RUST") || name.starts_with("NEXTEST") || name == "LD_LIBRARY_PATH"
 }
