@@ -271,6 +271,7 @@ fn run_trials(session: &Arc<Session>, plan: Plan, asked: &Asked<'_>) -> Result<C
     let stops_early = flags.fail_fast;
     let is_serial = arguments.test_threads == Some(1);
     let mut running = plan.trials.iter().filter(|trial| wanted.selects(trial.name())).map(Planned::running);
+    session.proof.make_ahead(running.clone(), !session.project.snapshot.is_empty());
     running.next();
     let mut next: VecDeque<_> = running.filter(|_| is_serial).collect();
     let trials = plan.trials.into_iter().map(|planned| {

@@ -58,6 +58,7 @@ mod os {
 
 /// Order: what happens after what; imports `model`, `rules` and `os`.
 mod flow {
+    pub(crate) mod ahead;
     pub(crate) mod blocks;
     pub(crate) mod discover;
     pub(crate) mod evidence;

@@ -120,8 +120,7 @@ impl SetupRun {
             copy.dir(),
             LogFiles { stdout: logs.join("execute.stdout.log"), stderr: logs.join("execute.stderr.log") },
         );
-        let mut meanwhile = || session.proof.prepare(name);
-        let done = session.run_while(&script, session.interrupt.work(), &mut meanwhile).map_err(Finding::Fault)?;
+        let done = session.run(&script, session.interrupt.work()).map_err(Finding::Fault)?;
         copies.give_back(copy);
         if done.ended_by == EndedBy::Cancel { Err(Finding::RunInterrupted) } else { Ok(done) }
     }
@@ -153,7 +152,7 @@ impl SetupRun {
             root,
             LogFiles { stdout: logs.join("make.stdout.log"), stderr: logs.join("make.stderr.log") },
         );
-        let done = session.run_while(&script, session.interrupt.work(), &mut || {}).map_err(Finding::Fault)?;
+        let done = session.run(&script, session.interrupt.work()).map_err(Finding::Fault)?;
         let message = (done.exit != Exit::Code(0)).then(|| done.exit.to_string());
         let event = Event {
             suite: Some(&self.setup.name),

@@ -1,18 +1,18 @@
 //! The proof folder: result files as they come, and a summary that is whole after every trial.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::flow::ahead::{Ahead, Place};
 use crate::os::disk::{DiskError, Prepared, Replaced, write_atomically};
 use crate::rules::summary::{
-    Counts, Entry, HARNESS_POLICY, Head, Record, SCHEMA, StageRecord, Status, SummaryText, Tail, Traces,
+    Counts, Entry, HARNESS_POLICY, Head, Record, SCHEMA, StageRecord, Status, SummaryText, Tail, Traces, TrialKind,
 };
 
 /// What is fixed for a run and stands in every summary of it.
@@ -108,14 +108,13 @@ pub(crate) struct Proof {
     dir: PathBuf,
     header: Header,
     summary: Replaced,
+    ahead: OnceLock<Ahead>,
     state: Mutex<State>,
 }
 
 struct State {
     text: SummaryText,
     stages: Vec<StageRecord>,
-    /// Result files of trials that run.
-    prepared: BTreeMap<String, Prepared>,
     interrupted: bool,
     finished_at: Option<String>,
 }
@@ -130,9 +129,9 @@ impl Proof {
         let mut text = SummaryText::new(&header.head()).map_err(|source| render_error(&path, source))?;
         let (stages, trials) = earlier.map(EarlierSummary::into_parts).unwrap_or_default();
         trials.into_iter().for_each(|(name, entry)| text.insert(&name, entry));
-        let state = State { text, stages, prepared: BTreeMap::new(), interrupted: false, finished_at: None };
+        let state = State { text, stages, interrupted: false, finished_at: None };
         let summary = Replaced::new(path, dir.join(SUMMARY_SPARE));
-        Ok(Self { dir, header, summary, state: Mutex::new(state) })
+        Ok(Self { dir, header, summary, ahead: OnceLock::new(), state: Mutex::new(state) })
     }
 
     /// The folder.
@@ -154,16 +153,18 @@ impl Proof {
         self.write_summary(&mut state)
     }
 
-    /// Makes the result file of a trial, to be filled by `keep`. Call it while the trial runs.
-    pub(crate) fn prepare(&self, name: &str) {
-        // What is wrong now is still wrong when it is kept, and told then.
-        if let Ok(file) = Prepared::new(&self.result_path(name)) {
-            self.state().prepared.insert(name.to_owned(), file);
-        }
+    /// Has the files and folders of trials made while those before them run. `trials` are their records, in the order in which
+    /// they will be kept; suites `look` if they take snapshots.
+    pub(crate) fn make_ahead(&self, trials: impl Iterator<Item = Record>, look: bool) {
+        let places = trials.map(|trial| Place {
+            file: self.result_path(&trial.name),
+            folder: (look && trial.kind == TrialKind::Suite).then(|| self.dir.join("snapshots").join(&trial.name)),
+        });
+        self.ahead.get_or_init(|| Ahead::start(self.dir.clone(), places));
     }
 
     fn result_path(&self, name: &str) -> PathBuf {
-        self.dir.join("results").join(name).join("result.json")
+        self.dir.join(RESULTS).join(name).join("result.json")
     }
 
     /// Keeps a judged trial: its result file, then the summary. `next` is the trial that runs after it, if trials run one at a
@@ -173,8 +174,9 @@ impl Proof {
     /// If one of them cannot be written.
     pub(crate) fn keep(&self, record: &Record, next: Option<&Record>) -> Result<(), ProofError> {
         let text = self.render(record)?;
-        let prepared = self.state().prepared.remove(&record.name).map(Ok);
-        let file = prepared.unwrap_or_else(|| Prepared::new(&self.result_path(&record.name)));
+        let path = self.result_path(&record.name);
+        let made = self.ahead.get().and_then(|ahead| ahead.take(&path));
+        let file = made.map_or_else(|| Prepared::new(&path), Ok);
         let written = file.and_then(|file| file.write(text.get().as_bytes()));
         let next = next.map(|next| self.render(next).map(|text| (next, text))).transpose()?;
         let mut state = self.state();
@@ -317,6 +319,9 @@ impl RunFile {
 /// Holds the summary before the last while a run goes on.
 const SUMMARY_SPARE: &str = ".summary.json.spare";
 
+/// The folder of result files.
+const RESULTS: &str = "results";
+
 /// Names of what a run makes in the proof folder; anything else in it is not ours and stays.
 const OURS: [&str; 9] = [
     "run.json",
@@ -326,7 +331,7 @@ const OURS: [&str; 9] = [
     "manifest.sha256",
     "logs",
     "snapshots",
-    "results",
+    RESULTS,
     "stages",
 ];
 

@@ -224,6 +224,14 @@ impl Session {
         }
     }
 
+    /// Runs a script.
+    ///
+    /// # Errors
+    /// If it could not be started, or not be ended.
+    pub(crate) fn run(&self, script: &Script, cancel: &Cancel) -> Result<Completion, Fault> {
+        self.run_while(script, cancel, &mut || {})
+    }
+
     /// Runs a script; calls `meanwhile` as soon as it runs.
     ///
     /// # Errors
@@ -240,7 +248,7 @@ impl Session {
 
     /// Returns the suite whose restore failed, if the ones after it are not to run.
     pub(crate) fn dirtied_by(&self) -> Option<String> {
-        self.run().dirtied_by.clone()
+        self.run_file().dirtied_by.clone()
     }
 
     /// Notes that a suite could not be restored, for the ones after it.
@@ -258,7 +266,7 @@ impl Session {
 
     /// Returns what the build stage of this run came to, in whatever process it ran.
     pub(crate) fn build_outcome(&self) -> Option<BuildOutcome> {
-        self.run().build.clone()
+        self.run_file().build.clone()
     }
 
     /// Notes what the build stage came to, for the processes of the same run.
@@ -269,13 +277,13 @@ impl Session {
         self.note(|run| run.build = Some(outcome))
     }
 
-    fn run(&self) -> MutexGuard<'_, RunFile> {
+    fn run_file(&self) -> MutexGuard<'_, RunFile> {
         // Fields are set whole, so a panic elsewhere leaves a value that is true.
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, change: impl FnOnce(&mut RunFile)) -> Result<(), Fault> {
-        let mut run = self.run();
+        let mut run = self.run_file();
         change(&mut run);
         run.write(self.proof.dir()).map_err(|error| Fault::new(&error))
     }

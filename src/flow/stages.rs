@@ -174,7 +174,7 @@ fn run(session: &Session, cargo: PathBuf, args: Vec<std::ffi::OsString>) -> Resu
         echo: session.echo,
         marker: None,
     };
-    session.run_while(&script, session.interrupt.work(), &mut || {})
+    session.run(&script, session.interrupt.work())
 }
 
 fn text(stream: &Stream) -> String {

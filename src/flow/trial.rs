@@ -226,7 +226,7 @@ impl Trial<'_> {
         };
         self.journal.log(Event { cmd: Some(name.as_str()), ..Event::new(RUN_SUITES, start) });
         self.blocks.forget_opens();
-        let result = self.guarded(|| self.blocks.run(name, block, &mut || self.use_time_of(name)));
+        let result = self.guarded(|| self.blocks.run(name, block, &mut || self.journal.keep(self.files.write())));
         self.opens.set(self.opens.get() + self.blocks.count_opens());
         let done = result.as_ref().ok();
         let event = Event {
@@ -239,14 +239,6 @@ impl Trial<'_> {
         };
         self.journal.log(event);
         Some(result)
-    }
-
-    /// What is done for the proof folder while a block runs.
-    fn use_time_of(&self, name: BlockName) {
-        self.journal.keep(self.files.write());
-        if name == BlockName::Execute {
-            self.session.proof.prepare(self.suite.name.as_str());
-        }
     }
 
     /// Looks at the suite's paths, and notes what it sees.

@@ -1,0 +1,124 @@
+//! Result files and folders that are made before their trials run. To make a file takes a disk longer than to fill it, so a thread
+//! makes those of the next trials while earlier ones run. Nothing depends on it: what is not there yet when it is wanted is made
+//! by whoever wants it, who also meets the error if it cannot be made.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use crate::os::disk::Prepared;
+
+/// Files that are made and not taken; each holds a descriptor.
+const AHEAD_MAX: usize = 16;
+/// The thread is woken when so few are left, not for each: to wake it costs about as much as it saves.
+const AHEAD_MIN: usize = AHEAD_MAX / 2;
+
+/// What is made ahead of one trial.
+#[derive(Clone)]
+pub(super) struct Place {
+    /// To be taken, and filled.
+    pub(super) file: PathBuf,
+    /// To hold files that are made later.
+    pub(super) folder: Option<PathBuf>,
+}
+
+/// Makes places ahead, in order.
+pub(super) struct Ahead {
+    root: PathBuf,
+    shared: Arc<Shared>,
+    maker: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    has_room: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    to_make: VecDeque<Place>,
+    in_the_making: Option<PathBuf>,
+    made: VecDeque<(PathBuf, Prepared)>,
+    folders: Vec<PathBuf>,
+}
+
+impl Ahead {
+    /// Starts to make `places`, all of them somewhere in the folder `root`.
+    pub(super) fn start(root: PathBuf, places: impl Iterator<Item = Place>) -> Self {
+        let state = State { to_make: places.collect(), ..State::default() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), has_room: Condvar::new() });
+        let makers = Arc::clone(&shared);
+        // Without a thread to be had, nothing is made ahead.
+        let maker = Builder::new().name("ahead".into()).spawn(move || makers.make_all()).ok();
+        Self { root, shared, maker }
+    }
+
+    /// Returns the file at `path`, if it is made. It is not made after this.
+    pub(super) fn take(&self, path: &Path) -> Option<Prepared> {
+        let mut state = self.shared.state();
+        let Some(at) = state.made.iter().position(|(made, _)| made == path) else {
+            state.to_make.retain(|place| place.file != path);
+            state.in_the_making.take_if(|file| file == path);
+            return None;
+        };
+        let (_, file) = state.made.remove(at)?;
+        if state.made.len() <= AHEAD_MIN {
+            self.shared.has_room.notify_one();
+        }
+        Some(file)
+    }
+}
+
+impl Drop for Ahead {
+    /// Removes what was not used, with the folders above it.
+    fn drop(&mut self) {
+        self.shared.state().to_make.clear();
+        self.shared.has_room.notify_one();
+        // A maker that broke down has made less; that is all.
+        self.maker.take().map(JoinHandle::join);
+        let State { made, folders, .. } = std::mem::take(&mut *self.shared.state());
+        let of_files = made.into_iter().filter_map(|(path, file)| {
+            drop(file);
+            path.parent().map(Path::to_path_buf)
+        });
+        for folder in of_files.chain(folders) {
+            // One that holds something stays, and so do those above it.
+            let with_parents = folder.ancestors().take_while(|folder| *folder != self.root);
+            with_parents.map(fs::remove_dir).take_while(Result::is_ok).for_each(drop);
+        }
+    }
+}
+
+impl Shared {
+    fn make_all(&self) {
+        while let Some(Place { file: path, folder }) = self.next() {
+            let file = Prepared::new(&path);
+            let folder = folder.filter(|folder| fs::create_dir_all(folder).is_ok());
+            let mut state = self.state();
+            state.folders.extend(folder);
+            // Whoever came for it meanwhile has made it himself.
+            if state.in_the_making.take().is_some()
+                && let Ok(file) = file
+            {
+                state.made.push_back((path, file));
+            }
+        }
+    }
+
+    /// Waits until there is room for one more. `None`: all are made.
+    fn next(&self) -> Option<Place> {
+        let is_full = |state: &mut State| state.made.len() >= AHEAD_MAX && !state.to_make.is_empty();
+        let mut state = self.has_room.wait_while(self.state(), is_full).unwrap_or_else(PoisonError::into_inner);
+        let place = state.to_make.pop_front()?;
+        state.in_the_making = Some(place.file.clone());
+        Some(place)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is one step, so a panic elsewhere leaves lists that are true.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
