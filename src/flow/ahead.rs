@@ -11,7 +11,7 @@ use std::thread::{Builder, JoinHandle};
 use crate::os::disk::Prepared;
 
 /// Files that are made and not taken; each holds a descriptor.
-const AHEAD_MAX: usize = 16;
+const AHEAD_MAX: usize = 32;
 /// The thread is woken when so few are left, not for each: to wake it costs about as much as it saves.
 const AHEAD_MIN: usize = AHEAD_MAX / 2;
 
