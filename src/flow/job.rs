@@ -1,7 +1,6 @@
 //! One chickadee set-up: its make step once, then each script in a fresh copy.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::flow::session::{RUN_SUITES, Session};
@@ -11,15 +10,12 @@ use crate::model::setup::{MakeStep, ScriptEntry, TestSetup};
 use crate::model::suite::SuiteName;
 use crate::model::verdict::{Fault, Finding};
 use crate::os::journal::Event;
-use crate::os::workdir::{self, Copies};
+use crate::os::workdir::{Copies, Place, Tree};
 use crate::rules::chickadee::{self, TestOutcome, TestStatus};
 use crate::rules::report::LastLines;
 use crate::rules::summary::{Outcome, Record, Status, TrialKind, millis, rc};
 
 const SHELL: &str = "/bin/sh";
-/// The set-up's folder, and the folder for temporary files, in each copy.
-const FOLDER: &str = "setup";
-const TMP: &str = "tmp";
 
 /// A set-up whose trials run, each at most once.
 pub(crate) struct SetupRun {
@@ -102,8 +98,7 @@ impl SetupRun {
         let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
         let copies = self.copies.get_or_init(|| self.prepare(session)).as_ref().map_err(Clone::clone)?;
         let copy = copies.take().map_err(|error| fault(&error))?;
-        let dir = copy.dir().join(FOLDER);
-        if !dir.join(&entry.script).is_file() {
+        if !copy.place().folder().join(&entry.script).is_file() {
             return Err(Finding::Invalid(format!(
                 "script `{}` is not in the set-up `{}`; add it, or remove its entry",
                 entry.script,
@@ -117,7 +112,7 @@ impl SetupRun {
             session,
             SHELL.into(),
             vec![argument.into()],
-            copy.dir(),
+            copy.place(),
             LogFiles { stdout: logs.join("execute.stdout.log"), stderr: logs.join("execute.stderr.log") },
         );
         let done = session.run(&script, session.interrupt.work()).map_err(Finding::Fault)?;
@@ -128,17 +123,19 @@ impl SetupRun {
     /// Copies the set-up, so that nobody's edits matter while it runs, and runs make in the copy.
     fn prepare(&self, session: &Session) -> Result<Copies, Finding> {
         let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
-        let root = session.folder_for_copies(&self.setup.dir).map_err(Finding::Fault)?;
-        let original = root.join("original");
-        fs::create_dir_all(original.join(TMP)).map_err(|error| fault(&error))?;
-        workdir::copy_tree(&self.setup.dir, &original.join(FOLDER)).map_err(|error| fault(&error))?;
-        if let Some(make) = &self.setup.make {
-            self.make(session, make, &original)?;
+        let tree = Tree::list(&self.setup.dir).map_err(|error| fault(&error))?;
+        let copies = Copies::new(session.folder_for_copies(tree.bytes()).map_err(Finding::Fault)?);
+        match &self.setup.make {
+            None => copies.fill(&tree).map_err(|error| fault(&error))?,
+            Some(make) => {
+                copies.fill_original(&tree).map_err(|error| fault(&error))?;
+                self.make(session, make, &copies.original())?;
+            }
         }
-        Ok(Copies::new(original, root.join("copies")))
+        Ok(copies)
     }
 
-    fn make(&self, session: &Session, make: &MakeStep, root: &Path) -> Result<(), Finding> {
+    fn make(&self, session: &Session, make: &MakeStep, place: &Place) -> Result<(), Finding> {
         let program = session.settings.find_program("make").ok_or_else(|| {
             let text = format!("no `make` on PATH, and the set-up `{}` needs it: install make", self.setup.name);
             Finding::Fault(Fault::from_text(text))
@@ -149,7 +146,7 @@ impl SetupRun {
             session,
             program,
             args,
-            root,
+            place,
             LogFiles { stdout: logs.join("make.stdout.log"), stderr: logs.join("make.stderr.log") },
         );
         let done = session.run(&script, session.interrupt.work()).map_err(Finding::Fault)?;
@@ -172,23 +169,22 @@ impl SetupRun {
         }
     }
 
-    /// `root` holds the folder to run in and the folder for temporary files.
     fn script(
         &self,
         session: &Session,
         program: PathBuf,
         args: Vec<std::ffi::OsString>,
-        root: &Path,
+        place: &Place,
         logs: LogFiles,
     ) -> Script {
-        let cwd = root.join(FOLDER);
+        let cwd = place.folder();
         let mut environment = Environment::default();
         let settings = &session.settings;
         let lang = settings.block_environment.get("LANG").map_or_else(|| "C.UTF-8".into(), Clone::clone);
         environment.set("PATH", &settings.search_path);
         environment.set("HOME", &cwd);
         environment.set("LANG", lang);
-        environment.set("TMPDIR", root.join(TMP));
+        environment.set("TMPDIR", place.tmp());
         Script {
             program,
             args,
@@ -241,6 +237,8 @@ fn artifacts(session: &Session, name: &str, done: &Completion) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
     use std::time::Duration;
 
     use pretty_assertions::assert_eq;

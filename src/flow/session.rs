@@ -314,12 +314,12 @@ impl Session {
         })
     }
 
-    /// Makes a new folder for copies of `original`: in memory if the user named no folder for temporary files and it fits there.
+    /// Makes a new folder for copies of `bytes`: in memory if the user named no folder for temporary files and they fit there.
     ///
     /// # Errors
     /// If it cannot be made.
-    pub(crate) fn folder_for_copies(&self, original: &Path) -> Result<PathBuf, Fault> {
-        let memory = if self.settings.temp_dir_is_named { None } else { workdir::memory_for(original) };
+    pub(crate) fn folder_for_copies(&self, bytes: u64) -> Result<PathBuf, Fault> {
+        let memory = if self.settings.temp_dir_is_named { None } else { workdir::memory_for(bytes) };
         let made = memory.map_or_else(|| self.scratch.folder(), |memory| self.scratch.folder_in_memory(memory));
         made.map_err(|error| Fault::from_text(format!("could not make a folder for copies: {error}")))
     }

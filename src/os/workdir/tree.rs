@@ -1,0 +1,122 @@
+//! A folder with all in it: listed once, copied as often as wanted.
+
+use std::fs::{self, File, FileTimes, Metadata};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt as _, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use super::{WorkdirError, tried};
+
+/// What lies in a folder, as it was when it was listed.
+pub(crate) struct Tree {
+    root: PathBuf,
+    /// Paths below the root, folders before what is in them.
+    entries: Vec<(PathBuf, Metadata)>,
+}
+
+impl Tree {
+    /// Lists the folder `root`.
+    ///
+    /// # Errors
+    /// If something in it cannot be read.
+    pub(crate) fn list(root: &Path) -> Result<Self, WorkdirError> {
+        let listed = walkdir::WalkDir::new(root).sort_by_file_name().into_iter().map(|entry| {
+            let entry = entry?;
+            let below = entry.path().strip_prefix(root).unwrap_or(Path::new("")).to_path_buf();
+            Ok((below, entry.metadata()?))
+        });
+        let entries = listed.collect::<Result<_, walkdir::Error>>().map_err(|error| {
+            let path = error.path().unwrap_or(root).to_path_buf();
+            WorkdirError::Io { action: "read", path, source: error.into() }
+        })?;
+        Ok(Self { root: root.to_path_buf(), entries })
+    }
+
+    /// Returns the size of all content.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.entries.iter().map(|(_, meta)| meta.len()).sum()
+    }
+
+    /// Copies it to each of the `targets`, which need not exist. Each file is read once.
+    ///
+    /// # Errors
+    /// If something cannot be read or written, and on devices, sockets and pipes.
+    pub(super) fn copy_to(&self, targets: &[PathBuf]) -> Result<(), WorkdirError> {
+        self.entries.iter().try_for_each(|(below, meta)| {
+            let targets: Vec<_> = targets.iter().map(|target| target.join(below)).collect();
+            copy_entry(&self.root.join(below), meta, &targets)
+        })
+    }
+}
+
+/// Copies a file, a symbolic link, or a folder without what is in it.
+pub(super) fn copy_entry(from: &Path, meta: &Metadata, targets: &[PathBuf]) -> Result<(), WorkdirError> {
+    let each = |action, act: &dyn Fn(&Path) -> io::Result<()>| {
+        targets.iter().try_for_each(|to| act(to).map_err(tried(action, to)))
+    };
+    if meta.is_dir() {
+        // The owner must be able to fill and to remove it.
+        let mode = meta.permissions().mode() & 0o7777 | 0o700;
+        each("make the folder", &|to| fs::DirBuilder::new().recursive(true).mode(mode).create(to))
+    } else if meta.is_symlink() {
+        let leads_to = fs::read_link(from).map_err(tried("read", from))?;
+        each("make the link", &|to| symlink(&leads_to, to))
+    } else if meta.is_file() {
+        copy_file(from, meta, targets).map_err(tried("copy", from))
+    } else {
+        Err(WorkdirError::Special(from.to_path_buf()))
+    }
+}
+
+const SMALL_FILE_BYTES: usize = 16 << 10;
+
+/// Copies content, mode and time of a file to new ones. Most files of a set-up are small, and done in one read and one write.
+fn copy_file(from: &Path, meta: &Metadata, targets: &[PathBuf]) -> io::Result<()> {
+    let mut buffer = [0; SMALL_FILE_BYTES];
+    let mut source = File::open(from)?;
+    let len = source.read(&mut buffer)?;
+    for to in targets {
+        let mut copy = File::options().write(true).create_new(true).mode(0o600).open(to)?;
+        copy.write_all(&buffer[..len])?;
+        if len == buffer.len() {
+            source.seek(SeekFrom::Start(len as u64))?;
+            io::copy(&mut source, &mut copy)?;
+        }
+        // Last: to write takes setuid away.
+        copy.set_permissions(meta.permissions())?;
+        copy.set_times(FileTimes::new().set_modified(meta.modified()?))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_every_size_are_copied_whole_to_every_target() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        fs::create_dir(&from).unwrap();
+        let sizes = [0, 1, SMALL_FILE_BYTES - 1, SMALL_FILE_BYTES, SMALL_FILE_BYTES + 1, 5 * SMALL_FILE_BYTES];
+        let content = |size: usize| (0..size).map(|at| u8::try_from(at % 251).unwrap()).collect::<Vec<_>>();
+        sizes.iter().for_each(|size| fs::write(from.join(size.to_string()), content(*size)).unwrap());
+        let targets = ["one", "two"].map(|name| dir.path().join(name));
+        let tree = Tree::list(&from).unwrap();
+        tree.copy_to(&targets).unwrap();
+        for (target, size) in targets.iter().flat_map(|target| sizes.map(|size| (target, size))) {
+            assert_eq!(fs::read(target.join(size.to_string())).unwrap(), content(size));
+        }
+        assert!(tree.bytes() >= sizes.iter().sum::<usize>() as u64);
+    }
+
+    #[test]
+    fn a_pipe_in_a_set_up_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        fs::create_dir(&from).unwrap();
+        nix::unistd::mkfifo(&from.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = Tree::list(&from).unwrap().copy_to(&[dir.path().join("to")]).unwrap_err();
+        assert!(error.to_string().contains("/pipe` is neither a file"), "{error}");
+    }
+}

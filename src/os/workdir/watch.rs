@@ -1,0 +1,114 @@
+//! What happened to a copy (inotify(7)).
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+
+/// What happened to a copy, as paths below it.
+pub(super) enum Changes {
+    None,
+    Paths(BTreeSet<PathBuf>),
+    Untold,
+}
+
+/// Watches every file and folder of a copy.
+pub(super) struct Watch {
+    inotify: Inotify,
+    watched: HashMap<WatchDescriptor, Watched>,
+}
+
+struct Watched {
+    path: PathBuf,
+    is_dir: bool,
+}
+
+impl Watch {
+    /// `None` where the user's watches or instances are used up.
+    pub(super) fn of(dir: &Path) -> Option<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
+        let mut watch = Self { inotify, watched: HashMap::new() };
+        watch.add(dir, Path::new("")).then_some(watch)
+    }
+
+    /// Watches `path`, and what is in it. Symbolic links need no watch of their own: their folder's tells.
+    pub(super) fn add(&mut self, dir: &Path, path: &Path) -> bool {
+        walkdir::WalkDir::new(dir.join(path)).into_iter().all(|entry| {
+            let Ok(entry) = entry else { return false };
+            let Ok(relative) = entry.path().strip_prefix(dir) else { return false };
+            if entry.file_type().is_symlink() {
+                return true;
+            }
+            let is_dir = entry.file_type().is_dir();
+            let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_CLOSE_WRITE;
+            let moves = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
+            let ends = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
+            let flags = changes | ends | if is_dir { moves } else { AddWatchFlags::empty() };
+            let added = self.inotify.add_watch(entry.path(), flags);
+            added.map(|id| self.watched.insert(id, Watched { path: relative.to_path_buf(), is_dir })).is_ok()
+        })
+    }
+
+    pub(super) fn changes(&mut self) -> Changes {
+        let mut paths = BTreeSet::new();
+        loop {
+            match self.inotify.read_events() {
+                Ok(events) => {
+                    for event in events {
+                        match self.changed_path(&event) {
+                            Some(Some(path)) => drop(paths.insert(path)),
+                            Some(None) => {}
+                            None => return Changes::Untold,
+                        }
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) if paths.is_empty() => return Changes::None,
+                Err(Errno::EAGAIN) => return Changes::Paths(paths),
+                Err(_) => return Changes::Untold,
+            }
+        }
+    }
+
+    /// `Some(None)`: nothing that needs repair. `None`: it cannot be told.
+    fn changed_path(&mut self, event: &InotifyEvent) -> Option<Option<PathBuf>> {
+        let has = |flags| event.mask.intersects(flags);
+        if has(AddWatchFlags::IN_Q_OVERFLOW | AddWatchFlags::IN_UNMOUNT) {
+            return None;
+        }
+        if has(AddWatchFlags::IN_IGNORED) {
+            self.watched.remove(&event.wd);
+            return Some(None);
+        }
+        // Of a file that was replaced before; its successor has a watch of its own.
+        let Some(watched) = self.watched.get(&event.wd) else { return Some(None) };
+        let path = match &event.name {
+            Some(name) => watched.path.join(name),
+            None if watched.is_dir => return None,
+            None => watched.path.clone(),
+        };
+        // A new folder is only removed. One of the original's is more than one path.
+        let is_originals = has(AddWatchFlags::IN_ISDIR) && self.watched.values().any(|other| other.path == path);
+        if is_originals { None } else { Some(Some(path)) }
+    }
+
+    /// Passes over the events of our own repairs. `false` if that cannot be told from more.
+    pub(super) fn forget(&mut self) -> bool {
+        loop {
+            match self.inotify.read_events() {
+                Ok(events) => {
+                    for event in events {
+                        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+                            self.watched.remove(&event.wd);
+                        } else if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                            return false;
+                        }
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(errno) => return errno == Errno::EAGAIN,
+            }
+        }
+    }
+}
