@@ -270,7 +270,9 @@ fn run_trials(session: &Arc<Session>, plan: Plan, asked: &Asked<'_>) -> Result<C
     let report = Arc::new(Report::default());
     let stops_early = flags.fail_fast;
     let is_serial = arguments.test_threads == Some(1);
-    let mut running = plan.trials.iter().filter(|trial| wanted.selects(trial.name())).map(Planned::running);
+    let selected = plan.trials.iter().filter(|trial| wanted.selects(trial.name()));
+    selected.clone().for_each(Planned::expect);
+    let mut running = selected.map(Planned::running);
     session.proof.make_ahead(running.clone(), !session.project.snapshot.is_empty());
     running.next();
     let mut next: VecDeque<_> = running.filter(|_| is_serial).collect();

@@ -1,7 +1,8 @@
 //! One chickadee set-up: its make step once, then each script in a fresh copy.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::flow::session::{RUN_SUITES, Session};
 use crate::flow::trial::{Judged, end_event};
@@ -23,6 +24,8 @@ pub(crate) struct SetupRun {
     names: Vec<SuiteName>,
     outcomes: Vec<OnceLock<Attempt>>,
     copies: OnceLock<Result<Copies, Finding>>,
+    /// Indexes of the scripts that are going to run.
+    expected: Mutex<BTreeSet<usize>>,
 }
 
 /// What one script came to; kept, because others may depend on it.
@@ -35,10 +38,28 @@ impl SetupRun {
     /// `names` are the trials' names, one for each entry.
     pub(crate) fn new(setup: TestSetup, names: Vec<SuiteName>) -> Self {
         let outcomes = setup.entries.iter().map(|_| OnceLock::new()).collect();
-        Self { setup, names, outcomes, copies: OnceLock::new() }
+        Self { setup, names, outcomes, copies: OnceLock::new(), expected: Mutex::default() }
     }
 
-    /// Runs the script at `index`, after those that it depends on.
+    /// Says that the script at `index` is going to run, and so are those that it depends on: what all of them need is made by their
+    /// number.
+    pub(crate) fn expect(&self, index: usize) {
+        if self.expected().insert(index) {
+            let dependencies = self.setup.entries[index].depends_on.iter();
+            dependencies.filter_map(|script| self.index_of(script)).for_each(|other| self.expect(other));
+        }
+    }
+
+    fn expected(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        // A panic elsewhere cannot leave a set of numbers half-changed.
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index_of(&self, script: &str) -> Option<usize> {
+        self.setup.entries.iter().position(|entry| entry.script == script)
+    }
+
+    /// Runs the script at `index`, after those that it depends on. Say before the first one runs which are going to.
     pub(crate) fn run(&self, session: &Session, index: usize) -> Judged {
         self.attempt(session, index).judged.clone()
     }
@@ -88,8 +109,7 @@ impl SetupRun {
 
     fn failed_prerequisite<'a>(&self, session: &Session, entry: &'a ScriptEntry) -> Option<&'a str> {
         let has_passed = |script: &&String| {
-            let index = self.setup.entries.iter().position(|other| other.script == **script);
-            index.is_some_and(|index| self.attempt(session, index).status == TestStatus::Pass)
+            self.index_of(script).is_some_and(|index| self.attempt(session, index).status == TestStatus::Pass)
         };
         entry.depends_on.iter().find(|script| !has_passed(script)).map(String::as_str)
     }
@@ -124,7 +144,8 @@ impl SetupRun {
     fn prepare(&self, session: &Session) -> Result<Copies, Finding> {
         let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
         let tree = Tree::list(&self.setup.dir).map_err(|error| fault(&error))?;
-        let copies = Copies::new(session.folder_for_copies(tree.bytes()).map_err(Finding::Fault)?);
+        let copies =
+            Copies::new(session.folder_for_copies(tree.bytes()).map_err(Finding::Fault)?, self.expected().len());
         match &self.setup.make {
             None => copies.fill(&tree).map_err(|error| fault(&error))?,
             Some(make) => {

@@ -161,6 +161,13 @@ impl Planned {
         Record::new(self.name(), kind, Status::Running)
     }
 
+    /// Says that the trial is going to run.
+    pub(crate) fn expect(&self) {
+        if let Work::Script { setup, index } = &self.work {
+            setup.expect(*index);
+        }
+    }
+
     /// Records that the trial is not run, because another has failed and the user wants to stop then.
     pub(crate) fn leave_out(&self, session: &Session) -> Judged {
         trial::keep(session, Judged::not_run(self.running(), &Finding::LeftOut), None)

@@ -1,6 +1,7 @@
-//! Fresh copies of a folder, cheaply: a copy is used again for the next script once what the last one changed is repaired.
+//! Fresh copies of a folder, cheaply.
 //!
-//! Every file and folder of a copy is watched (inotify(7)). A script that changes nothing costs one look; one that changes k
+//! For a few scripts of a small folder each has a copy of its own. For more, a copy is used again once what the last script
+//! changed is repaired: every file and folder of it is watched (inotify(7)). A script that changes nothing costs one look; one that changes k
 //! files costs k repairs; so n scripts over n files do not cost n². Files are watched themselves, not only through their
 //! folder: a change through a hard link elsewhere, or through a mapping, is seen too. What cannot be told from the events (a
 //! moved folder, more events than the queue holds) is answered by a whole new copy. Needs no privilege.
@@ -13,7 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -21,7 +22,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 pub(crate) use folder::{is_own_folder, make_empty, remove};
 pub(crate) use tree::Tree;
 use tree::copy_entry;
-use watch::{Changes, Watch};
+use watch::Watch;
 
 /// Why a copy could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -56,23 +57,24 @@ impl Place {
     pub(crate) fn tmp(&self) -> PathBuf {
         self.0.join("tmp")
     }
-
-    fn make_tmp(&self) -> Result<(), WorkdirError> {
-        fs::create_dir_all(self.tmp()).map_err(tried("make the folder", &self.tmp()))
-    }
 }
 
 /// A set-up and the copies of it that are in use or wait to be used again.
 pub(crate) struct Copies {
     root: PathBuf,
+    uses_left: AtomicUsize,
     idle: Mutex<Vec<Copy>>,
     next: AtomicUsize,
 }
 
+/// As many files and folders as are copied in about the time that it takes to begin and to end a watch: to close an inotify
+/// instance the kernel waits for up to 20 ms.
+const WATCHED_MIN: usize = 512;
+
 impl Copies {
-    /// Everything will be in the folder `root`, which must be ours alone. Fill them, then take.
-    pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root, idle: Mutex::new(Vec::new()), next: AtomicUsize::new(0) }
+    /// Everything will be in the folder `root`, which must be ours alone. Fill it, then take at most `uses` copies.
+    pub(crate) fn new(root: PathBuf, uses: usize) -> Self {
+        Self { root, uses_left: AtomicUsize::new(uses), idle: Mutex::default(), next: AtomicUsize::new(0) }
     }
 
     /// What copies are made of. Nobody may change it once one is taken.
@@ -85,21 +87,19 @@ impl Copies {
     /// # Errors
     /// If a file cannot be read or written.
     pub(crate) fn fill_original(&self, setup: &Tree) -> Result<(), WorkdirError> {
-        let original = self.original();
-        original.make_tmp()?;
-        setup.copy_to(&[original.folder()])
+        fill(&[self.original()], setup)
     }
 
-    /// Makes the original and a first copy, which costs less than one after the other.
+    /// Makes a first copy and, if there will be others, the original: together they cost less than one after the other.
     ///
     /// # Errors
     /// If a file cannot be read or written.
     pub(crate) fn fill(&self, setup: &Tree) -> Result<(), WorkdirError> {
-        let (original, first) = (self.original(), self.new_place());
-        original.make_tmp()?;
-        first.make_tmp()?;
-        setup.copy_to(&[original.folder(), first.folder()])?;
-        self.give_back(Copy::watched(first));
+        let first = self.new_place();
+        let places = [first.clone(), self.original()];
+        let is_only = self.uses_left.load(Ordering::Relaxed) <= 1;
+        fill(if is_only { &places[..1] } else { &places }, setup)?;
+        self.idle().push(Copy { place: first, entries: setup.len(), watch: None });
         Ok(())
     }
 
@@ -108,40 +108,65 @@ impl Copies {
     /// # Errors
     /// If a file cannot be read or written.
     pub(crate) fn take(&self) -> Result<Copy, WorkdirError> {
-        let original = self.original();
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(mut copy) = idle
-            && copy.repair(&original)?
-        {
-            return Ok(copy);
-        }
-        let place = self.new_place();
-        Tree::list(&original.0)?.copy_to(std::slice::from_ref(&place.0))?;
-        Ok(Copy::watched(place))
+        let idle = self.idle().pop();
+        let fresh = match idle {
+            Some(copy) => copy.repaired(&self.original())?,
+            None => None,
+        };
+        let mut copy = match fresh {
+            Some(copy) => copy,
+            None => self.new_copy()?,
+        };
+        let uses_before = self.uses_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |uses| uses.checked_sub(1));
+        copy.watch_if(uses_before.is_ok_and(|uses| (uses - 1).saturating_mul(copy.entries) > WATCHED_MIN));
+        Ok(copy)
     }
 
-    /// Takes a copy back, to be repaired for the next script.
+    /// Takes a copy back: it is repaired for the next script, or removed.
     pub(crate) fn give_back(&self, copy: Copy) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(copy);
+        if copy.watch.is_some() {
+            self.idle().push(copy);
+        } else {
+            // What a script made unremovable goes with the scratch folder.
+            remove(&copy.place.0).ok();
+        }
+    }
+
+    fn new_copy(&self) -> Result<Copy, WorkdirError> {
+        let place = self.new_place();
+        let original = Tree::list(&self.original().0)?;
+        original.copy_to(std::slice::from_ref(&place.0))?;
+        Ok(Copy { place, entries: original.len(), watch: None })
     }
 
     fn new_place(&self) -> Place {
         Place(self.root.join(self.next.fetch_add(1, Ordering::Relaxed).to_string()))
     }
-}
 
-impl Drop for Copies {
-    /// To close an inotify instance takes the kernel some 15 ms of waiting, for which nobody else should wait.
-    fn drop(&mut self) {
-        let idle = std::mem::take(self.idle.get_mut().unwrap_or_else(PoisonError::into_inner));
-        // Without a thread to be had, it waits here.
-        std::thread::Builder::new().spawn(move || drop(idle)).ok();
+    fn idle(&self) -> MutexGuard<'_, Vec<Copy>> {
+        // A panic elsewhere cannot leave a Vec of copies half-changed.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One copy.
+fn fill(places: &[Place], setup: &Tree) -> Result<(), WorkdirError> {
+    for tmp in places.iter().map(Place::tmp) {
+        fs::create_dir_all(&tmp).map_err(tried("make the folder", &tmp))?;
+    }
+    setup.copy_to(&places.iter().map(Place::folder).collect::<Vec<_>>())
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        self.stop_watching();
+    }
+}
+
+/// One copy. It is fresh, or watched since it was.
 pub(crate) struct Copy {
     place: Place,
+    /// Files and folders in it.
+    entries: usize,
     watch: Option<Watch>,
 }
 
@@ -151,35 +176,41 @@ impl Copy {
         &self.place
     }
 
-    fn watched(place: Place) -> Self {
-        let watch = Watch::of(&place.0);
-        Self { place, watch }
+    /// Begins or ends to watch a copy that is fresh.
+    fn watch_if(&mut self, is_worth_it: bool) {
+        match (&self.watch, is_worth_it) {
+            (None, true) => self.watch = Watch::of(&self.place.0),
+            (Some(_), false) => self.stop_watching(),
+            (None, false) | (Some(_), true) => {}
+        }
     }
 
-    /// Makes good what was changed. `false`: that is too much to tell, and what is left of this copy was thrown away.
-    fn repair(&mut self, original: &Place) -> Result<bool, WorkdirError> {
-        let changes = self.watch.as_mut().map_or(Changes::Untold, Watch::changes);
-        match changes {
-            Changes::None => Ok(true),
-            Changes::Paths(paths) => {
-                for path in paths {
-                    let (from, to) = (original.0.join(&path), self.place.0.join(&path));
-                    if remove(&to).is_err() {
-                        return Ok(false);
-                    }
-                    if let Ok(meta) = fs::symlink_metadata(&from) {
-                        copy_entry(&from, &meta, &[to])?;
-                        self.watch.as_mut().map(|watch| watch.add(&self.place.0, &path));
-                    }
-                }
-                Ok(self.watch.as_mut().is_some_and(Watch::forget))
+    fn stop_watching(&mut self) {
+        if let Some(watch) = self.watch.take() {
+            watch.let_go();
+        }
+    }
+
+    /// Makes good what was changed. `None`: that is too much to tell, and what is left of this copy was thrown away.
+    fn repaired(mut self, original: &Place) -> Result<Option<Self>, WorkdirError> {
+        let Some(watch) = &mut self.watch else { return Ok(Some(self)) };
+        let Some(paths) = watch.changes() else {
+            // What a script made unremovable goes with the scratch folder.
+            remove(&self.place.0).ok();
+            return Ok(None);
+        };
+        for path in &paths {
+            let (from, to) = (original.0.join(path), self.place.0.join(path));
+            if remove(&to).is_err() {
+                return Ok(None);
             }
-            Changes::Untold => {
-                // What a script made unremovable goes with the scratch folder.
-                remove(&self.place.0).ok();
-                Ok(false)
+            if let Ok(meta) = fs::symlink_metadata(&from) {
+                copy_entry(&from, &meta, &[to])?;
+                watch.add(&self.place.0, path);
             }
         }
+        let is_whole = paths.is_empty() || watch.forget();
+        Ok(is_whole.then_some(self))
     }
 }
 
@@ -204,8 +235,11 @@ mod tests {
 
     use super::*;
 
-    /// A set-up of three files and a folder, and a first copy of it.
-    fn made() -> (tempfile::TempDir, Copies, Copy) {
+    /// Worth a watch.
+    const MANY: usize = 1000;
+
+    /// A set-up of three files, a link and a folder, and a first copy of it.
+    fn made(uses: usize) -> (tempfile::TempDir, Copies, Copy) {
         let dir = tempfile::tempdir().unwrap();
         let setup = dir.path().join("setup");
         fs::create_dir_all(setup.join("sub")).unwrap();
@@ -213,7 +247,7 @@ mod tests {
             fs::write(setup.join(name), text).unwrap();
         }
         symlink("a.sh", setup.join("link")).unwrap();
-        let copies = Copies::new(dir.path().join("work"));
+        let copies = Copies::new(dir.path().join("work"), uses);
         copies.fill(&Tree::list(&setup).unwrap()).unwrap();
         let copy = copies.take().unwrap();
         (dir, copies, copy)
@@ -234,7 +268,14 @@ mod tests {
 
     /// Changes a copy, gives it back, and expects the next to be as the first was.
     fn changed_then_fresh(change: impl Fn(&Path)) {
-        let (_dir, copies, copy) = made();
+        // Four copies of their own, or one that is watched.
+        for uses in [4, MANY] {
+            fresh_after_each(uses, &change);
+        }
+    }
+
+    fn fresh_after_each(uses: usize, change: impl Fn(&Path)) {
+        let (_dir, copies, copy) = made(uses);
         let fresh = listing(&copy.place().0);
         for _ in 0..3 {
             let copy = copies.take().unwrap();
@@ -247,15 +288,37 @@ mod tests {
 
     #[test]
     fn an_unchanged_copy_is_used_again() {
-        let (_dir, copies, copy) = made();
+        let (_dir, copies, copy) = made(MANY);
         let first = copy.place().folder();
         copies.give_back(copy);
         assert_eq!(copies.take().unwrap().place().folder(), first);
     }
 
     #[test]
+    fn only_what_will_be_used_often_is_watched() {
+        let (_dir, copies, copy) = made(MANY);
+        let first = copy.place().folder();
+        assert!(copy.watch.is_some());
+        copies.give_back(copy);
+        copies.uses_left.store(2, Ordering::Relaxed);
+        let last_but_one = copies.take().unwrap();
+        assert_eq!(last_but_one.place().folder(), first);
+        assert!(last_but_one.watch.is_none());
+        copies.give_back(last_but_one);
+        assert!(!first.exists());
+        assert_ne!(copies.take().unwrap().place().folder(), first);
+    }
+
+    #[test]
+    fn what_is_used_once_is_copied_once() {
+        let (_dir, copies, copy) = made(1);
+        assert!(!copies.original().folder().exists());
+        assert_eq!(fs::read_to_string(copy.place().folder().join("sub/c")).unwrap(), "c");
+    }
+
+    #[test]
     fn a_repaired_copy_is_used_again() {
-        let (_dir, copies, copy) = made();
+        let (_dir, copies, copy) = made(MANY);
         let first = copy.place().folder();
         fs::write(first.join("a.sh"), "changed").unwrap();
         fs::create_dir_all(first.join("new/deep")).unwrap();

@@ -37,6 +37,11 @@ impl Tree {
         self.entries.iter().map(|(_, meta)| meta.len()).sum()
     }
 
+    /// Returns how many files and folders it has, itself among them.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Copies it to each of the `targets`, which need not exist. Each file is read once.
     ///
     /// # Errors

@@ -6,13 +6,6 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
-/// What happened to a copy, as paths below it.
-pub(super) enum Changes {
-    None,
-    Paths(BTreeSet<PathBuf>),
-    Untold,
-}
-
 /// Watches every file and folder of a copy.
 pub(super) struct Watch {
     inotify: Inotify,
@@ -50,7 +43,14 @@ impl Watch {
         })
     }
 
-    pub(super) fn changes(&mut self) -> Changes {
+    /// Closes it in a thread of its own, since the kernel takes up to 20 ms for that.
+    pub(super) fn let_go(self) {
+        // Without a thread to be had, it waits here.
+        std::thread::Builder::new().spawn(move || drop(self)).ok();
+    }
+
+    /// Returns the paths below the copy to which something happened; `None` if that cannot be told.
+    pub(super) fn changes(&mut self) -> Option<BTreeSet<PathBuf>> {
         let mut paths = BTreeSet::new();
         loop {
             match self.inotify.read_events() {
@@ -59,14 +59,13 @@ impl Watch {
                         match self.changed_path(&event) {
                             Some(Some(path)) => drop(paths.insert(path)),
                             Some(None) => {}
-                            None => return Changes::Untold,
+                            None => return None,
                         }
                     }
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) if paths.is_empty() => return Changes::None,
-                Err(Errno::EAGAIN) => return Changes::Paths(paths),
-                Err(_) => return Changes::Untold,
+                Err(Errno::EAGAIN) => return Some(paths),
+                Err(_) => return None,
             }
         }
     }
