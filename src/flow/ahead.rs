@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use crate::os::disk::Prepared;
+use crate::os::disk::{Prepared, let_others_go_first};
 
 /// Files that are made and not taken; each holds a descriptor.
 const AHEAD_MAX: usize = 32;
@@ -94,6 +94,7 @@ impl Drop for Ahead {
 
 impl Shared {
     fn make_all(&self) {
+        let_others_go_first();
         while let Some(Place { file: path, folder }) = self.next() {
             let file = Prepared::new(&path);
             let folder = folder.filter(|folder| fs::create_dir_all(folder).is_ok());

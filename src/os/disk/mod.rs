@@ -18,7 +18,7 @@ use std::path::PathBuf;
 pub(crate) use read::read_config;
 pub(crate) use roots::SnapshotRoot;
 pub(crate) use snapshot::Snapshotter;
-pub(crate) use write::{Kept, Prepared, Replaced, write_atomically};
+pub(crate) use write::{Kept, Prepared, Replaced, let_others_go_first, write_atomically};
 
 /// The disk, or what we may use of it, failed us.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::process::setpriority_process;
 use tempfile::{NamedTempFile, TempPath};
 
 use super::DiskError;
@@ -54,6 +55,13 @@ impl Prepared {
         let written = aside.write_all(bytes).and_then(|()| put_in_place(aside.into_temp_path(), &path));
         written.map_err(|source| write_error(&path, source))
     }
+}
+
+/// Gives the calling thread a processor only when nobody else wants it: for work on the disk that nobody waits for.
+pub(crate) fn let_others_go_first() {
+    const LOWEST: i32 = 19;
+    // Refused or not, the work is done.
+    setpriority_process(None, LOWEST).ok();
 }
 
 fn make_aside(folder: &Path) -> io::Result<NamedTempFile> {

@@ -117,8 +117,13 @@ impl Copies {
             Some(copy) => copy,
             None => self.new_copy()?,
         };
-        let uses_before = self.uses_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |uses| uses.checked_sub(1));
-        copy.watch_if(uses_before.is_ok_and(|uses| (uses - 1).saturating_mul(copy.entries) > WATCHED_MIN));
+        let uses = self.uses_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |uses| uses.checked_sub(1));
+        let uses_to_come = uses.map_or(0, |uses| uses - 1);
+        if uses_to_come == 0 {
+            copy.stop_watching();
+        } else if uses_to_come.saturating_mul(copy.entries) > WATCHED_MIN {
+            copy.start_watching();
+        }
         Ok(copy)
     }
 
@@ -176,12 +181,9 @@ impl Copy {
         &self.place
     }
 
-    /// Begins or ends to watch a copy that is fresh.
-    fn watch_if(&mut self, is_worth_it: bool) {
-        match (&self.watch, is_worth_it) {
-            (None, true) => self.watch = Watch::of(&self.place.0),
-            (Some(_), false) => self.stop_watching(),
-            (None, false) | (Some(_), true) => {}
+    fn start_watching(&mut self) {
+        if self.watch.is_none() {
+            self.watch = Watch::of(&self.place.0);
         }
     }
 
@@ -300,13 +302,16 @@ mod tests {
         let first = copy.place().folder();
         assert!(copy.watch.is_some());
         copies.give_back(copy);
-        copies.uses_left.store(2, Ordering::Relaxed);
-        let last_but_one = copies.take().unwrap();
-        assert_eq!(last_but_one.place().folder(), first);
-        assert!(last_but_one.watch.is_none());
-        copies.give_back(last_but_one);
+        copies.uses_left.store(1, Ordering::Relaxed);
+        let last = copies.take().unwrap();
+        assert_eq!(last.place().folder(), first);
+        assert!(last.watch.is_none());
+        copies.give_back(last);
         assert!(!first.exists());
-        assert_ne!(copies.take().unwrap().place().folder(), first);
+        let (_dir, copies, copy) = made(3);
+        assert!(copy.watch.is_none());
+        copies.give_back(copy);
+        assert!(copies.take().unwrap().watch.is_none());
     }
 
     #[test]
