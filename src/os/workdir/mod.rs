@@ -87,18 +87,19 @@ impl Copies {
     /// # Errors
     /// If a file cannot be read or written.
     pub(crate) fn fill_original(&self, setup: &Tree) -> Result<(), WorkdirError> {
-        fill(&[self.original()], setup)
+        fill(&self.original(), setup)
     }
 
-    /// Makes a first copy and, if there will be others, the original: together they cost less than one after the other.
+    /// Makes a first copy and, if there will be others, the original beside it.
     ///
     /// # Errors
     /// If a file cannot be read or written.
     pub(crate) fn fill(&self, setup: &Tree) -> Result<(), WorkdirError> {
+        if self.uses_left.load(Ordering::Relaxed) > 1 {
+            self.fill_original(setup)?;
+        }
         let first = self.new_place();
-        let places = [first.clone(), self.original()];
-        let is_only = self.uses_left.load(Ordering::Relaxed) <= 1;
-        fill(if is_only { &places[..1] } else { &places }, setup)?;
+        fill(&first, setup)?;
         self.idle().push(Copy { place: first, entries: setup.len(), watch: None });
         Ok(())
     }
@@ -140,7 +141,7 @@ impl Copies {
     fn new_copy(&self) -> Result<Copy, WorkdirError> {
         let place = self.new_place();
         let original = Tree::list(&self.original().0)?;
-        original.copy_to(std::slice::from_ref(&place.0))?;
+        original.copy_to(&place.0)?;
         Ok(Copy { place, entries: original.len(), watch: None })
     }
 
@@ -154,11 +155,10 @@ impl Copies {
     }
 }
 
-fn fill(places: &[Place], setup: &Tree) -> Result<(), WorkdirError> {
-    for tmp in places.iter().map(Place::tmp) {
-        fs::create_dir_all(&tmp).map_err(tried("make the folder", &tmp))?;
-    }
-    setup.copy_to(&places.iter().map(Place::folder).collect::<Vec<_>>())
+fn fill(place: &Place, setup: &Tree) -> Result<(), WorkdirError> {
+    let tmp = place.tmp();
+    fs::create_dir_all(&tmp).map_err(tried("make the folder", &tmp))?;
+    setup.copy_to(&place.folder())
 }
 
 impl Drop for Copy {
@@ -207,7 +207,7 @@ impl Copy {
                 return Ok(None);
             }
             if let Ok(meta) = fs::symlink_metadata(&from) {
-                copy_entry(&from, &meta, &[to])?;
+                copy_entry(&from, &meta, &to)?;
                 watch.add(&self.place.0, path);
             }
         }

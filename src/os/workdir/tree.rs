@@ -1,7 +1,7 @@
-//! A folder with all in it: listed once, copied as often as wanted.
+//! A folder with all in it, to be copied.
 
 use std::fs::{self, File, FileTimes, Metadata};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -42,32 +42,27 @@ impl Tree {
         self.entries.len()
     }
 
-    /// Copies it to each of the `targets`, which need not exist. Each file is read once.
+    /// Copies it to `target`, which need not exist.
     ///
     /// # Errors
     /// If something cannot be read or written, and on devices, sockets and pipes.
-    pub(super) fn copy_to(&self, targets: &[PathBuf]) -> Result<(), WorkdirError> {
-        self.entries.iter().try_for_each(|(below, meta)| {
-            let targets: Vec<_> = targets.iter().map(|target| target.join(below)).collect();
-            copy_entry(&self.root.join(below), meta, &targets)
-        })
+    pub(super) fn copy_to(&self, target: &Path) -> Result<(), WorkdirError> {
+        let mut entries = self.entries.iter();
+        entries.try_for_each(|(below, meta)| copy_entry(&self.root.join(below), meta, &target.join(below)))
     }
 }
 
 /// Copies a file, a symbolic link, or a folder without what is in it.
-pub(super) fn copy_entry(from: &Path, meta: &Metadata, targets: &[PathBuf]) -> Result<(), WorkdirError> {
-    let each = |action, act: &dyn Fn(&Path) -> io::Result<()>| {
-        targets.iter().try_for_each(|to| act(to).map_err(tried(action, to)))
-    };
+pub(super) fn copy_entry(from: &Path, meta: &Metadata, to: &Path) -> Result<(), WorkdirError> {
     if meta.is_dir() {
         // The owner must be able to fill and to remove it.
         let mode = meta.permissions().mode() & 0o7777 | 0o700;
-        each("make the folder", &|to| fs::DirBuilder::new().recursive(true).mode(mode).create(to))
+        fs::DirBuilder::new().recursive(true).mode(mode).create(to).map_err(tried("make the folder", to))
     } else if meta.is_symlink() {
-        let leads_to = fs::read_link(from).map_err(tried("read", from))?;
-        each("make the link", &|to| symlink(&leads_to, to))
+        let target = fs::read_link(from).map_err(tried("read", from))?;
+        symlink(target, to).map_err(tried("make the link", to))
     } else if meta.is_file() {
-        copy_file(from, meta, targets).map_err(tried("copy", from))
+        copy_file(from, meta, to).map_err(tried("copy", from))
     } else {
         Err(WorkdirError::Special(from.to_path_buf()))
     }
@@ -75,23 +70,19 @@ pub(super) fn copy_entry(from: &Path, meta: &Metadata, targets: &[PathBuf]) -> R
 
 const SMALL_FILE_BYTES: usize = 16 << 10;
 
-/// Copies content, mode and time of a file to new ones. Most files of a set-up are small, and done in one read and one write.
-fn copy_file(from: &Path, meta: &Metadata, targets: &[PathBuf]) -> io::Result<()> {
+/// Copies content, mode and time of a file to a new one. Most files of a set-up are small, and done in one read and one write.
+fn copy_file(from: &Path, meta: &Metadata, to: &Path) -> io::Result<()> {
     let mut buffer = [0; SMALL_FILE_BYTES];
     let mut source = File::open(from)?;
+    let mut copy = File::options().write(true).create_new(true).mode(0o600).open(to)?;
     let len = source.read(&mut buffer)?;
-    for to in targets {
-        let mut copy = File::options().write(true).create_new(true).mode(0o600).open(to)?;
-        copy.write_all(&buffer[..len])?;
-        if len == buffer.len() {
-            source.seek(SeekFrom::Start(len as u64))?;
-            io::copy(&mut source, &mut copy)?;
-        }
-        // Last: to write takes setuid away.
-        copy.set_permissions(meta.permissions())?;
-        copy.set_times(FileTimes::new().set_modified(meta.modified()?))?;
+    copy.write_all(&buffer[..len])?;
+    if len == buffer.len() {
+        io::copy(&mut source, &mut copy)?;
     }
-    Ok(())
+    // Last: to write takes setuid away.
+    copy.set_permissions(meta.permissions())?;
+    copy.set_times(FileTimes::new().set_modified(meta.modified()?))
 }
 
 #[cfg(test)]
@@ -99,19 +90,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_every_size_are_copied_whole_to_every_target() {
+    fn files_of_every_size_are_copied_whole() {
         let dir = tempfile::tempdir().unwrap();
         let from = dir.path().join("from");
         fs::create_dir(&from).unwrap();
         let sizes = [0, 1, SMALL_FILE_BYTES - 1, SMALL_FILE_BYTES, SMALL_FILE_BYTES + 1, 5 * SMALL_FILE_BYTES];
         let content = |size: usize| (0..size).map(|at| u8::try_from(at % 251).unwrap()).collect::<Vec<_>>();
         sizes.iter().for_each(|size| fs::write(from.join(size.to_string()), content(*size)).unwrap());
-        let targets = ["one", "two"].map(|name| dir.path().join(name));
+        let to = dir.path().join("to");
         let tree = Tree::list(&from).unwrap();
-        tree.copy_to(&targets).unwrap();
-        for (target, size) in targets.iter().flat_map(|target| sizes.map(|size| (target, size))) {
-            assert_eq!(fs::read(target.join(size.to_string())).unwrap(), content(size));
-        }
+        tree.copy_to(&to).unwrap();
+        sizes.iter().for_each(|size| assert_eq!(fs::read(to.join(size.to_string())).unwrap(), content(*size)));
         assert!(tree.bytes() >= sizes.iter().sum::<usize>() as u64);
     }
 
@@ -121,7 +110,7 @@ mod tests {
         let from = dir.path().join("from");
         fs::create_dir(&from).unwrap();
         nix::unistd::mkfifo(&from.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let error = Tree::list(&from).unwrap().copy_to(&[dir.path().join("to")]).unwrap_err();
+        let error = Tree::list(&from).unwrap().copy_to(&dir.path().join("to")).unwrap_err();
         assert!(error.to_string().contains("/pipe` is neither a file"), "{error}");
     }
 }
