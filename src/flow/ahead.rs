@@ -123,3 +123,94 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn place(root: &Path, name: &str) -> Place {
+        let folder = Some(root.join("snapshots").join(name));
+        Place { file: root.join("results").join(name).join("result.json"), folder }
+    }
+
+    fn started(root: &Path, names: &[&str]) -> Ahead {
+        Ahead::start(root.to_owned(), names.iter().map(|name| place(root, name)))
+    }
+
+    /// Waits until the file is there to be taken.
+    fn wait_for(ahead: &Ahead, path: &Path) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !ahead.shared.state().made.iter().any(|(made, _)| made == path) {
+            assert!(Instant::now() < until, "{} is not made", path.display());
+            std::thread::yield_now();
+        }
+    }
+
+    fn entries(root: &Path) -> Vec<PathBuf> {
+        let walk = walkdir::WalkDir::new(root).min_depth(1).sort_by_file_name();
+        walk.into_iter().map(|entry| entry.unwrap().path().strip_prefix(root).unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_file_that_is_made_can_be_taken_and_filled() {
+        let dir = tempfile::tempdir().unwrap();
+        let ahead = started(dir.path(), &["set/a", "set/b"]);
+        let path = place(dir.path(), "set/a").file;
+        wait_for(&ahead, &path);
+        ahead.take(&path).unwrap().write(b"a").unwrap();
+        assert!(ahead.take(&path).is_none());
+        assert_eq!(fs::read(&path).unwrap(), b"a");
+    }
+
+    #[test]
+    fn what_was_not_used_is_removed_with_its_folders_and_what_was_used_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let ahead = started(dir.path(), &["set/a", "set/b"]);
+        let [a, b] = ["set/a", "set/b"].map(|name| place(dir.path(), name).file);
+        wait_for(&ahead, &b);
+        ahead.take(&a).unwrap().write(b"a").unwrap();
+        drop(ahead);
+        let left = ["results", "results/set", "results/set/a", "results/set/a/result.json"];
+        assert_eq!(entries(dir.path()), left.map(PathBuf::from));
+    }
+
+    #[test]
+    fn only_so_many_are_made_ahead_and_the_rest_as_they_are_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..4 * AHEAD_MAX).map(|number| format!("{number:03}")).collect();
+        let ahead = started(dir.path(), &names.iter().map(String::as_str).collect::<Vec<_>>());
+        for name in &names {
+            let path = place(dir.path(), name).file;
+            wait_for(&ahead, &path);
+            assert!(ahead.shared.state().made.len() <= AHEAD_MAX);
+            assert!(ahead.take(&path).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_before_it_is_made_is_left_to_who_wants_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..=AHEAD_MAX).map(|number| format!("{number:03}")).collect();
+        let ahead = started(dir.path(), &names.iter().map(String::as_str).collect::<Vec<_>>());
+        wait_for(&ahead, &place(dir.path(), &names[AHEAD_MAX - 1]).file);
+        let last = place(dir.path(), &names[AHEAD_MAX]).file;
+        assert!(ahead.take(&last).is_none());
+        Prepared::new(&last).unwrap().write(b"last").unwrap();
+        for name in &names[..AHEAD_MAX] {
+            assert!(ahead.take(&place(dir.path(), name).file).is_some());
+        }
+        drop(ahead);
+        assert_eq!(entries(&dir.path().join("results").join(&names[AHEAD_MAX])), ["result.json"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn where_nothing_can_be_made_nothing_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("results"), "a file").unwrap();
+        let ahead = started(dir.path(), &["a"]);
+        drop(ahead);
+        assert_eq!(fs::read(dir.path().join("results")).unwrap(), b"a file");
+    }
+}

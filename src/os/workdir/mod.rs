@@ -240,8 +240,15 @@ mod tests {
     /// Worth a watch.
     const MANY: usize = 1000;
 
+    /// A user has some hundred watches; one test uses all of them.
+    pub(super) fn watches() -> MutexGuard<'static, ()> {
+        static WATCHES: Mutex<()> = Mutex::new(());
+        WATCHES.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A set-up of three files, a link and a folder, and a first copy of it.
-    fn made(uses: usize) -> (tempfile::TempDir, Copies, Copy) {
+    fn made(uses: usize) -> ((tempfile::TempDir, MutexGuard<'static, ()>), Copies, Copy) {
+        let watches = watches();
         let dir = tempfile::tempdir().unwrap();
         let setup = dir.path().join("setup");
         fs::create_dir_all(setup.join("sub")).unwrap();
@@ -252,7 +259,7 @@ mod tests {
         let copies = Copies::new(dir.path().join("work"), uses);
         copies.fill(&Tree::list(&setup).unwrap()).unwrap();
         let copy = copies.take().unwrap();
-        (dir, copies, copy)
+        ((dir, watches), copies, copy)
     }
 
     fn listing(dir: &Path) -> Vec<(PathBuf, String)> {
@@ -297,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_will_be_used_often_is_watched() {
+    fn what_will_be_used_often_is_watched_until_its_last_use() {
         let (_dir, copies, copy) = made(MANY);
         let first = copy.place().folder();
         assert!(copy.watch.is_some());
@@ -308,6 +315,10 @@ mod tests {
         assert!(last.watch.is_none());
         copies.give_back(last);
         assert!(!first.exists());
+    }
+
+    #[test]
+    fn what_will_be_used_now_and_then_is_not_watched() {
         let (_dir, copies, copy) = made(3);
         assert!(copy.watch.is_none());
         copies.give_back(copy);

@@ -124,3 +124,30 @@ fn send_to_nobody(file: impl AsFd) -> nix::Result<()> {
     let rights = [ControlMessage::ScmRights(&fds)];
     sendmsg::<()>(from.as_raw_fd(), &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn watches_that_were_let_go_can_be_had_again() {
+        let _all = crate::os::workdir::tests::watches();
+        let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances").unwrap();
+        let limit: usize = limit.trim().parse().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let until = Instant::now() + Duration::from_secs(120);
+        let mut let_go = 0;
+        while let_go < (2 * limit).min(1000) {
+            assert!(Instant::now() < until, "only {let_go} watches were to be had");
+            match Watch::of(dir.path()) {
+                Some(watch) => {
+                    watch.let_go();
+                    let_go += 1;
+                }
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+}
