@@ -127,7 +127,7 @@ impl Harness {
         let echo = if flags.nocapture { Echo::Stderr } else { Echo::Off };
         let project = plan.take_project(&settings)?;
         let session = Arc::new(Session::open(settings, host, project, selection, echo, &say)?);
-        let built = stages::build(&session, &say);
+        let built = stages::build::run(&session, &say);
         let conclusion = built.map(|()| {
             let asked = Asked { wanted: &wanted, flags: &flags, arguments: &arguments };
             run_stage(&session, plan, &asked)

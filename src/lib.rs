@@ -53,6 +53,7 @@ mod os {
     pub(crate) mod host;
     pub(crate) mod interrupt;
     pub(crate) mod journal;
+    pub(crate) mod machine;
     pub(crate) mod workdir;
 }
 

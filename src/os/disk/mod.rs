@@ -15,7 +15,7 @@ mod xattr;
 use std::io;
 use std::path::PathBuf;
 
-pub(crate) use read::read_config;
+pub(crate) use read::{read_config, sha256_of};
 pub(crate) use roots::SnapshotRoot;
 pub(crate) use snapshot::Snapshotter;
 pub(crate) use write::{Kept, Prepared, Replaced, let_others_go_first, write_atomically};

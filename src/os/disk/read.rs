@@ -6,6 +6,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::OFlags;
+use sha2::{Digest as _, Sha256};
+
+use super::DiskError;
 
 /// More than any parser takes, so that a larger file is refused with a place, not cut.
 const BYTES_MAX: u64 = 2 << 20;
@@ -24,3 +27,26 @@ pub(crate) fn read_config(path: &Path) -> io::Result<Vec<u8>> {
     file.take(BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
+
+/// Returns the SHA-256 of a file's content, as 64 hexadecimal digits.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn sha256_of(path: &Path) -> Result<String, DiskError> {
+    hash(path).map_err(|source| DiskError::Look { path: path.to_owned(), source })
+}
+
+fn hash(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            len => hash.update(&buffer[..len]),
+        }
+    }
+}
+
+/// Stays in the processor's caches.
+const BUFFER_BYTES: usize = 64 << 10;

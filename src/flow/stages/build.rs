@@ -1,0 +1,173 @@
+//! The build of the product, once for all processes of a run.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Command, Stage, StageFailure, staged, text};
+use crate::flow::proof::BuildOutcome;
+use crate::flow::session::Session;
+use crate::model::script::Exit;
+use crate::model::suite::Build;
+use crate::model::verdict::Fault;
+use crate::os::disk::{sha256_of, write_atomically};
+use crate::rules::summary::millis;
+
+/// `results/build_meta.json`.
+#[derive(Debug, Serialize)]
+struct BuildMeta {
+    profile: String,
+    toolchain: String,
+    duration_ms: u64,
+    binary: PathBuf,
+    /// Of the binary's content, in hexadecimal digits.
+    sha256: String,
+    /// Of the folder that holds the package; null outside a git repository, or without git.
+    revision: Option<String>,
+    /// Whether the repository had changes that were not committed.
+    dirty: Option<bool>,
+}
+
+/// Builds the product, unless there is none or a process of the same run has done it. Its folder goes on the suites' PATH.
+///
+/// # Errors
+/// If cargo fails, or the binary is not there afterwards. The summary has the stage either way.
+pub(crate) fn run(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFailure> {
+    let product = &session.project.product;
+    match product.build {
+        Build::None => match &product.bin {
+            Some(bin) => {
+                session.set_product(existing(session.settings.project_dir.join(bin))?);
+                Ok(())
+            }
+            None => Ok(()),
+        },
+        Build::Cargo => {
+            if let Some(outcome) = session.build_outcome() {
+                return reuse(session, outcome);
+            }
+            let name = product.name.as_deref().unwrap_or("the product");
+            say(&format!("building {name} ({})", session.settings.cargo_profile));
+            let meta = staged(session, Stage::Build, || {
+                let result = cargo_build(session);
+                note_outcome(session, &result)?;
+                result.map(|meta| (meta, None))
+            })?;
+            session.set_product(meta.binary);
+            Ok(())
+        }
+    }
+}
+
+/// Another process of the same run has built, or tried to.
+fn reuse(session: &Session, outcome: BuildOutcome) -> Result<(), StageFailure> {
+    match outcome {
+        BuildOutcome::Built(binary) => {
+            session.set_product(existing(binary)?);
+            Ok(())
+        }
+        BuildOutcome::Failed { command, rc, ending, output } => {
+            Err(StageFailure::Command { command, rc, ending, output })
+        }
+    }
+}
+
+fn existing(binary: PathBuf) -> Result<PathBuf, StageFailure> {
+    if binary.is_file() {
+        return Ok(binary);
+    }
+    let text =
+        format!("the product `{}` does not exist; build it, or correct `product.bin` in runner.yaml", binary.display());
+    Err(StageFailure::Fault(Fault::from_text(text)))
+}
+
+fn meta_path(session: &Session) -> PathBuf {
+    session.proof.dir().join("results/build_meta.json")
+}
+
+fn cargo_build(session: &Session) -> Result<BuildMeta, StageFailure> {
+    let settings = &session.settings;
+    let product = &session.project.product;
+    let cargo = settings.find_program("cargo").ok_or_else(|| {
+        Fault::from_text("no `cargo` on PATH, and runner.yaml says `build: cargo`: install Rust, or say `build: none`")
+    })?;
+    let manifest = settings.project_dir.join(&product.manifest_path);
+    let manifest_dir = manifest.parent().unwrap_or(&settings.project_dir);
+    // A folder of its own: an outer cargo may hold the lock of another.
+    let target = manifest_dir.join("target");
+    let mut args = vec!["build".into(), "--profile".into(), settings.cargo_profile.clone().into()];
+    args.extend(["--message-format".into(), "json-render-diagnostics".into()]);
+    args.extend([
+        "--manifest-path".into(),
+        manifest.clone().into_os_string(),
+        "--target-dir".into(),
+        target.into_os_string(),
+    ]);
+    let environment = vec![("RUSTUP_TOOLCHAIN", settings.toolchain.clone().into())];
+    let command = Command { log: "build", program: cargo, args, environment };
+    let done = command.succeed(session, Stage::Build)?;
+    let wanted = product.bin.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let binary = executable(&text(&done.stdout), wanted.or_else(|| product.name.clone()).as_deref());
+    let configured = product.bin.as_ref().map(|bin| settings.project_dir.join(bin));
+    let binary = binary.or(configured).ok_or_else(|| {
+        Fault::from_text(format!("`{}` built no binary; set `product.bin` in runner.yaml", command.line()))
+    })?;
+    let binary = existing(binary)?;
+    let revision = git(session, manifest_dir, &["rev-parse", "HEAD"])?;
+    let changes = git(session, manifest_dir, &["status", "--porcelain"])?;
+    let meta = BuildMeta {
+        profile: settings.cargo_profile.clone(),
+        toolchain: settings.toolchain.clone(),
+        duration_ms: millis(done.wall),
+        sha256: sha256_of(&binary).map_err(|error| Fault::new(&error))?,
+        binary,
+        dirty: revision.as_ref().and(changes).map(|changes| !changes.is_empty()),
+        revision,
+    };
+    let text = serde_json::to_vec_pretty(&meta).map_err(|error| Fault::new(&error))?;
+    write_atomically(&meta_path(session), &text).map_err(|error| Fault::new(&error))?;
+    Ok(meta)
+}
+
+/// Returns what git says of the folder `dir`; `None` where there is no git, or no repository.
+fn git(session: &Session, dir: &Path, order: &[&str]) -> Result<Option<String>, Fault> {
+    let Some(program) = session.settings.find_program("git") else { return Ok(None) };
+    // In a container the repository belongs to somebody else, which git refuses unless it is told.
+    let mut args: Vec<_> = ["-c", "safe.directory=*", "-C"].map(OsString::from).into();
+    args.push(dir.as_os_str().to_owned());
+    args.extend(order.iter().map(OsString::from));
+    let command = Command { log: "build-git", program, args, environment: Vec::new() };
+    let done = command.complete(session, Stage::Build)?;
+    Ok((done.exit == Exit::Code(0)).then(|| text(&done.stdout).trim_end().to_owned()))
+}
+
+/// Returns the path of the binary called `wanted`, or of the only one, from cargo's JSON lines.
+fn executable(stdout: &str, wanted: Option<&str>) -> Option<PathBuf> {
+    #[derive(Deserialize)]
+    struct Artifact {
+        executable: Option<PathBuf>,
+    }
+    let artifacts = stdout.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
+    let mut binaries: Vec<_> = artifacts.filter_map(|artifact| artifact.executable).collect();
+    let is_wanted =
+        |path: &PathBuf| path.file_stem().is_some_and(|stem| Some(stem.to_string_lossy().as_ref()) == wanted);
+    binaries
+        .iter()
+        .position(is_wanted)
+        .map(|at| binaries.swap_remove(at))
+        .or_else(|| binaries.pop().filter(|_| wanted.is_none()))
+}
+
+/// Other processes of the run shall not build again.
+fn note_outcome(session: &Session, result: &Result<BuildMeta, StageFailure>) -> Result<(), Fault> {
+    match result {
+        Ok(meta) => session.set_build_outcome(BuildOutcome::Built(meta.binary.clone())),
+        Err(StageFailure::Command { command, rc, ending, output }) => {
+            let (command, ending, output) = (command.clone(), ending.clone(), output.clone());
+            session.set_build_outcome(BuildOutcome::Failed { command, rc: *rc, ending, output })
+        }
+        // The next process may have more luck with what was wrong with us.
+        Err(StageFailure::Fault(_)) => Ok(()),
+    }
+}

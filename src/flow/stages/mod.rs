@@ -1,0 +1,181 @@
+//! What a run does before and after its trials: a stage has a beginning and an end in the log, and a record in the summary.
+
+pub(crate) mod build;
+pub(crate) mod preflight;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::flow::session::Session;
+use crate::model::script::{Completion, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach, Stream};
+use crate::model::verdict::Fault;
+use crate::os::journal::{Event, Level};
+use crate::rules::summary::{StageRecord, Status, millis, rc};
+
+/// A command of a stage that takes longer is hung.
+const COMMAND_LIMIT: Duration = Duration::from_secs(3600);
+/// Of each stream: cargo's JSON lines, of which the last ones name the binary; what a user needs to see of a failure.
+const COMMAND_KEPT_BYTES_MAX: usize = 512 << 10;
+
+/// The stages, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// What machine this is, and whether the product can be built on it.
+    Preflight,
+    /// Packages that are missing.
+    Deps,
+    /// The product.
+    Build,
+    /// The trials.
+    RunSuites,
+    /// The bundle.
+    Collect,
+}
+
+impl Stage {
+    /// Returns the name in logs and summaries.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Preflight => "preflight",
+            Self::Deps => "deps",
+            Self::Build => "build",
+            Self::RunSuites => "run-suites",
+            Self::Collect => "collect",
+        }
+    }
+}
+
+/// Why a stage did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StageFailure {
+    /// A command of it ended otherwise than with 0.
+    #[error("`{command}` {ending}")]
+    Command {
+        /// The command line.
+        command: String,
+        /// Its exit code; 128 + n for signal n.
+        rc: i32,
+        /// How it ended, in words.
+        ending: String,
+        /// What it said last.
+        output: String,
+    },
+    /// We failed.
+    #[error("{0}")]
+    Fault(Fault),
+}
+
+impl From<Fault> for StageFailure {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Does the `work` of a stage, between the lines of the log that say so, and puts its record into the summary. Beside its value the
+/// work returns what is worth saying of it.
+///
+/// # Errors
+/// If the work fails, or cannot be recorded.
+pub(super) fn staged<T>(
+    session: &Session,
+    stage: Stage,
+    work: impl FnOnce() -> Result<(T, Option<String>), StageFailure>,
+) -> Result<T, StageFailure> {
+    session.log(&Event::new(stage.as_str(), "stage_start"))?;
+    let started = Instant::now();
+    let result = work();
+    let duration_ms = millis(started.elapsed());
+    let (status, code, message) = match &result {
+        Ok((_, message)) => (Status::Pass, None, message.clone()),
+        Err(failure @ StageFailure::Command { rc, .. }) => (Status::Fail, Some(*rc), Some(failure.to_string())),
+        Err(failure @ StageFailure::Fault(_)) => (Status::Fail, None, Some(failure.to_string())),
+    };
+    session.log(&Event {
+        level: if status == Status::Pass { Level::Info } else { Level::Error },
+        rc: code.or(result.is_ok().then_some(0)),
+        duration_ms: Some(duration_ms),
+        message: message.clone(),
+        ..Event::new(stage.as_str(), "stage_end")
+    })?;
+    let record = StageRecord { name: stage.as_str().to_owned(), status, duration_ms, rc: code, message };
+    session.proof.keep_stage(record).map_err(|error| Fault::new(&error))?;
+    result.map(|(value, _)| value)
+}
+
+/// A command that a stage runs.
+pub(super) struct Command {
+    /// Its logs are `stages/LOG.stdout.log` and `.stderr.log`.
+    pub(super) log: &'static str,
+    pub(super) program: PathBuf,
+    pub(super) args: Vec<OsString>,
+    /// Variables beside those that every tool gets.
+    pub(super) environment: Vec<(&'static str, OsString)>,
+}
+
+impl Command {
+    /// Returns the command as a user would type it.
+    pub(super) fn line(&self) -> String {
+        let name = self.program.file_name().unwrap_or(self.program.as_os_str());
+        let words = std::iter::once(name).chain(self.args.iter().map(OsString::as_os_str));
+        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Runs it to its end, whatever that is.
+    ///
+    /// # Errors
+    /// If it could not be started, or not be ended.
+    pub(super) fn complete(&self, session: &Session, stage: Stage) -> Result<Completion, Fault> {
+        let settings = &session.settings;
+        let mut environment: Environment = settings.tool_environment.clone();
+        for (name, value) in &self.environment {
+            environment.set(name, value);
+        }
+        let log = |from| session.proof.dir().join("stages").join(format!("{}.{from}.log", self.log));
+        let script = Script {
+            program: self.program.clone(),
+            args: self.args.clone(),
+            cwd: settings.project_dir.clone(),
+            environment,
+            limits: Limits { kept_bytes_max: COMMAND_KEPT_BYTES_MAX, ..session.limits(COMMAND_LIMIT) },
+            logs: Some(LogFiles { stdout: log("stdout"), stderr: log("stderr") }),
+            signals: SignalReach::Machine,
+            echo: session.echo,
+            marker: None,
+        };
+        let done = session.run(&script, session.interrupt.work())?;
+        let line = self.line();
+        session.log(&Event {
+            cmd: Some(&line),
+            rc: Some(rc(done.exit)),
+            duration_ms: Some(millis(done.wall)),
+            ..Event::new(stage.as_str(), "cmd_exec")
+        })?;
+        Ok(done)
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// If it ends otherwise than with 0.
+    pub(super) fn succeed(&self, session: &Session, stage: Stage) -> Result<Completion, StageFailure> {
+        let done = self.complete(session, stage)?;
+        if (done.ended_by, done.exit) == (EndedBy::Itself, Exit::Code(0)) { Ok(done) } else { Err(self.failed(&done)) }
+    }
+
+    /// Returns the failure of a command that ended as it should not have.
+    pub(super) fn failed(&self, done: &Completion) -> StageFailure {
+        let ending = match done.ended_by {
+            EndedBy::Itself => format!("ended with {}", done.exit),
+            EndedBy::Timeout => format!("was killed after {COMMAND_LIMIT:?}"),
+            EndedBy::Cancel => "was interrupted".to_owned(),
+            EndedBy::SupervisorKilled => "killed the process that watched over it".to_owned(),
+        };
+        StageFailure::Command { command: self.line(), rc: rc(done.exit).max(1), ending, output: text(&done.stderr) }
+    }
+}
+
+/// Returns what was kept of a stream.
+pub(super) fn text(stream: &Stream) -> String {
+    String::from_utf8_lossy(&stream.kept_bytes()).into_owned()
+}

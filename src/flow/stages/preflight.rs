@@ -1,0 +1,70 @@
+//! What machine this is, and whether the product can be built on it. Nothing is repaired.
+
+use std::ffi::OsString;
+
+use super::{Command, Stage, StageFailure, staged, text};
+use crate::flow::session::Session;
+use crate::model::suite::Build;
+use crate::model::verdict::Fault;
+use crate::os::machine;
+
+/// Tells what is found, a line each, and checks what the build needs.
+///
+/// # Errors
+/// If the product cannot be built here.
+pub(crate) fn run(session: &Session, report: &dyn Fn(&str)) -> Result<(), StageFailure> {
+    staged(session, Stage::Preflight, || {
+        let host = &session.host;
+        let container = host.container_id.as_deref().unwrap_or("none");
+        let mut facts = vec![
+            format!("system: {}", machine::system()),
+            format!("distribution: {}; container: {container}", host.distro),
+            format!("bash: {}", session.bash.display()),
+        ];
+        let databases = machine::package_databases().into_iter();
+        facts.extend(databases.map(|(path, time)| format!("package database: {} of {time}", path.display())));
+        facts.iter().for_each(|fact| report(fact));
+        let tools = tools(session, report)?;
+        Ok(((), Some(facts.into_iter().chain(tools).collect::<Vec<_>>().join("; "))))
+    })
+}
+
+/// What cargo is asked, without the network: its version, and whether it understands the package.
+fn tools(session: &Session, report: &dyn Fn(&str)) -> Result<Vec<String>, StageFailure> {
+    let settings = &session.settings;
+    let mut found = Vec::new();
+    let mut tell = |fact: String| {
+        report(&fact);
+        found.push(fact);
+    };
+    match settings.find_program("rustup") {
+        Some(rustup) => tell(format!("rustup: {}", first_line(session, rustup, &["--version"])?)),
+        None => tell("rustup: none; the toolchain is whatever cargo is".to_owned()),
+    }
+    if session.project.product.build == Build::None {
+        return Ok(found);
+    }
+    let cargo = settings.find_program("cargo").ok_or_else(|| {
+        Fault::from_text("no `cargo` on PATH, and runner.yaml says `build: cargo`: install Rust, or say `build: none`")
+    })?;
+    tell(format!("cargo ({}): {}", settings.toolchain, first_line(session, cargo.clone(), &["--version"])?));
+    let manifest = settings.project_dir.join(&session.project.product.manifest_path);
+    let questions = ["metadata", "--no-deps", "--format-version", "1", "--offline", "--manifest-path"];
+    let mut args: Vec<OsString> = questions.map(OsString::from).into();
+    args.push(manifest.clone().into_os_string());
+    Command { log: "preflight", program: cargo, args, environment: toolchain(session) }
+        .succeed(session, Stage::Preflight)?;
+    tell(format!("product: {}", manifest.display()));
+    Ok(found)
+}
+
+fn first_line(session: &Session, program: std::path::PathBuf, args: &[&str]) -> Result<String, StageFailure> {
+    let args = args.iter().map(OsString::from).collect();
+    let command = Command { log: "preflight", program, args, environment: toolchain(session) };
+    let done = command.succeed(session, Stage::Preflight)?;
+    Ok(text(&done.stdout).lines().next().unwrap_or_default().to_owned())
+}
+
+fn toolchain(session: &Session) -> Vec<(&'static str, OsString)> {
+    vec![("RUSTUP_TOOLCHAIN", session.settings.toolchain.clone().into())]
+}
