@@ -17,7 +17,7 @@ use std::time::Instant;
 use libtest_mimic::{Arguments, ColorSetting, Conclusion, Failed, FormatSetting, Trial};
 
 use crate::flow::plan::{Plan, PlanError, Planned, Wanted};
-use crate::flow::session::{Selection, Session, SessionError};
+use crate::flow::session::{Join, Part, Selection, Session, SessionError};
 use crate::flow::stages::{self, StageFailure};
 use crate::flow::trial::Judged;
 use crate::model::script::Echo;
@@ -123,10 +123,11 @@ impl Harness {
             return Ok(conclude(&libtest_mimic::run(&arguments(&flags, &plan, &wanted), trials)));
         }
         let arguments = arguments(&flags, &plan, &wanted);
-        let selection = Selection { selected, not_selected: plan.trials.len() - selected };
+        let selection = Selection { selected, not_selected: plan.left_out + plan.trials.len() - selected };
         let echo = if flags.nocapture { Echo::Stderr } else { Echo::Off };
         let project = plan.take_project(&settings)?;
-        let session = Arc::new(Session::open(settings, host, project, selection, echo, &say)?);
+        let part = Part { selection, echo, join: Join::Nextest };
+        let session = Arc::new(Session::open(settings, host, project, part, &say)?);
         let built = stages::build::run(&session, &say);
         let conclusion = built.map(|()| {
             let asked = Asked { wanted: &wanted, flags: &flags, arguments: &arguments };
@@ -270,12 +271,8 @@ fn run_trials(session: &Arc<Session>, plan: Plan, asked: &Asked<'_>) -> Result<C
     let report = Arc::new(Report::default());
     let stops_early = flags.fail_fast;
     let is_serial = arguments.test_threads == Some(1);
-    let selected = plan.trials.iter().filter(|trial| wanted.selects(trial.name()));
-    selected.clone().for_each(Planned::expect);
-    let mut running = selected.map(Planned::running);
-    session.proof.make_ahead(running.clone(), !session.project.snapshot.is_empty());
-    running.next();
-    let mut next: VecDeque<_> = running.filter(|_| is_serial).collect();
+    let running = plan.announce(session, wanted);
+    let mut next: VecDeque<_> = running.into_iter().skip(1).filter(|_| is_serial).collect();
     let trials = plan.trials.into_iter().map(|planned| {
         let name = planned.name().to_owned();
         if !wanted.selects(&name) {

@@ -74,6 +74,7 @@ mod flow {
     pub(crate) mod trial;
 }
 
+pub mod cli;
 pub mod harness;
 
 #[doc(hidden)]

@@ -21,6 +21,8 @@ pub(crate) use crate::rules::plan::Wanted;
 /// Every trial, in the order in which they run.
 pub(crate) struct Plan {
     pub(crate) trials: Vec<Planned>,
+    /// How many more there are, of which `TEST_FILTER` wants nothing.
+    pub(crate) left_out: usize,
 }
 
 /// Names of files beside which the folders of suites stand.
@@ -97,7 +99,7 @@ impl Plan {
             let name = trials[one].0.name.clone();
             return Err(PlanError::Duplicate { name, one: trials[one].1.clone(), other: trials[other].1.clone() });
         }
-        let mut plan = Self { trials: trials.into_iter().map(|(trial, _)| trial).collect() };
+        let mut plan = Self { trials: trials.into_iter().map(|(trial, _)| trial).collect(), left_out: 0 };
         if let Some(filter) = &settings.filter {
             plan.keep_filtered(filter, &found)?;
         }
@@ -122,7 +124,9 @@ impl Plan {
             let names = self.trials.iter().map(Planned::name).chain(found.iter().map(|folder| folder.name.as_str()));
             return Err(PlanError::NoMatch { filter: filter.to_owned(), close: close_names(filter, names) });
         }
+        let all = self.trials.len();
         self.trials.retain(|trial| is_match(trial.name()));
+        self.left_out = all - self.trials.len();
         Ok(())
     }
 
@@ -139,6 +143,15 @@ impl Plan {
         }
     }
 
+    /// Says which trials are going to run, so that what they need can be made. Returns their records while they run, in order.
+    pub(crate) fn announce(&self, session: &Session, wanted: &Wanted) -> Vec<Record> {
+        let selected = self.trials.iter().filter(|trial| wanted.selects(trial.name()));
+        let running = selected.clone().map(Planned::running).collect::<Vec<_>>();
+        selected.for_each(Planned::expect);
+        session.proof.make_ahead(running.iter().cloned(), !session.project.snapshot.is_empty());
+        running
+    }
+
     /// Suites share a file system; scripts have copies of their own.
     pub(crate) fn may_run_in_parallel(&self, wanted: &Wanted) -> bool {
         let mut selected = self.trials.iter().filter(|trial| wanted.selects(trial.name()));
@@ -153,7 +166,7 @@ impl Planned {
     }
 
     /// Returns the record of the trial while it runs.
-    pub(crate) fn running(&self) -> Record {
+    fn running(&self) -> Record {
         let kind = match self.work {
             Work::Suite { .. } | Work::Broken { .. } => TrialKind::Suite,
             Work::Script { .. } => TrialKind::Script,
@@ -161,8 +174,7 @@ impl Planned {
         Record::new(self.name(), kind, Status::Running)
     }
 
-    /// Says that the trial is going to run.
-    pub(crate) fn expect(&self) {
+    fn expect(&self) {
         if let Work::Script { setup, index } = &self.work {
             setup.expect(*index);
         }

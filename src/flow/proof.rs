@@ -43,6 +43,12 @@ pub(crate) struct RunFile {
     pub(crate) dirtied_by: Option<String>,
     /// What the build stage came to, once it has run.
     pub(crate) build: Option<BuildOutcome>,
+    /// Whether its stages may run in processes of their own, which join it.
+    #[serde(default)]
+    pub(crate) in_stages: bool,
+    /// Whether its trials have begun.
+    #[serde(default)]
+    pub(crate) has_run_suites: bool,
 }
 
 /// What the build stage came to: the processes of one run share it.

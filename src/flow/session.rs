@@ -65,6 +65,38 @@ pub(crate) struct Selection {
     pub(crate) not_selected: usize,
 }
 
+/// Which run a process belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Join {
+    /// To that of nextest, else to one of its own.
+    Nextest,
+    /// To one of its own, which later stages may join.
+    NewStages,
+    /// To that of the stages before it, as long as no trial of it has begun; else to one of its own.
+    Stages,
+    /// To that of the stages before it, whatever has run.
+    Finished,
+}
+
+impl Join {
+    fn joins(self, run: &RunFile, own_id: &str) -> bool {
+        match self {
+            Self::Nextest => run.run_id == own_id,
+            Self::NewStages => false,
+            Self::Stages => run.in_stages && !run.has_run_suites,
+            Self::Finished => true,
+        }
+    }
+}
+
+/// How a process takes part in a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    pub(crate) selection: Selection,
+    pub(crate) echo: Echo,
+    pub(crate) join: Join,
+}
+
 /// Why a run cannot start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionError {
@@ -124,8 +156,7 @@ impl SessionError {
 }
 
 impl Session {
-    /// Starts a run, or joins the one that another process of the same nextest run has started. `say` tells the user what
-    /// takes time or was found.
+    /// Starts a run, or joins the one that another process has started. `say` tells the user what takes time or was found.
     ///
     /// # Errors
     /// If the project is wrong, or this machine cannot give what it asks for. Nothing has been run then.
@@ -133,8 +164,7 @@ impl Session {
         settings: Settings,
         host: Host,
         project: Project,
-        selection: Selection,
-        echo: Echo,
+        part: Part,
         say: &dyn Fn(&str),
     ) -> Result<Self, SessionError> {
         refuse_what_cannot_be_had(&settings, &host, &project)?;
@@ -142,8 +172,9 @@ impl Session {
         let applets = read_applets(&settings, &project)?;
         let dir = settings.proof_dir.clone();
         let locks = take_locks(&dir, project.isolation, say)?;
-        let own_id = run_id(&settings);
-        let joined = RunFile::read(&dir).filter(|run| run.run_id == own_id);
+        let new_id = run_id(&settings);
+        let joined = RunFile::read(&dir).filter(|run| part.join.joins(run, &new_id));
+        let own_id = joined.as_ref().map_or(new_id, |run| run.run_id.clone());
         let traces = sweep(&dir);
         if let Some(traces) = &traces {
             say(&describe(traces));
@@ -157,7 +188,7 @@ impl Session {
         let run = RunFile {
             pid: Some(std::process::id()),
             scratch: scratch.path().to_path_buf(),
-            ..joined.unwrap_or_else(|| new_run(&own_id))
+            ..joined.unwrap_or_else(|| new_run(&own_id, part.join))
         };
         run.write(&dir)?;
         let identity =
@@ -177,8 +208,8 @@ impl Session {
             container_id: host.container_id.clone(),
             started_at: run.started_at.clone(),
             isolation: project.isolation.as_str(),
-            selected: selection.selected,
-            not_selected: selection.not_selected,
+            selected: part.selection.selected,
+            not_selected: part.selection.not_selected,
             product: project.product.name.clone(),
             traces,
         };
@@ -196,7 +227,7 @@ impl Session {
             host,
             project,
             interrupt,
-            echo,
+            echo: part.echo,
             scratch,
             bash,
             applets,
@@ -329,6 +360,7 @@ impl Session {
     /// # Errors
     /// If the log does not take it.
     pub(crate) fn begin_suites(&self) -> Result<(), Fault> {
+        self.note(|run| run.has_run_suites = true)?;
         self.log(&Event::new(RUN_SUITES, "stage_start"))
     }
 
@@ -426,7 +458,7 @@ fn run_id(settings: &Settings) -> String {
     )
 }
 
-fn new_run(run_id: &str) -> RunFile {
+fn new_run(run_id: &str, join: Join) -> RunFile {
     RunFile {
         schema: SCHEMA,
         run_id: run_id.to_owned(),
@@ -435,6 +467,8 @@ fn new_run(run_id: &str) -> RunFile {
         scratch: PathBuf::new(),
         dirtied_by: None,
         build: None,
+        in_stages: join != Join::Nextest,
+        has_run_suites: false,
     }
 }
 

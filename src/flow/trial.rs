@@ -361,7 +361,7 @@ fn last_lines(evidence: &Evidence) -> Vec<LastLines> {
 }
 
 /// Returns a panic of ours as the fault that it is.
-pub(super) fn panic_fault(panic: &(dyn Any + Send)) -> Fault {
+pub(crate) fn panic_fault(panic: &(dyn Any + Send)) -> Fault {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     Fault::from_text(format!("a bug in proving-ground, please report it: {}", text.unwrap_or("panic without a text")))
 }
@@ -371,7 +371,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::flow::session::Selection;
+    use crate::flow::session::{Join, Part, Selection};
     use crate::model::script::{Completion, Echo, Script};
     use crate::model::suite::{Host, Isolation, Project};
     use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunner};
@@ -393,13 +393,15 @@ mod tests {
             project_dir: Some(dir.to_path_buf()),
             suites_dir: Some(PathBuf::from("suites")),
             proof_dir: Some(PathBuf::from("proof")),
+            flags: Vec::new(),
         };
         let mut settings = Settings::read(&overrides, &host).unwrap();
         // The one who runs this test may have a run of his own.
         (settings.proof_dir, settings.nextest) = (dir.join("proof"), None);
         let project = Project { isolation: Isolation::None, ..Project::default() };
         let selection = Selection { selected: 1, not_selected: 0 };
-        let mut session = Session::open(settings, host, project, selection, Echo::Off, &|_| {}).unwrap();
+        let part = Part { selection, echo: Echo::Off, join: Join::Nextest };
+        let mut session = Session::open(settings, host, project, part, &|_| {}).unwrap();
         session.runner = Box::new(Buggy(UnsandboxedScriptRunner::new()));
         session
     }

@@ -85,6 +85,8 @@ pub(crate) struct Overrides {
     pub(crate) suites_dir: Option<PathBuf>,
     /// Where evidence goes, relative to the project's folder.
     pub(crate) proof_dir: Option<PathBuf>,
+    /// Variables that the command line sets.
+    pub(crate) flags: Vec<(&'static str, OsString)>,
 }
 
 const DEFAULT_SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -99,7 +101,8 @@ impl Settings {
     /// # Errors
     /// On a value that does not parse, and on a folder that is none.
     pub(crate) fn read(overrides: &Overrides, host: &Host) -> Result<Self, SettingsError> {
-        let environment = std::env::vars_os().collect();
+        let mut environment: Environment = std::env::vars_os().collect();
+        overrides.flags.iter().for_each(|(name, value)| environment.set(name, value));
         let cwd = std::env::current_dir().map_err(SettingsError::WorkingDirectory)?;
         Self::from_environment(&environment, &cwd, overrides, host)
     }

@@ -36,13 +36,7 @@ struct BuildMeta {
 pub(crate) fn run(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFailure> {
     let product = &session.project.product;
     match product.build {
-        Build::None => match &product.bin {
-            Some(bin) => {
-                session.set_product(existing(session.settings.project_dir.join(bin))?);
-                Ok(())
-            }
-            None => Ok(()),
-        },
+        Build::None => find(session),
         Build::Cargo => {
             if let Some(outcome) = session.build_outcome() {
                 return reuse(session, outcome);
@@ -57,6 +51,42 @@ pub(crate) fn run(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFail
             session.set_product(meta.binary);
             Ok(())
         }
+    }
+}
+
+/// Makes the product known that is there, be it of this run or of an earlier one.
+///
+/// # Errors
+/// If it is not there, or this run could not build it.
+pub(crate) fn find(session: &Session) -> Result<(), StageFailure> {
+    let (settings, product) = (&session.settings, &session.project.product);
+    if let Some(outcome) = session.build_outcome() {
+        return reuse(session, outcome);
+    }
+    let binary = match (&product.bin, &product.name, product.build) {
+        (Some(bin), _, _) => settings.project_dir.join(bin),
+        (None, Some(name), Build::Cargo) => target_dir(session).join(profile_dir(&settings.cargo_profile)).join(name),
+        (None, _, _) => return Ok(()),
+    };
+    session.set_product(existing(binary)?);
+    Ok(())
+}
+
+/// A folder of its own: an outer cargo may hold the lock of another.
+fn target_dir(session: &Session) -> PathBuf {
+    manifest(session).with_file_name("target")
+}
+
+pub(super) fn manifest(session: &Session) -> PathBuf {
+    session.settings.project_dir.join(&session.project.product.manifest_path)
+}
+
+/// Cargo's own profiles share two folders (the Cargo book, "Build cache").
+fn profile_dir(profile: &str) -> &str {
+    match profile {
+        "dev" | "test" => "debug",
+        "bench" => "release",
+        other => other,
     }
 }
 
@@ -77,8 +107,10 @@ fn existing(binary: PathBuf) -> Result<PathBuf, StageFailure> {
     if binary.is_file() {
         return Ok(binary);
     }
-    let text =
-        format!("the product `{}` does not exist; build it, or correct `product.bin` in runner.yaml", binary.display());
+    let text = format!(
+        "the product `{}` does not exist; build it (stage `build`), or correct `product.bin` in runner.yaml",
+        binary.display()
+    );
     Err(StageFailure::Fault(Fault::from_text(text)))
 }
 
@@ -92,10 +124,8 @@ fn cargo_build(session: &Session) -> Result<BuildMeta, StageFailure> {
     let cargo = settings.find_program("cargo").ok_or_else(|| {
         Fault::from_text("no `cargo` on PATH, and runner.yaml says `build: cargo`: install Rust, or say `build: none`")
     })?;
-    let manifest = settings.project_dir.join(&product.manifest_path);
+    let (manifest, target) = (manifest(session), target_dir(session));
     let manifest_dir = manifest.parent().unwrap_or(&settings.project_dir);
-    // A folder of its own: an outer cargo may hold the lock of another.
-    let target = manifest_dir.join("target");
     let mut args = vec!["build".into(), "--profile".into(), settings.cargo_profile.clone().into()];
     args.extend(["--message-format".into(), "json-render-diagnostics".into()]);
     args.extend([

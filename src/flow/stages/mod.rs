@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod preflight;
+pub(crate) mod suites;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

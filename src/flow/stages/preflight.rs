@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use super::build::manifest;
 use super::{Command, Stage, StageFailure, staged, text};
 use crate::flow::session::Session;
 use crate::model::suite::Build;
@@ -48,7 +49,7 @@ fn tools(session: &Session, report: &dyn Fn(&str)) -> Result<Vec<String>, StageF
         Fault::from_text("no `cargo` on PATH, and runner.yaml says `build: cargo`: install Rust, or say `build: none`")
     })?;
     tell(format!("cargo ({}): {}", settings.toolchain, first_line(session, cargo.clone(), &["--version"])?));
-    let manifest = settings.project_dir.join(&session.project.product.manifest_path);
+    let manifest = manifest(session);
     let questions = ["metadata", "--no-deps", "--format-version", "1", "--offline", "--manifest-path"];
     let mut args: Vec<OsString> = questions.map(OsString::from).into();
     args.push(manifest.clone().into_os_string());

@@ -1,0 +1,209 @@
+//! `container-runner`: the stages of a run behind a command line, each alone or all together.
+
+mod args;
+mod show;
+
+use std::error::Error;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::flow::plan::{Plan, PlanError, Wanted};
+use crate::flow::proof::RunFile;
+use crate::flow::session::{Join, Part, Selection, Session, SessionError};
+use crate::flow::stages::{self, Stage, StageFailure};
+use crate::flow::trial::Judged;
+use crate::model::script::Echo;
+use crate::model::verdict::Fault;
+use crate::os::engine::tee;
+use crate::os::host::{self, Overrides, Settings, SettingsError};
+use crate::rules::report::{Failure, failure_text};
+use args::{Cli, Order};
+use show::{Show, Volume};
+
+/// A suite failed.
+const FAILED: u8 = 1;
+/// The command line or the configuration is wrong; nothing was run.
+const CONFIGURATION: u8 = 2;
+/// We failed.
+const FAULT: u8 = 3;
+
+/// Runs `container-runner`: the whole of its `main`.
+///
+/// Returns 0 if everything passed, 1 if a suite failed, 2 if the command line or the configuration is wrong, 3 if the runner
+/// itself failed, 130 or 143 after SIGINT or SIGTERM, and the code of the command by which a stage failed.
+#[must_use]
+pub fn main() -> ExitCode {
+    if let Some(code) = tee::run_if_called_as_product() {
+        return code;
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are such errors too. Nobody may be listening.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(CONFIGURATION));
+        }
+    };
+    let volume = match (cli.quiet, cli.verbose) {
+        (true, _) => Volume::Quiet,
+        (false, true) => Volume::Verbose,
+        (false, false) => Volume::Usual,
+    };
+    let show = Show::new(volume);
+    let ended = carry_out(cli, volume, &show);
+    show.finish();
+    ended.unwrap_or_else(|error| {
+        show.error(&chain(&error));
+        if let CliError::Stage(StageFailure::Command { output, .. }) = &error {
+            // The command's own words, as it said them.
+            io::stderr().write_all(output.as_bytes()).ok();
+        }
+        ExitCode::from(error.code())
+    })
+}
+
+/// Why an order was not carried out.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("{0}")]
+    Stage(StageFailure),
+    #[error("{0}")]
+    Fault(Fault),
+    #[error("nothing has been run in `{path}`: no `run.json` is there; run the stages first", path = .0.display())]
+    NothingRun(PathBuf),
+    #[error("could not write to standard output")]
+    Output(#[source] io::Error),
+}
+
+impl From<StageFailure> for CliError {
+    fn from(failure: StageFailure) -> Self {
+        Self::Stage(failure)
+    }
+}
+
+impl From<Fault> for CliError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl CliError {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Settings(_) | Self::Plan(_) | Self::NothingRun(_) => CONFIGURATION,
+            Self::Session(error) if error.is_configuration() => CONFIGURATION,
+            Self::Stage(StageFailure::Command { rc, .. }) => u8::try_from(*rc).unwrap_or(FAULT),
+            Self::Stage(StageFailure::Fault(_)) | Self::Session(_) | Self::Fault(_) | Self::Output(_) => FAULT,
+        }
+    }
+}
+
+fn chain(error: &dyn Error) -> String {
+    Fault::new(error).to_string()
+}
+
+fn carry_out(cli: Cli, volume: Volume, show: &Show) -> Result<ExitCode, CliError> {
+    let overrides = Overrides { flags: cli.places.into_variables(), ..Overrides::default() };
+    let run = |stages: &[Stage], join| Runner { overrides: &overrides, volume, show }.run(stages, join);
+    match cli.order {
+        Order::All => run(&[Stage::Preflight, Stage::Deps, Stage::Build, Stage::RunSuites], Join::NewStages),
+        Order::Preflight => run(&[Stage::Preflight], Join::NewStages),
+        Order::Deps => run(&[Stage::Deps], Join::Stages),
+        Order::Build => run(&[Stage::Build], Join::Stages),
+        Order::RunSuites => run(&[Stage::RunSuites], Join::Stages),
+        Order::Collect => run(&[Stage::Collect], Join::Finished),
+        Order::Verify { path: _ } => Ok(ExitCode::SUCCESS),
+        Order::Doctor => Ok(ExitCode::SUCCESS),
+        Order::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "container-runner", &mut script);
+            print(&script)
+        }
+        Order::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(CliError::Output)?;
+            print(&page)
+        }
+    }
+}
+
+/// One write: a reader that goes away early is no reason to panic.
+fn print(text: &[u8]) -> Result<ExitCode, CliError> {
+    match io::stdout().write_all(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
+        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Runs stages of one run in this process.
+struct Runner<'a> {
+    overrides: &'a Overrides,
+    volume: Volume,
+    show: &'a Show,
+}
+
+impl Runner<'_> {
+    fn run(&self, stages: &[Stage], join: Join) -> Result<ExitCode, CliError> {
+        let host = host::host();
+        let settings = Settings::read(self.overrides, &host)?;
+        if join == Join::Finished && RunFile::read(&settings.proof_dir).is_none() {
+            return Err(CliError::NothingRun(settings.proof_dir));
+        }
+        let mut plan = Plan::read(&settings, &Wanted::default())?;
+        let project = plan.take_project(&settings)?;
+        let selection = Selection { selected: plan.trials.len(), not_selected: plan.left_out };
+        let echo = if self.volume == Volume::Verbose { Echo::Stderr } else { Echo::Off };
+        let part = Part { selection, echo, join };
+        let session = Session::open(settings, host, project, part, &|text| self.show.note(text))?;
+        let ran = stages.iter().try_fold(true, |fine, stage| Ok(self.run_one(&session, &plan, *stage)? && fine));
+        let signal = session.interrupt.signal();
+        let closed = session.close();
+        if let Some(code) = signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
+            self.show.error("interrupted");
+            return Ok(ExitCode::from(code));
+        }
+        let all_passed = ran.map_err(CliError::Stage)?;
+        closed?;
+        Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    }
+
+    /// Returns whether nothing that it judged has failed.
+    fn run_one(&self, session: &Session, plan: &Plan, stage: Stage) -> Result<bool, StageFailure> {
+        self.show.stage(stage.as_str());
+        let say = |text: &str| self.show.note(text);
+        match stage {
+            Stage::Preflight => stages::preflight::run(session, &say).map(|()| true),
+            Stage::Deps => Ok(true),
+            Stage::Build => stages::build::run(session, &say).map(|()| true),
+            Stage::RunSuites => self.run_suites(session, plan),
+            Stage::Collect => Ok(true),
+        }
+    }
+
+    fn run_suites(&self, session: &Session, plan: &Plan) -> Result<bool, StageFailure> {
+        stages::build::find(session)?;
+        let explain = |judged: &Judged| explain(session, judged);
+        let counts = stages::suites::run(session, plan, &|progress| self.show.trial(&progress, &explain))?;
+        self.show.counts(counts);
+        Ok(counts.fail == 0)
+    }
+}
+
+fn explain(session: &Session, judged: &Judged) -> String {
+    failure_text(&Failure {
+        record: &judged.record,
+        changes: &judged.changes,
+        last_lines: &judged.last_lines,
+        proof_dir: &session.proof.dir().to_string_lossy(),
+        reproduce: &format!("TEST_FILTER={} container-runner run-suites", judged.record.name),
+    })
+}

@@ -1,0 +1,95 @@
+//! The command line of `container-runner`. Help, completions and the man page are made of it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+const SETTINGS: &str = "\
+Environment:
+  TEST_FILTER        run the one suite, set-up or script of this name
+  SUITE_TIMEOUT_SEC  limit of one block, in seconds [default: 900]
+  CARGO_PROFILE      profile of the product's build [default: release]
+  RUSTUP_TOOLCHAIN   toolchain of the product's build [default: stable]
+  RUNNER_JSONL       one more place for the JSONL log
+  NO_COLOR           no colours
+
+Exit codes:
+  0        everything passed
+  1        a suite failed
+  2        the command line or the configuration is wrong
+  3        the runner itself failed
+  130 143  interrupted by SIGINT, SIGTERM
+  other    the code of the command by which a stage failed";
+
+/// Runs system tests for software that changes the machine it runs on, stage by stage.
+///
+/// Suites are folders with a task.yaml: bash blocks, and claims about what they change. Evidence goes to the proof folder.
+#[derive(Debug, Parser)]
+#[command(name = "container-runner", version, after_help = SETTINGS, arg_required_else_help = true)]
+pub(super) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) order: Order,
+    #[command(flatten)]
+    pub(super) places: Places,
+    /// Say less: failures and the last line only.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+    /// Show the output of blocks and commands while it comes, on standard error.
+    #[arg(short, long, global = true, action = ArgAction::SetTrue)]
+    pub(super) verbose: bool,
+}
+
+/// Where things are.
+#[derive(Debug, Args)]
+pub(super) struct Places {
+    /// The project's folder [default: $PROJECT_DIR, /workspace in a container, else the working directory].
+    #[arg(long, global = true, value_name = "DIR")]
+    project_dir: Option<PathBuf>,
+    /// The suites [default: $SUITES_DIR, else `suites` in the project's folder].
+    #[arg(long, global = true, value_name = "DIR")]
+    suites: Option<PathBuf>,
+    /// The proof folder [default: $PROOF_DIR, else `.proof` in the project's folder].
+    #[arg(long, global = true, value_name = "DIR")]
+    proof: Option<PathBuf>,
+}
+
+impl Places {
+    /// Returns the variables that say the same.
+    pub(super) fn into_variables(self) -> Vec<(&'static str, OsString)> {
+        let places = [("PROJECT_DIR", self.project_dir), ("SUITES_DIR", self.suites), ("PROOF_DIR", self.proof)];
+        places.into_iter().filter_map(|(name, path)| Some((name, path?.into_os_string()))).collect()
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Order {
+    /// Run all stages, in order: preflight, deps, build, run-suites, collect.
+    All,
+    /// Tell what machine this is, and check that the product can be built on it. Repairs nothing. Begins a new run.
+    Preflight,
+    /// Install the required packages that are missing, and nothing else.
+    Deps,
+    /// Build the product.
+    Build,
+    /// Run the suites, or the one that TEST_FILTER names.
+    RunSuites,
+    /// Pack the evidence of the last run: manifest.sha256 and proofs.tar.gz.
+    Collect,
+    /// Check a proof folder or a proofs.tar.gz again: every file, the log, the summary.
+    Verify {
+        /// The folder or archive [default: the proof folder].
+        path: Option<PathBuf>,
+    },
+    /// Tell what this machine can do, and what follows. Fails if the configured run could not start.
+    Doctor,
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, in roff.
+    Man,
+}

@@ -1,0 +1,113 @@
+//! What the user sees: results on standard output; progress on standard error, a line that is drawn again on a terminal.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::flow::stages::suites::Progress;
+use crate::flow::trial::Judged;
+use crate::rules::report::escaped;
+use crate::rules::summary::{Counts, Status};
+
+const GREEN: Style = AnsiColor::Green.on_default();
+const RED: Style = AnsiColor::Red.on_default().bold();
+const TICK: Duration = Duration::from_millis(200);
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Volume {
+    /// Failures, and the last line.
+    Quiet,
+    /// A line for each trial.
+    Usual,
+    /// And the output of what runs, which leaves no place for a line that is drawn again.
+    Verbose,
+}
+
+/// Writes to the user's terminal or log. Colours only where they are wanted (NO_COLOR, and a terminal).
+pub(super) struct Show {
+    volume: Volume,
+    bar: ProgressBar,
+}
+
+impl Show {
+    /// Begins with nothing on the screen.
+    pub(super) fn new(volume: Volume) -> Self {
+        let is_drawn = volume == Volume::Usual && io::stderr().is_terminal();
+        let target = if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg} {elapsed}") {
+            bar.set_style(style);
+        }
+        Self { volume, bar }
+    }
+
+    /// Says that a stage begins.
+    pub(super) fn stage(&self, name: &str) {
+        self.bar.set_prefix(name.to_owned());
+        self.bar.set_message("");
+        self.bar.reset_elapsed();
+        self.bar.enable_steady_tick(TICK);
+        if self.volume != Volume::Quiet && self.bar.is_hidden() {
+            self.line(&format!("== {name}"));
+        }
+    }
+
+    /// Says something on the way.
+    pub(super) fn note(&self, text: &str) {
+        if self.volume != Volume::Quiet {
+            self.line(&escaped(text));
+        }
+    }
+
+    /// Says how far the trials are; `explain` tells why one has failed.
+    pub(super) fn trial(&self, progress: &Progress<'_>, explain: &dyn Fn(&Judged) -> String) {
+        match progress {
+            Progress::Begun { number, of, name } => {
+                self.bar.set_message(format!("{number}/{of} {}", escaped(name)));
+                self.bar.reset_elapsed();
+            }
+            Progress::Judged(judged) => self.judged(judged, explain),
+        }
+    }
+
+    fn judged(&self, judged: &Judged, explain: &dyn Fn(&Judged) -> String) {
+        let record = &judged.record;
+        let (name, millis) = (escaped(&record.name), record.duration_ms);
+        if record.status == Status::Pass {
+            if self.volume != Volume::Quiet {
+                self.line(&format!("{GREEN}ok{GREEN:#}   {name} ({millis} ms)"));
+            }
+        } else {
+            self.line(&format!("{RED}FAIL{RED:#} {name} ({millis} ms)\n{}", explain(judged).trim_end()));
+        }
+    }
+
+    /// Says how the trials have ended.
+    pub(super) fn counts(&self, counts: Counts) {
+        let style = if counts.fail == 0 { GREEN } else { RED };
+        self.line(&format!("{style}{} passed, {} failed{style:#}", counts.pass, counts.fail));
+    }
+
+    /// Writes a line to standard output, beside the progress.
+    pub(super) fn line(&self, text: &str) {
+        self.bar.suspend(|| {
+            // Nobody may be listening.
+            writeln!(anstream::stdout().lock(), "{text}").ok();
+        });
+    }
+
+    /// Says what went wrong, on standard error.
+    pub(super) fn error(&self, text: &str) {
+        self.bar.suspend(|| {
+            writeln!(anstream::stderr().lock(), "{RED}error{RED:#}: {text}").ok();
+        });
+    }
+
+    /// Leaves the screen as it is.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
