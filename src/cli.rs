@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
+use crate::flow::doctor::{State, examine};
 use crate::flow::plan::{Plan, PlanError, Wanted};
 use crate::flow::proof::RunFile;
 use crate::flow::session::{Join, Part, Selection, Session, SessionError};
@@ -19,6 +20,7 @@ use crate::model::script::Echo;
 use crate::model::verdict::Fault;
 use crate::os::engine::tee;
 use crate::os::host::{self, Overrides, Settings, SettingsError};
+use crate::os::probe::Probe;
 use crate::rules::report::{Failure, failure_text};
 use args::{Cli, Order};
 use show::{Show, Volume};
@@ -122,7 +124,8 @@ fn carry_out(cli: Cli, volume: Volume, show: &Show) -> Result<ExitCode, CliError
         Order::RunSuites => run(&[Stage::RunSuites], Join::Stages),
         Order::Collect => run(&[Stage::Collect], Join::Finished),
         Order::Verify { path: _ } => Ok(ExitCode::SUCCESS),
-        Order::Doctor => Ok(ExitCode::SUCCESS),
+        Order::Doctor => doctor(&overrides, show),
+        Order::Probe { what } => Ok(probe(&what)),
         Order::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "container-runner", &mut script);
@@ -134,6 +137,29 @@ fn carry_out(cli: Cli, volume: Volume, show: &Show) -> Result<ExitCode, CliError
             print(&page)
         }
     }
+}
+
+/// Tells everything that is found, and by its code whether the configured run could start.
+fn doctor(overrides: &Overrides, show: &Show) -> Result<ExitCode, CliError> {
+    let host = host::host();
+    let settings = Settings::read(overrides, &host)?;
+    let program = std::env::current_exe().unwrap_or_default();
+    let checks = examine(&settings, &host, &program);
+    checks.iter().for_each(|check| show.check(check));
+    let can_start = checks.iter().all(|check| check.state != State::Needed);
+    Ok(if can_start { ExitCode::SUCCESS } else { ExitCode::from(CONFIGURATION) })
+}
+
+fn probe(what: &str) -> ExitCode {
+    let probe = Probe::ALL.into_iter().find(|probe| probe.as_str() == what);
+    let refused = match probe.map(Probe::attempt) {
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(error)) => error.to_string(),
+        None => format!("nothing is called `{what}`"),
+    };
+    // Whoever asked reads it.
+    writeln!(io::stderr(), "{refused}").ok();
+    ExitCode::from(FAILED)
 }
 
 /// One write: a reader that goes away early is no reason to panic.

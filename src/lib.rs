@@ -54,6 +54,7 @@ mod os {
     pub(crate) mod interrupt;
     pub(crate) mod journal;
     pub(crate) mod machine;
+    pub(crate) mod probe;
     pub(crate) mod workdir;
 }
 
@@ -62,6 +63,7 @@ mod flow {
     pub(crate) mod ahead;
     pub(crate) mod blocks;
     pub(crate) mod discover;
+    pub(crate) mod doctor;
     pub(crate) mod evidence;
     pub(crate) mod evidence_json;
     pub(crate) mod job;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::os::probe::ORDER;
+
 const SETTINGS: &str = "\
 Environment:
   TEST_FILTER        run the one suite, set-up or script of this name
@@ -92,4 +94,10 @@ pub(super) enum Order {
     },
     /// Print the man page, in roff.
     Man,
+    /// Try something in this process, for `doctor`.
+    #[command(name = ORDER, hide = true)]
+    Probe {
+        /// What.
+        what: String,
+    },
 }

@@ -6,12 +6,14 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::flow::doctor::{Check, State};
 use crate::flow::stages::suites::Progress;
 use crate::flow::trial::Judged;
 use crate::rules::report::escaped;
 use crate::rules::summary::{Counts, Status};
 
 const GREEN: Style = AnsiColor::Green.on_default();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
 const RED: Style = AnsiColor::Red.on_default().bold();
 const TICK: Duration = Duration::from_millis(200);
 
@@ -83,6 +85,16 @@ impl Show {
         } else {
             self.line(&format!("{RED}FAIL{RED:#} {name} ({millis} ms)\n{}", explain(judged).trim_end()));
         }
+    }
+
+    /// Says what was found of one thing of the machine.
+    pub(super) fn check(&self, check: &Check) {
+        let (word, style) = match check.state {
+            State::There => ("ok", GREEN),
+            State::Lacking => ("lacks", YELLOW),
+            State::Needed => ("NEEDS", RED),
+        };
+        self.line(&format!("{style}{word:5}{style:#} {}: {}", check.name, escaped(&check.text)));
     }
 
     /// Says how the trials have ended.

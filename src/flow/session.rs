@@ -406,7 +406,14 @@ impl Session {
 }
 
 /// Never weaker than asked, never silently.
-fn refuse_what_cannot_be_had(settings: &Settings, host: &Host, project: &Project) -> Result<(), SessionError> {
+///
+/// # Errors
+/// If the project asks for it.
+pub(crate) fn refuse_what_cannot_be_had(
+    settings: &Settings,
+    host: &Host,
+    project: &Project,
+) -> Result<(), SessionError> {
     let file = settings.suites_dir.join("runner.yaml");
     match project.isolation {
         Isolation::Container if host.container_id.is_none() => return Err(SessionError::NoContainer(file)),

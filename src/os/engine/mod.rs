@@ -263,6 +263,12 @@ pub fn can_confine_signals() -> bool {
     raw::can_confine_signals()
 }
 
+/// Tells whether a private cgroup can be had for what scripts start.
+#[must_use]
+pub fn can_make_cgroups() -> bool {
+    cgroup::Cgroup::create().is_some()
+}
+
 /// # Errors
 /// If a limit is zero or longer than `LIMIT_MAX`.
 fn check_limits(script: &Script) -> Result<(), EngineError> {

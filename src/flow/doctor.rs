@@ -1,0 +1,142 @@
+//! What this machine can do, what follows, and the remedy. Nothing is changed, no run is begun.
+
+use std::path::PathBuf;
+
+use crate::flow::plan::{Plan, Wanted};
+use crate::flow::session::refuse_what_cannot_be_had;
+use crate::model::suite::{Build, Host, Project};
+use crate::os::engine::{UnsandboxedScriptRunner, can_confine_signals, can_make_cgroups};
+use crate::os::host::Settings;
+use crate::os::machine;
+use crate::os::probe::Probe;
+
+/// What was found of one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Check {
+    pub(crate) name: &'static str,
+    pub(crate) state: State,
+    /// What it is, or what follows from its lack and what helps.
+    pub(crate) text: String,
+}
+
+/// Whether a thing is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It is.
+    There,
+    /// It is not, and the configured run does without it.
+    Lacking,
+    /// It is not, and the configured run cannot start.
+    Needed,
+}
+
+/// Looks at everything. `program` is this program, which tries what the kernel may refuse.
+pub(crate) fn examine(settings: &Settings, host: &Host, program: &std::path::Path) -> Vec<Check> {
+    let mut checks = vec![there("system", format!("{}; {}", machine::system(), container(host)))];
+    let plan = Plan::read(settings, &Wanted::default());
+    let project = plan.map_err(|error| error.to_string()).and_then(|mut plan| {
+        let project = plan.take_project(settings).map_err(|error| error.to_string())?;
+        Ok((plan.trials.len(), project))
+    });
+    match project {
+        Err(error) => checks.push(needed("suites", error)),
+        Ok((trials, project)) => {
+            checks.push(there("suites", format!("{trials} trials in `{}`", settings.suites_dir.display())));
+            checks.extend(of_project(settings, host, &project));
+        }
+    }
+    checks.extend(of_kernel(program));
+    checks
+}
+
+fn there(name: &'static str, text: String) -> Check {
+    Check { name, state: State::There, text }
+}
+
+fn needed(name: &'static str, text: String) -> Check {
+    Check { name, state: State::Needed, text }
+}
+
+fn container(host: &Host) -> String {
+    host.container_id.as_ref().map_or_else(|| "no container".to_owned(), |id| format!("container {id}"))
+}
+
+/// What the configured run needs of programs and rights.
+fn of_project(settings: &Settings, host: &Host, project: &Project) -> Vec<Check> {
+    let isolation = match refuse_what_cannot_be_had(settings, host, project) {
+        Ok(()) => there("isolation", project.isolation.as_str().to_owned()),
+        Err(error) => needed("isolation", error.to_string()),
+    };
+    let builds = project.product.build == Build::Cargo;
+    let installs = !project.packages.is_empty();
+    let programs = [
+        ("bash", true, "blocks of suites need it: install bash"),
+        ("make", false, "set-ups with a make step fail: install make"),
+        ("cargo", builds, "a product with `build: cargo` cannot be built: install Rust"),
+        ("rustup", false, "RUSTUP_TOOLCHAIN chooses nothing, cargo is whatever it is: install rustup"),
+        ("git", false, "build_meta.json says no revision: install git"),
+    ];
+    let found = programs.map(|(name, is_needed, lack)| program(settings, name, is_needed, lack));
+    let manager = ["pacman", "apt-get"].iter().find_map(|name| settings.find_program(name));
+    let manager = match manager {
+        Some(path) => there("packages", path.display().to_string()),
+        None => lack("packages", installs, "neither pacman nor apt-get is on PATH: the stage deps can install nothing"),
+    };
+    let proof = match writable_above(&settings.proof_dir) {
+        true => there("proof folder", settings.proof_dir.display().to_string()),
+        false => needed(
+            "proof folder",
+            format!("`{}` cannot be written; set PROOF_DIR to a folder that can", settings.proof_dir.display()),
+        ),
+    };
+    [isolation, proof].into_iter().chain(found).chain([manager]).collect()
+}
+
+fn program(settings: &Settings, name: &'static str, is_needed: bool, text: &str) -> Check {
+    match settings.find_program(name) {
+        Some(path) => there(name, path.display().to_string()),
+        None => lack(name, is_needed, text),
+    }
+}
+
+fn lack(name: &'static str, is_needed: bool, text: &str) -> Check {
+    let state = if is_needed { State::Needed } else { State::Lacking };
+    Check { name, state, text: text.to_owned() }
+}
+
+/// The nearest folder that exists tells.
+fn writable_above(dir: &std::path::Path) -> bool {
+    let existing = dir.ancestors().find(|dir| dir.exists());
+    existing.is_some_and(machine::can_write)
+}
+
+/// What the engine does better where it can, and what isolation and the sandbox will need.
+fn of_kernel(program: &std::path::Path) -> Vec<Check> {
+    let cgroup = if can_make_cgroups() {
+        there("cgroups", "each script's processes are in a private one".to_owned())
+    } else {
+        lack("cgroups", false, "an unbounded fork bomb may outrun the runner: delegate a cgroup v2 subtree")
+    };
+    let signals = if can_confine_signals() {
+        there("signals", "scripts of set-ups reach their own processes only (Landlock)".to_owned())
+    } else {
+        lack("signals", false, "a script of a set-up can signal every process of this user: Linux 6.12 confines it")
+    };
+    let runner = UnsandboxedScriptRunner::new();
+    let probes = Probe::ALL.map(|probe| {
+        let remedy = match probe {
+            Probe::Namespaces => {
+                "in Docker: --security-opt seccomp=unconfined; on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+            }
+            Probe::Overlay => {
+                "be root; in Docker: --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+            }
+        };
+        match probe.run(&runner, PathBuf::from(program)) {
+            Ok(Ok(())) => there(probe.as_str(), "can be had".to_owned()),
+            Ok(Err(reason)) => lack(probe.as_str(), false, &format!("refused ({reason}); {remedy}")),
+            Err(error) => lack(probe.as_str(), false, &format!("could not be tried: {error}")),
+        }
+    });
+    [cgroup, signals].into_iter().chain(probes).collect()
+}

@@ -1,0 +1,111 @@
+//! What the kernel lets this user do: each thing is really tried, in a process that ends with it.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::model::script::{Echo, EndedBy, Environment, Exit, Limits, Script, SignalReach};
+use crate::os::engine::{Cancel, EngineError, ScriptRunner};
+
+/// Something to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// A user namespace, and in it one of each other kind.
+    Namespaces,
+    /// A copy-on-write view of `/`, its changes in memory.
+    Overlay,
+}
+
+/// The word by which this program is called to try something.
+pub(crate) const ORDER: &str = "__probe";
+const LIMIT: Duration = Duration::from_secs(10);
+const KEPT_BYTES_MAX: usize = 4 << 10;
+
+impl Probe {
+    /// All of them.
+    pub(crate) const ALL: [Self; 2] = [Self::Namespaces, Self::Overlay];
+
+    /// Returns the word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::Overlay => "overlay",
+        }
+    }
+
+    /// Tries it in this process, which changes it for good.
+    ///
+    /// # Errors
+    /// If the kernel refuses a step; the text names it.
+    pub(crate) fn attempt(self) -> io::Result<()> {
+        match self {
+            Self::Namespaces => enter_namespaces(),
+            Self::Overlay => mount_overlay(),
+        }
+    }
+
+    /// Has it tried by `program`, which is this program. `Err` in the result: the reason why it cannot be had.
+    ///
+    /// # Errors
+    /// If the program cannot be run.
+    pub(crate) fn run(self, runner: &dyn ScriptRunner, program: PathBuf) -> Result<Result<(), String>, EngineError> {
+        let script = Script {
+            program,
+            args: [ORDER, self.as_str()].map(OsString::from).into(),
+            cwd: PathBuf::from("/"),
+            environment: Environment::default(),
+            limits: Limits {
+                wall: LIMIT,
+                grace: LIMIT,
+                drain: LIMIT,
+                kept_bytes_max: KEPT_BYTES_MAX,
+                log_bytes_max: 0,
+                pids_max: None,
+            },
+            logs: None,
+            signals: SignalReach::Machine,
+            echo: Echo::Off,
+            marker: None,
+        };
+        let done = runner.run(&script, &Cancel::new()?)?;
+        if (done.ended_by, done.exit) == (EndedBy::Itself, Exit::Code(0)) {
+            return Ok(Ok(()));
+        }
+        let said = String::from_utf8_lossy(&done.stderr.kept_bytes()).trim().to_owned();
+        Ok(Err(if said.is_empty() { done.exit.to_string() } else { said }))
+    }
+}
+
+fn tried(step: &str) -> impl FnOnce(nix::errno::Errno) -> io::Error + '_ {
+    move |errno| io::Error::other(format!("{step}: {}", errno.desc()))
+}
+
+fn enter_namespaces() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(tried("a user namespace"))?;
+    let others = CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP;
+    unshare(others).map_err(tried("network, PID, mount, IPC, UTS and cgroup namespaces in it"))
+}
+
+/// The upper layer lies on a tmpfs: on an overlay, as in a container, it must not.
+fn mount_overlay() -> io::Result<()> {
+    const NONE: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(tried("a mount namespace"))?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(NONE, "/", NONE, private, NONE).map_err(tried("private mounts"))?;
+    let place = Path::new("/tmp");
+    mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::empty(), NONE).map_err(tried("a tmpfs"))?;
+    let [upper, work, view] = ["upper", "work", "view"].map(|name| place.join(name));
+    [&upper, &work, &view].into_iter().try_for_each(std::fs::create_dir)?;
+    let options = format!("lowerdir=/,upperdir={},workdir={}", upper.display(), work.display());
+    mount(Some("overlay"), &view, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .map_err(tried("an overlay of `/`"))
+}
