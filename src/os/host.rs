@@ -186,7 +186,8 @@ fn os_release_id(text: &str) -> Option<&str> {
     Some(value.trim().trim_matches(['"', '\'']))
 }
 
-/// An engine's id is 64 hexadecimal digits in the paths of what it mounts; podman also writes it into `.containerenv`.
+/// An engine's id is 64 hexadecimal digits in the paths of the files that it mounts for each container; podman also writes it into
+/// `.containerenv`.
 fn container_id() -> Option<String> {
     let variable = std::env::vars_os().find(|(name, _)| name == "container").map(|(_, value)| value);
     let podman = fs::read_to_string("/run/.containerenv").ok();
@@ -198,7 +199,14 @@ fn container_id() -> Option<String> {
         (None, false, Some(_) | None) => return None,
     };
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    Some(find_id(&podman.unwrap_or_default()).or_else(|| find_id(&mounts)).map_or(kind, str::to_owned))
+    Some(find_id(&podman.unwrap_or_default()).or_else(|| find_id(&own_files(&mounts))).map_or(kind, str::to_owned))
+}
+
+/// Returns the lines of mountinfo (proc(5)) for files that an engine mounts; others may be of containers within this one.
+fn own_files(mountinfo: &str) -> String {
+    let files = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+    let lines = mountinfo.lines().filter(|line| line.split(' ').nth(4).is_some_and(|point| files.contains(&point)));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn find_id(text: &str) -> Option<&str> {
@@ -313,6 +321,17 @@ mod tests {
     fn a_project_dir_that_is_none_is_an_error() {
         let error = read(&[("PROJECT_DIR", "/no/such/folder")]).unwrap_err().to_string();
         assert_eq!(error, "`PROJECT_DIR` names `/no/such/folder`, which is not a folder; correct it or unset it");
+    }
+
+    #[test]
+    fn an_id_is_taken_from_an_engines_own_files_only() {
+        let [own, other] = ["a", "b"].map(|digit| digit.repeat(64));
+        let mounts = format!(
+            "97 9 0:1 / /var/lib/docker/overlay2/{other}/merged rw - overlay overlay rw\n\
+             98 9 8:1 /var/lib/docker/containers/{own}/hosts /etc/hosts rw,relatime - ext4 /dev/sda1 rw\n"
+        );
+        assert_eq!(find_id(&own_files(&mounts)), Some(own.as_str()));
+        assert_eq!(find_id(&own_files(&mounts.replace("/etc/hosts", "/elsewhere"))), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(crate) fn system() -> String {
 
 /// Tells whether this user may make files in the folder `dir` (access(2), with the effective user).
 pub(crate) fn can_write(dir: &Path) -> bool {
-    nix::unistd::eaccess(dir, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK).is_ok()
+    dir.is_dir() && nix::unistd::eaccess(dir, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
 /// Where package managers keep what their repositories offer, and what is installed.

@@ -118,6 +118,7 @@ pub(crate) struct Project {
     user: User,
     variables: Vec<(String, Option<OsString>)>,
     wrapper: Vec<OsString>,
+    program: Option<PathBuf>,
     ordinary_id: u32,
 }
 
@@ -143,7 +144,14 @@ impl Project {
         for name in ["suites", "tmp"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
-        Self { folder, user: User::Caller, variables: Vec::new(), wrapper: Vec::new(), ordinary_id: ordinary_id() }
+        Self {
+            folder,
+            user: User::Caller,
+            variables: Vec::new(),
+            wrapper: Vec::new(),
+            program: None,
+            ordinary_id: ordinary_id(),
+        }
     }
 
     /// Lets the harness run as `user`, who then owns the project.
@@ -167,6 +175,12 @@ impl Project {
     /// Starts the harness by another program: the harness and its arguments follow `words`.
     pub(crate) fn wrapped(mut self, words: &[&str]) -> Self {
         self.wrapper = words.iter().map(OsString::from).collect();
+        self
+    }
+
+    /// Runs another program of ours instead of a harness.
+    pub(crate) fn by(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = Some(program.into());
         self
     }
 
@@ -235,7 +249,8 @@ impl Project {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let words = self.wrapper.iter().cloned().chain([harness().into_os_string()]);
+        let program = self.program.clone().unwrap_or_else(harness);
+        let words = self.wrapper.iter().cloned().chain([program.into_os_string()]);
         let mut words = words.chain(arguments.iter().map(OsString::from));
         let mut command = command(words.next().unwrap());
         command.args(words).env_clear().current_dir(self.folder.path());
@@ -402,6 +417,11 @@ impl Running {
 
     fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
+    /// What it has said on standard output so far.
+    pub(crate) fn stdout(&self) -> String {
+        self.stream("stdout")
     }
 
     /// What it has said on standard error so far.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Command, Stage, StageFailure, staged, text};
+use super::{Command, Stage, StageFailure, staged, text, toolchain};
 use crate::flow::proof::BuildOutcome;
 use crate::flow::session::Session;
 use crate::model::script::Exit;
@@ -29,29 +29,35 @@ struct BuildMeta {
     dirty: Option<bool>,
 }
 
-/// Builds the product, unless there is none or a process of the same run has done it. Its folder goes on the suites' PATH.
+/// As `run`, unless a process of the same run has done it.
+///
+/// # Errors
+/// As `run`, or as the build of that process.
+pub(crate) fn once(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFailure> {
+    match session.build_outcome() {
+        Some(outcome) => reuse(session, outcome),
+        None => run(session, say),
+    }
+}
+
+/// Builds the product, if cargo is to do that. Its folder goes on the suites' PATH.
 ///
 /// # Errors
 /// If cargo fails, or the binary is not there afterwards. The summary has the stage either way.
 pub(crate) fn run(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFailure> {
     let product = &session.project.product;
-    match product.build {
-        Build::None => find(session),
-        Build::Cargo => {
-            if let Some(outcome) = session.build_outcome() {
-                return reuse(session, outcome);
-            }
-            let name = product.name.as_deref().unwrap_or("the product");
-            say(&format!("building {name} ({})", session.settings.cargo_profile));
-            let meta = staged(session, Stage::Build, || {
-                let result = cargo_build(session);
-                note_outcome(session, &result)?;
-                result.map(|meta| (meta, None))
-            })?;
-            session.set_product(meta.binary);
-            Ok(())
-        }
+    if product.build == Build::None {
+        return find(session);
     }
+    let name = product.name.as_deref().unwrap_or("the product");
+    say(&format!("building {name} ({})", session.settings.cargo_profile));
+    let meta = staged(session, Stage::Build, || {
+        let result = cargo_build(session);
+        note_outcome(session, &result)?;
+        result.map(|meta| (meta, None))
+    })?;
+    session.set_product(meta.binary);
+    Ok(())
 }
 
 /// Makes the product known that is there, be it of this run or of an earlier one.
@@ -134,8 +140,7 @@ fn cargo_build(session: &Session) -> Result<BuildMeta, StageFailure> {
         "--target-dir".into(),
         target.into_os_string(),
     ]);
-    let environment = vec![("RUSTUP_TOOLCHAIN", settings.toolchain.clone().into())];
-    let command = Command { log: "build", program: cargo, args, environment };
+    let command = Command { log: "build", program: cargo, args, environment: toolchain(settings) };
     let done = command.succeed(session, Stage::Build)?;
     let wanted = product.bin.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     let binary = executable(&text(&done.stdout), wanted.or_else(|| product.name.clone()).as_deref());

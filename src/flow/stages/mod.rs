@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::flow::session::Session;
 use crate::model::script::{Completion, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach, Stream};
 use crate::model::verdict::Fault;
+use crate::os::host::Settings;
 use crate::os::journal::{Event, Level};
 use crate::rules::summary::{StageRecord, Status, millis, rc};
 
@@ -174,6 +175,12 @@ impl Command {
         };
         StageFailure::Command { command: self.line(), rc: rc(done.exit).max(1), ending, output: text(&done.stderr) }
     }
+}
+
+/// Returns the variables by which rustup's proxies choose the toolchain. One that is missing is an error, not installed: that would
+/// change the user's machine.
+fn toolchain(settings: &Settings) -> Vec<(&'static str, OsString)> {
+    vec![("RUSTUP_TOOLCHAIN", settings.toolchain.clone().into()), ("RUSTUP_AUTO_INSTALL", "0".into())]
 }
 
 /// Returns what was kept of a stream.

@@ -1,9 +1,10 @@
 //! What machine this is, and whether the product can be built on it. Nothing is repaired.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use super::build::manifest;
-use super::{Command, Stage, StageFailure, staged, text};
+use super::{Command, Stage, StageFailure, staged, text, toolchain};
 use crate::flow::session::Session;
 use crate::model::suite::Build;
 use crate::model::verdict::Fault;
@@ -38,9 +39,10 @@ fn tools(session: &Session, report: &dyn Fn(&str)) -> Result<Vec<String>, StageF
         report(&fact);
         found.push(fact);
     };
-    match settings.find_program("rustup") {
-        Some(rustup) => tell(format!("rustup: {}", first_line(session, rustup, &["--version"])?)),
-        None => tell("rustup: none; the toolchain is whatever cargo is".to_owned()),
+    if let Some(rustup) = settings.find_program("rustup") {
+        tell(format!("rustup: {}", version(session, rustup)?));
+    } else {
+        tell("rustup: none; the toolchain is whatever cargo is".to_owned());
     }
     if session.project.product.build == Build::None {
         return Ok(found);
@@ -48,24 +50,20 @@ fn tools(session: &Session, report: &dyn Fn(&str)) -> Result<Vec<String>, StageF
     let cargo = settings.find_program("cargo").ok_or_else(|| {
         Fault::from_text("no `cargo` on PATH, and runner.yaml says `build: cargo`: install Rust, or say `build: none`")
     })?;
-    tell(format!("cargo ({}): {}", settings.toolchain, first_line(session, cargo.clone(), &["--version"])?));
+    tell(format!("cargo ({}): {}", settings.toolchain, version(session, cargo.clone())?));
     let manifest = manifest(session);
     let questions = ["metadata", "--no-deps", "--format-version", "1", "--offline", "--manifest-path"];
     let mut args: Vec<OsString> = questions.map(OsString::from).into();
     args.push(manifest.clone().into_os_string());
-    Command { log: "preflight", program: cargo, args, environment: toolchain(session) }
+    Command { log: "preflight", program: cargo, args, environment: toolchain(settings) }
         .succeed(session, Stage::Preflight)?;
     tell(format!("product: {}", manifest.display()));
     Ok(found)
 }
 
-fn first_line(session: &Session, program: std::path::PathBuf, args: &[&str]) -> Result<String, StageFailure> {
-    let args = args.iter().map(OsString::from).collect();
-    let command = Command { log: "preflight", program, args, environment: toolchain(session) };
+fn version(session: &Session, program: PathBuf) -> Result<String, StageFailure> {
+    let environment = toolchain(&session.settings);
+    let command = Command { log: "preflight", program, args: vec!["--version".into()], environment };
     let done = command.succeed(session, Stage::Preflight)?;
     Ok(text(&done.stdout).lines().next().unwrap_or_default().to_owned())
-}
-
-fn toolchain(session: &Session) -> Vec<(&'static str, OsString)> {
-    vec![("RUSTUP_TOOLCHAIN", session.settings.toolchain.clone().into())]
 }
