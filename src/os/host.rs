@@ -199,7 +199,8 @@ fn container_id() -> Option<String> {
         (None, false, Some(_) | None) => return None,
     };
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    Some(find_id(&podman.unwrap_or_default()).or_else(|| find_id(&own_files(&mounts))).map_or(kind, str::to_owned))
+    let texts = [podman.unwrap_or_default(), own_files(&mounts)];
+    Some(texts.iter().find_map(|text| find_id(text)).map_or(kind, str::to_owned))
 }
 
 /// Returns the lines of mountinfo (proc(5)) for files that an engine mounts; others may be of containers within this one.
