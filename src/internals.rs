@@ -7,10 +7,15 @@ use std::path::Path;
 pub use crate::model::script;
 pub use crate::os::engine;
 
+use crate::flow::deps;
 use crate::flow::evidence_json::snapshot_json;
+use crate::flow::session::{Selection, Session};
+use crate::flow::stages::StageFailure;
+use crate::model::script::Echo;
 use crate::model::snapshot::Snapshot;
+use crate::model::suite::{Isolation, Project};
 use crate::os::disk::{SnapshotRoot, Snapshotter};
-use crate::os::host;
+use crate::os::host::{self, Jsonl, Overrides, Settings};
 
 /// Tells whether blocks do without the variable `name`, because cargo, rustup or nextest set it.
 #[must_use]
@@ -80,4 +85,46 @@ impl Taken {
     pub fn json(&self) -> Result<Vec<u8>, Box<dyn Error>> {
         Ok(snapshot_json(&self.0)?)
     }
+}
+
+/// How the `deps` stage failed.
+#[derive(Debug)]
+pub struct StageEnd {
+    /// The exit code of the command that failed; `None` if we failed.
+    pub rc: Option<i32>,
+    /// What is told of it.
+    pub text: String,
+    /// What the command said.
+    pub output: String,
+}
+
+/// Runs the `deps` stage for the project in `dir`, whose proof folder is `proof`, with programs of `search_path`.
+///
+/// # Errors
+/// If there can be no run in `dir`. How the stage failed is inside.
+pub fn install_packages(
+    dir: &Path,
+    search_path: &OsStr,
+    packages: &[&str],
+) -> Result<Result<(), StageEnd>, Box<dyn Error>> {
+    let host = host::host();
+    let mut settings = Settings::read(&Overrides::default(), &host)?;
+    settings.project_dir = dir.to_path_buf();
+    settings.proof_dir = dir.join("proof");
+    settings.jsonl = Jsonl::ProofOnly;
+    settings.block_environment.set("PATH", search_path);
+    search_path.clone_into(&mut settings.search_path);
+    let packages = packages.iter().map(ToString::to_string).collect();
+    let project = Project { packages, isolation: Isolation::None, ..Project::default() };
+    let selection = Selection { selected: 0, not_selected: 0 };
+    let session = Session::open(settings, host, project, selection, Echo::Off, &|_| {})?;
+    let result = deps::install(&session, &|_| {});
+    session.close().map_err(|fault| fault.to_string())?;
+    Ok(result.map_err(|failure| {
+        let text = failure.to_string();
+        match failure {
+            StageFailure::Command { rc, output, .. } => StageEnd { rc: Some(rc), text, output },
+            StageFailure::Fault(_) => StageEnd { rc: None, text, output: String::new() },
+        }
+    }))
 }

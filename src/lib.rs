@@ -53,6 +53,7 @@ mod os {
     pub(crate) mod host;
     pub(crate) mod interrupt;
     pub(crate) mod journal;
+    pub(crate) mod packages;
     pub(crate) mod workdir;
 }
 
@@ -60,6 +61,7 @@ mod os {
 mod flow {
     pub(crate) mod ahead;
     pub(crate) mod blocks;
+    pub(crate) mod deps;
     pub(crate) mod discover;
     pub(crate) mod evidence;
     pub(crate) mod evidence_json;
