@@ -208,7 +208,7 @@ impl Runner<'_> {
         let say = |text: &str| self.show.note(text);
         match stage {
             Stage::Preflight => stages::preflight::run(session, &say).map(|()| true),
-            Stage::Deps => Ok(true),
+            Stage::Deps => stages::deps::run(session, &say).map(|()| true),
             Stage::Build => stages::build::run(session, &say).map(|()| true),
             Stage::RunSuites => self.run_suites(session, plan),
             Stage::Collect => Ok(true),

@@ -54,6 +54,7 @@ mod os {
     pub(crate) mod interrupt;
     pub(crate) mod journal;
     pub(crate) mod machine;
+    pub(crate) mod packages;
     pub(crate) mod probe;
     pub(crate) mod workdir;
 }

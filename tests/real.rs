@@ -1,13 +1,12 @@
 //! Suites about real software: dpkg, update-alternatives, git. They install, change and remove things for real, below a
 //! root of their own, and the harness has to see it all and find everything as it was.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a claim fails by a panic")]
-#![allow(clippy::print_stderr, reason = "what was not tried has to be said")]
 
 use std::fs;
 use std::path::Path;
 
 use libtest_mimic::Trial;
-use world::{Project, User};
+use world::{Project, User, has};
 
 #[path = "harness/world.rs"]
 mod world;
@@ -23,21 +22,6 @@ fn main() -> std::process::ExitCode {
         .flatten()
         .collect::<Vec<Trial>>()
     })
-}
-
-/// Tells whether the programs are there. In CI they have to be.
-fn has(programs: &[&str]) -> bool {
-    let found = |program: &str| {
-        let folders = std::env::vars_os().find(|(name, _)| name == "PATH").unwrap().1;
-        let usual = ["/usr/sbin", "/sbin"].map(Into::into);
-        std::env::split_paths(&folders).chain(usual).any(|folder| folder.join(program).is_file())
-    };
-    let missing: Vec<_> = programs.iter().filter(|program| !found(program)).collect();
-    assert!(missing.is_empty() || !world::is_ci(), "CI must have {missing:?}");
-    if !missing.is_empty() {
-        eprintln!("NOT TRIED: this machine has no {missing:?}");
-    }
-    missing.is_empty()
 }
 
 /// Runs a suite of tests/fixtures/real as `user`; `seen` are paths among the changes that it must have made.

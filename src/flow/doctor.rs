@@ -6,8 +6,9 @@ use crate::flow::plan::{Plan, Wanted};
 use crate::flow::session::refuse_what_cannot_be_had;
 use crate::model::suite::{Build, Host, Project};
 use crate::os::engine::{UnsandboxedScriptRunner, can_confine_signals, can_make_cgroups};
-use crate::os::host::Settings;
+use crate::os::host::{self, Settings};
 use crate::os::machine;
+use crate::os::packages::PackageManager;
 use crate::os::probe::Probe;
 
 /// What was found of one thing.
@@ -77,9 +78,10 @@ fn of_project(settings: &Settings, host: &Host, project: &Project) -> Vec<Check>
         ("git", false, "build_meta.json says no revision: install git"),
     ];
     let found = programs.map(|(name, is_needed, lack)| program(settings, name, is_needed, lack));
-    let manager = ["pacman", "apt-get"].iter().find_map(|name| settings.find_program(name));
-    let manager = match manager {
-        Some(path) => there("packages", path.display().to_string()),
+    let manager = match PackageManager::find(&settings.search_path, host::family()) {
+        Some(PackageManager::Pacman { pacman: path } | PackageManager::Apt { apt_get: path, .. }) => {
+            there("packages", path.display().to_string())
+        }
         None => lack("packages", installs, "neither pacman nor apt-get is on PATH: the stage deps can install nothing"),
     };
     let proof = match writable_above(&settings.proof_dir) {

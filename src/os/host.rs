@@ -176,13 +176,36 @@ pub(crate) fn is_executable(path: &Path) -> bool {
 
 /// Reads who this machine is: os-release(5), and the marks that container engines leave.
 pub(crate) fn host() -> Host {
-    let release = ["/etc/os-release", "/usr/lib/os-release"].iter().find_map(|path| fs::read_to_string(path).ok());
-    let distro = release.as_deref().and_then(|text| os_release_id(text)).unwrap_or("linux").to_owned();
+    let distro = os_release_value(&os_release(), "ID").unwrap_or("linux").to_owned();
     Host { distro, container_id: container_id() }
 }
 
-fn os_release_id(text: &str) -> Option<&str> {
-    let value = text.lines().find_map(|line| line.strip_prefix("ID="))?;
+/// Whose package manager owns the files of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// Debian's.
+    Debian,
+    /// Another one's.
+    Other,
+}
+
+/// Reads what family this machine's distribution is of.
+pub(crate) fn family() -> Family {
+    let release = os_release();
+    let mut words = ["ID", "ID_LIKE"].into_iter().filter_map(|key| os_release_value(&release, key));
+    let is_debian = words.any(|value| value.split_whitespace().any(|word| word == "debian"));
+    if is_debian { Family::Debian } else { Family::Other }
+}
+
+/// Returns the text of os-release(5), empty if there is none.
+pub(crate) fn os_release() -> String {
+    let paths = ["/etc/os-release", "/usr/lib/os-release"];
+    paths.iter().find_map(|path| fs::read_to_string(path).ok()).unwrap_or_default()
+}
+
+/// Returns a value of os-release(5), without its quotes.
+pub(crate) fn os_release_value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
     Some(value.trim().trim_matches(['"', '\'']))
 }
 
@@ -337,7 +360,7 @@ mod tests {
 
     #[test]
     fn the_id_of_os_release_may_be_quoted() {
-        assert_eq!(os_release_id("NAME=x\nID=\"opensuse-leap\"\n"), Some("opensuse-leap"));
-        assert_eq!(os_release_id("NAME=x\nID_LIKE=y\nID=arch\n"), Some("arch"));
+        assert_eq!(os_release_value("NAME=x\nID=\"opensuse-leap\"\n", "ID"), Some("opensuse-leap"));
+        assert_eq!(os_release_value("NAME=x\nID_LIKE=y\nID=arch\n", "ID"), Some("arch"));
     }
 }

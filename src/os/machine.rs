@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::host::{os_release, os_release_value};
+
 /// Returns the name of the operating system (os-release(5)) and the kernel's release.
 pub(crate) fn system() -> String {
-    let release = ["/etc/os-release", "/usr/lib/os-release"].iter().find_map(|path| fs::read_to_string(path).ok());
-    let name = release.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")));
-    let name = name.map_or("Linux", |name| name.trim().trim_matches(['"', '\'']));
+    let release = os_release();
+    let name = os_release_value(&release, "PRETTY_NAME").unwrap_or("Linux");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{name}, Linux {}", kernel.trim())
 }

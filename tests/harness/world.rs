@@ -78,6 +78,29 @@ pub(crate) fn is_ci() -> bool {
     std::env::vars_os().any(|(name, value)| name == "CI" && !value.is_empty())
 }
 
+/// Tells whether the programs are there. In CI they have to be.
+#[expect(clippy::print_stderr, reason = "what was not tried has to be said")]
+pub(crate) fn has(programs: &[&str]) -> bool {
+    let missing: Vec<_> = programs.iter().filter(|program| find(program).is_none()).collect();
+    assert!(missing.is_empty() || !is_ci(), "CI must have {missing:?}");
+    if !missing.is_empty() {
+        eprintln!("NOT TRIED: this machine has no {missing:?}");
+    }
+    missing.is_empty()
+}
+
+/// Finds a program on PATH, or where only root looks for programs.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let folders = search_path();
+    let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&folders).chain(usual).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// PATH, as these claims have it.
+pub(crate) fn search_path() -> OsString {
+    std::env::vars_os().find(|(name, _)| name == "PATH").unwrap().1
+}
+
 /// As whom a harness runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum User {
@@ -254,8 +277,7 @@ impl Project {
         let mut words = words.chain(arguments.iter().map(OsString::from));
         let mut command = command(words.next().unwrap());
         command.args(words).env_clear().current_dir(self.folder.path());
-        let search_path = std::env::vars_os().find(|(name, _)| name == "PATH").unwrap().1;
-        command.env("PATH", search_path).env("HOME", self.folder.path()).env("LANG", "C.UTF-8");
+        command.env("PATH", search_path()).env("HOME", self.folder.path()).env("LANG", "C.UTF-8");
         command.env("PROJECT_DIR", self.folder.path());
         for (name, folder) in [("TMPDIR", "tmp"), ("SUITES_DIR", "suites"), ("PROOF_DIR", "proof")] {
             command.env(name, self.path(folder));

@@ -140,7 +140,7 @@ fn cargo_build(session: &Session) -> Result<BuildMeta, StageFailure> {
         "--target-dir".into(),
         target.into_os_string(),
     ]);
-    let command = Command { log: "build", program: cargo, args, environment: toolchain(settings) };
+    let command = Command { log: "build".to_owned(), program: cargo, args, environment: toolchain(settings) };
     let done = command.succeed(session, Stage::Build)?;
     let wanted = product.bin.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     let binary = executable(&text(&done.stdout), wanted.or_else(|| product.name.clone()).as_deref());
@@ -172,7 +172,8 @@ fn git(session: &Session, dir: &Path, order: &[&str]) -> Result<Option<String>, 
     let mut args: Vec<_> = ["-c", "safe.directory=*", "-C"].map(OsString::from).into();
     args.push(dir.as_os_str().to_owned());
     args.extend(order.iter().map(OsString::from));
-    let command = Command { log: "build-git", program, args, environment: Vec::new() };
+    let command =
+        Command { log: "build-git".to_owned(), program, args, environment: session.settings.tool_environment.clone() };
     let done = command.complete(session, Stage::Build)?;
     Ok((done.exit == Exit::Code(0)).then(|| text(&done.stdout).trim_end().to_owned()))
 }

@@ -1,6 +1,7 @@
 //! What a run does before and after its trials: a stage has a beginning and an end in the log, and a record in the summary.
 
 pub(crate) mod build;
+pub(crate) mod deps;
 pub(crate) mod preflight;
 pub(crate) mod suites;
 
@@ -108,19 +109,18 @@ pub(super) fn staged<T>(
 /// A command that a stage runs.
 pub(super) struct Command {
     /// Its logs are `stages/LOG.stdout.log` and `.stderr.log`.
-    pub(super) log: &'static str,
+    pub(super) log: String,
     pub(super) program: PathBuf,
     pub(super) args: Vec<OsString>,
-    /// Variables beside those that every tool gets.
-    pub(super) environment: Vec<(&'static str, OsString)>,
+    pub(super) environment: Environment,
 }
 
 impl Command {
-    /// Returns the command as a user would type it.
+    /// Returns the command line, for people.
     pub(super) fn line(&self) -> String {
         let name = self.program.file_name().unwrap_or(self.program.as_os_str());
         let words = std::iter::once(name).chain(self.args.iter().map(OsString::as_os_str));
-        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        words.map(|word| word.to_string_lossy().escape_debug().to_string()).collect::<Vec<_>>().join(" ")
     }
 
     /// Runs it to its end, whatever that is.
@@ -128,17 +128,12 @@ impl Command {
     /// # Errors
     /// If it could not be started, or not be ended.
     pub(super) fn complete(&self, session: &Session, stage: Stage) -> Result<Completion, Fault> {
-        let settings = &session.settings;
-        let mut environment: Environment = settings.tool_environment.clone();
-        for (name, value) in &self.environment {
-            environment.set(name, value);
-        }
         let log = |from| session.proof.dir().join("stages").join(format!("{}.{from}.log", self.log));
         let script = Script {
             program: self.program.clone(),
             args: self.args.clone(),
-            cwd: settings.project_dir.clone(),
-            environment,
+            cwd: session.settings.project_dir.clone(),
+            environment: self.environment.clone(),
             limits: Limits { kept_bytes_max: COMMAND_KEPT_BYTES_MAX, ..session.limits(COMMAND_LIMIT) },
             logs: Some(LogFiles { stdout: log("stdout"), stderr: log("stderr") }),
             signals: SignalReach::Machine,
@@ -162,25 +157,36 @@ impl Command {
     /// If it ends otherwise than with 0.
     pub(super) fn succeed(&self, session: &Session, stage: Stage) -> Result<Completion, StageFailure> {
         let done = self.complete(session, stage)?;
-        if (done.ended_by, done.exit) == (EndedBy::Itself, Exit::Code(0)) { Ok(done) } else { Err(self.failed(&done)) }
+        if has_succeeded(&done) { Ok(done) } else { Err(self.failure(&done, ending(&done), text(&done.stderr))) }
     }
 
-    /// Returns the failure of a command that ended as it should not have.
-    pub(super) fn failed(&self, done: &Completion) -> StageFailure {
-        let ending = match done.ended_by {
-            EndedBy::Itself => format!("ended with {}", done.exit),
-            EndedBy::Timeout => format!("was killed after {COMMAND_LIMIT:?}"),
-            EndedBy::Cancel => "was interrupted".to_owned(),
-            EndedBy::SupervisorKilled => "killed the process that watched over it".to_owned(),
-        };
-        StageFailure::Command { command: self.line(), rc: rc(done.exit).max(1), ending, output: text(&done.stderr) }
+    /// Returns the failure of a command that ended as it should not have. `output` is what the user needs to see of it.
+    pub(super) fn failure(&self, done: &Completion, ending: String, output: String) -> StageFailure {
+        StageFailure::Command { command: self.line(), rc: rc(done.exit).max(1), ending, output }
     }
 }
 
-/// Returns the variables by which rustup's proxies choose the toolchain. One that is missing is an error, not installed: that would
-/// change the user's machine.
-fn toolchain(settings: &Settings) -> Vec<(&'static str, OsString)> {
-    vec![("RUSTUP_TOOLCHAIN", settings.toolchain.clone().into()), ("RUSTUP_AUTO_INSTALL", "0".into())]
+pub(super) fn has_succeeded(done: &Completion) -> bool {
+    (done.ended_by, done.exit) == (EndedBy::Itself, Exit::Code(0))
+}
+
+/// Returns in words how a command has ended.
+pub(super) fn ending(done: &Completion) -> String {
+    match done.ended_by {
+        EndedBy::Itself => format!("ended with {}", done.exit),
+        EndedBy::Timeout => format!("was killed after {COMMAND_LIMIT:?}"),
+        EndedBy::Cancel => "was interrupted".to_owned(),
+        EndedBy::SupervisorKilled => "killed the process that watched over it".to_owned(),
+    }
+}
+
+/// Returns the environment in which rustup's proxies choose the configured toolchain. One that is missing is an error, not
+/// installed: that would change the user's machine.
+fn toolchain(settings: &Settings) -> Environment {
+    let mut environment = settings.tool_environment.clone();
+    environment.set("RUSTUP_TOOLCHAIN", &settings.toolchain);
+    environment.set("RUSTUP_AUTO_INSTALL", "0");
+    environment
 }
 
 /// Returns what was kept of a stream.

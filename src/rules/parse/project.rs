@@ -123,12 +123,12 @@ fn file(field: Field<'_>) -> Result<PathBuf, Problem> {
     field.some_text().map(PathBuf::from)
 }
 
-/// Names of packages; one that begins with `-` would be an option of the package manager.
+/// Names of packages; one that begins with `-` would be an option of the package manager, one with a slash another source.
 fn packages(field: Field<'_>) -> Result<Vec<String>, Problem> {
     let mut packages = Vec::new();
     for one in field.list()? {
         let name = one.some_text()?;
-        if name.starts_with('-') || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        if name.starts_with('-') || name.chars().any(|c| c == '/' || c.is_whitespace() || c.is_control()) {
             return Err(one.wrong(format!("holds `{}`, which is not the name of a package", shown(name))));
         }
         packages.push(name.to_owned());
@@ -231,6 +231,7 @@ output-limit: 1MiB
             ("product: {build: make}\n", "1:18: `build` cannot be `make`, known are `cargo`, `none`"),
             ("scope: {distros: []}\n", "1:18: `distros` names no distribution"),
             ("deps: {packages: [a, -y]}\n", "1:22: `packages` holds `-y`, which is not the name of a package"),
+            ("deps: {packages: [./a]}\n", "1:19: `packages` holds `./a`, which is not the name of a package"),
             ("presence: {applets: a}\n", "1:12: the key `target` is missing"),
             ("presence: {applets: a, target: '/x/{name}'}\n", "1:32: `target` holds the unknown placeholder `{name}`"),
             ("presence: {applets: a, target: b, preserve: c}\n", "1:45: `preserve` must be a list"),
