@@ -411,6 +411,37 @@ fn strange_prints(sources: &[Source]) -> Vec<String> {
     violations
 }
 
+/// A wrapper calls the program and decides nothing: no functions, no traps, no branches.
+fn strange_wrappers(sources: &[Source]) -> Vec<String> {
+    let mut violations = Vec::new();
+    for Source { path, text } in sources.iter().filter(|source| source.path.starts_with("sh/")) {
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+        let mut expect = |is_so: bool, what: &str| {
+            if !is_so {
+                violations.push(format!("{path}: {what}"));
+            }
+        };
+        expect(path.ends_with(".sh"), "is no shell script");
+        expect(text.starts_with("#!/usr/bin/env bash\n"), "does not begin with `#!/usr/bin/env bash`");
+        expect(text.lines().count() < 40, "has 40 lines or more");
+        expect(lines.first() == Some(&"set -euo pipefail"), "does not begin with `set -euo pipefail`");
+        expect(
+            lines.last().is_some_and(|line| line.starts_with("exec container-runner ")),
+            "does not end in the program",
+        );
+        let banned =
+            ["function", "trap", "if", "case", "for", "while", "until", "select", "||", "&&", "()", "$(", "`", "eval"];
+        for line in lines {
+            let words: Vec<_> = line.split([' ', ';', '\t']).collect();
+            let found = banned.iter().find(|word| {
+                if word.starts_with(char::is_alphabetic) { words.contains(word) } else { line.contains(**word) }
+            });
+            expect(found.is_none(), &format!("decides something: {line}"));
+        }
+    }
+    violations
+}
+
 /// Returns the names of a Cargo.toml's dependencies; `true` for those of tests.
 fn dependencies(manifest: &str) -> BTreeMap<String, bool> {
     let mut found = BTreeMap::new();
@@ -655,6 +686,37 @@ fn nothing_prints() {
 }
 
 #[test]
+fn wrappers_decide_nothing() {
+    expect_none(&strange_wrappers(&sources()));
+    let wrappers = tracked().into_iter().filter(|path| path.starts_with("sh/"));
+    let names = ["build_product", "collect_artifacts", "install_deps", "preflight", "run_suites"];
+    assert_eq!(wrappers.collect::<Vec<_>>(), names.map(|name| format!("sh/{name}.sh")));
+}
+
+#[test]
+fn a_wrapper_that_decides_is_caught() {
+    let with = |line: &str| format!("#!/usr/bin/env bash\nset -euo pipefail\n{line}\nexec container-runner all\n");
+    let planted = [
+        "trap 'rm x' EXIT",
+        "f() { true; }",
+        "if true; then true; fi",
+        "[[ -e x ]] || true",
+        "x=$(date)",
+        "for x in a; do :; done",
+    ];
+    let planted: Vec<_> = planted.iter().map(|line| ("sh/a.sh", with(line))).collect();
+    let other = [
+        "set -euo pipefail\nexec container-runner all\n".to_owned(),
+        "#!/usr/bin/env bash\nexec container-runner all\n".to_owned(),
+        "#!/usr/bin/env bash\nset -euo pipefail\npython3 x\n".to_owned(),
+        with(&"true\n".repeat(40)),
+    ];
+    let all = planted.iter().map(|(_, text)| text.as_str()).chain(other.iter().map(String::as_str));
+    expect_each_caught(strange_wrappers, &all.map(|text| ("sh/a.sh", text)).collect::<Vec<_>>());
+    expect_none_caught(strange_wrappers, &[("sh/a.sh", &with("export A=b")), ("tests/a.sh", "trap x")]);
+}
+
+#[test]
 fn every_dependency_has_its_owner() {
     expect_none(&strange_uses(&sources(), &read("Cargo.toml"), &read("ARCHITECTURE.md")));
 }
@@ -677,7 +739,7 @@ fn the_guards_have_looked_at_the_tree() {
         let folder = format!("src/{floor}/");
         sources.iter().filter(|source| source.path == file || source.path.starts_with(&folder)).count()
     };
-    for (floor, at_least) in [("model", 5), ("rules", 10), ("os", 15), ("flow", 8), ("harness", 2)] {
+    for (floor, at_least) in [("model", 5), ("rules", 10), ("os", 15), ("flow", 8), ("harness", 2), ("cli", 2)] {
         assert!(on(floor) >= at_least, "only {} files on `{floor}`", on(floor));
     }
     let raw = sources.iter().find(|source| source.path == UNSAFE_FILE).expect("no file for unsafe code");
