@@ -128,7 +128,7 @@ impl Harness {
         let project = plan.take_project(&settings)?;
         let part = Part { selection, echo, join: Join::Nextest };
         let session = Arc::new(Session::open(settings, host, project, part, &say)?);
-        let built = stages::build::once(&session, &say);
+        let built = stages::deps::once(&session, &say).and_then(|()| stages::build::once(&session, &say));
         let conclusion = built.map(|()| {
             let asked = Asked { wanted: &wanted, flags: &flags, arguments: &arguments };
             run_stage(&session, plan, &asked)

@@ -23,6 +23,7 @@ fn main() -> std::process::ExitCode {
             claim(nothing_required_passes_without_a_package_manager_and_says_so),
             claim(without_a_package_manager_the_stage_fails_with_the_remedy),
             claim(a_package_manager_that_cannot_be_reached_is_not_one_that_misses_packages),
+            claim(outside_a_container_the_harness_installs_nothing),
         ];
         any.into_iter().chain(pacman::claims()).chain(apt::claims()).collect::<Vec<Trial>>()
     })
@@ -181,4 +182,15 @@ fn a_package_manager_that_cannot_be_reached_is_not_one_that_misses_packages() {
     let end = machine.deps_fail(&["small"], 127, &["no-such-program"]);
     assert_eq!(end.text, "`pacman -T -- small` ended with code 127");
     machine.assert_commands(&[("pacman -T -- small", 127)]);
+}
+
+/// As `cargo test` does it on somebody's laptop.
+fn outside_a_container_the_harness_installs_nothing() {
+    let project = Project::with("deps: {packages: [no-such-package-anywhere]}\n");
+    project.suite("10-a", &[("execute", "echo ran >>order")]);
+    let ended = project.run(&[]);
+    ended.code(3).stderr_says("no-such-package-anywhere").stderr_says("nothing was installed");
+    assert!(project.order().is_empty());
+    let lines = project.text("proof/logs/runner.jsonl");
+    assert!(!lines.contains("install -y") && !lines.contains("-S --needed"), "{lines}");
 }

@@ -49,6 +49,9 @@ pub(crate) struct RunFile {
     /// Whether its trials have begun.
     #[serde(default)]
     pub(crate) has_run_suites: bool,
+    /// Whether the required packages are known to be there.
+    #[serde(default)]
+    pub(crate) has_packages: bool,
 }
 
 /// What the build stage came to: the processes of one run share it.

@@ -300,6 +300,19 @@ impl Session {
         self.run_file().build.clone()
     }
 
+    /// Tells whether the required packages are there, because a process of this run has seen to it.
+    pub(crate) fn has_packages(&self) -> bool {
+        self.run_file().has_packages
+    }
+
+    /// Notes that the required packages are there.
+    ///
+    /// # Errors
+    /// If other processes of the run cannot be told.
+    pub(crate) fn note_packages(&self) -> Result<(), Fault> {
+        self.note(|run| run.has_packages = true)
+    }
+
     /// Notes what the build stage came to, for the processes of the same run.
     ///
     /// # Errors
@@ -476,6 +489,7 @@ fn new_run(run_id: &str, join: Join) -> RunFile {
         build: None,
         in_stages: join != Join::Nextest,
         has_run_suites: false,
+        has_packages: false,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Command, Stage, StageFailure, ending, has_succeeded, staged, text};
 use crate::flow::session::Session;
 use crate::model::script::Completion;
+use crate::model::suite::Isolation;
 use crate::model::verdict::Fault;
 use crate::os::host;
 use crate::os::packages::{Call, PackageManager, PackageNames, environment};
@@ -17,19 +18,47 @@ enum Outcome {
     Installed(PackageNames),
 }
 
+/// As `run`, for the first process of a run that has trials; the others find it done. On a machine that is no container nothing is
+/// installed: `cargo test` is not to change somebody's laptop.
+///
+/// # Errors
+/// As `run`; outside a container also if a package is missing.
+pub(crate) fn once(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFailure> {
+    if session.project.packages.is_empty() || session.has_packages() {
+        return Ok(());
+    }
+    let policy = match session.project.isolation {
+        Isolation::Container => Policy::Install,
+        Isolation::Overlay | Isolation::None => Policy::Check,
+    };
+    perform(session, policy, say)?;
+    Ok(session.note_packages()?)
+}
+
+/// What is done about a missing package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    Install,
+    Check,
+}
+
 /// Installs those of `deps.packages` that are missing, from what the package manager's databases know. Nothing is refreshed.
 ///
 /// # Errors
 /// If there is no package manager, if it fails, and if a package is missing afterwards. The summary has the stage either way.
 pub(crate) fn run(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFailure> {
+    perform(session, Policy::Install, say)
+}
+
+fn perform(session: &Session, policy: Policy, say: &dyn Fn(&str)) -> Result<(), StageFailure> {
     staged(session, Stage::Deps, || {
-        let outcome = provide(session, say)?;
+        let outcome = provide(session, policy, say)?;
         say(&outcome.to_string());
         Ok(((), Some(outcome.to_string())))
     })
 }
 
-fn provide(session: &Session, say: &dyn Fn(&str)) -> Result<Outcome, StageFailure> {
+fn provide(session: &Session, policy: Policy, say: &dyn Fn(&str)) -> Result<Outcome, StageFailure> {
     let packages = &session.project.packages;
     if packages.is_empty() {
         return Ok(Outcome::NothingRequired);
@@ -45,6 +74,13 @@ fn provide(session: &Session, say: &dyn Fn(&str)) -> Result<Outcome, StageFailur
     let missing = calls.missing(&required)?;
     if missing.is_empty() {
         return Ok(Outcome::NothingMissing(required));
+    }
+    if policy == Policy::Check {
+        let text = format!(
+            "`deps.packages` of runner.yaml names what is not installed here: {missing}. Install it, or run the suites in a \
+             container, where the stage deps does; this machine is none, so nothing was installed"
+        );
+        return Err(Fault::from_text(text).into());
     }
     say(&format!("installing {missing}"));
     calls.install(&missing)?;
