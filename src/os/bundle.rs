@@ -8,6 +8,7 @@
 //!
 //! Source: RFC 1952, 2.3; tar(5), "GNU tar Archives".
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -24,12 +25,20 @@ use crate::os::disk::{DiskError, EvidenceReader, sha256, write_atomically};
 /// The bundle's name in the proof folder.
 pub(crate) const BUNDLE: &str = "proofs.tar.gz";
 
-/// Files in a bundle.
-const FILES_MAX: usize = 1_000_000;
-/// Bytes of one file of it; a folder's files are refused beyond it by their reader.
-const FILE_BYTES_MAX: u64 = 1 << 30;
-/// Bytes of them all, and what tar adds.
-const BYTES_MAX: u64 = 16 << 30;
+/// What a bundle may hold. What is not packed beyond it is not read either.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    files: usize,
+    /// Of one file.
+    file_bytes: u64,
+    /// Of all files, a link none.
+    bytes: u64,
+}
+
+/// One file is as large as the reader of a folder's files allows.
+const BOUNDS_MAX: Bounds = Bounds { files: 1_000_000, file_bytes: 1 << 30, bytes: 16 << 30 };
+/// What stands before each file, or behind the last: tar keeps a long name in memory, whatever its length.
+const BESIDE_BYTES_MAX: u64 = 1 << 20;
 /// Names of one file, since file systems bound them: ext4 to 65,000.
 const LINKS_MAX: usize = 1000;
 
@@ -93,12 +102,14 @@ pub(crate) struct ToPack<'a> {
 /// If a file is not what it was or cannot be read, if there are too many, or the archive cannot be written. What stood at
 /// `to` before then still does.
 pub(crate) fn pack(what: &ToPack<'_>, to: &Path) -> Result<(), BundleError> {
-    if what.files.len() > FILES_MAX {
-        return Err(BundleError::TooMuch { path: to.to_owned(), max: FILES_MAX as u64, of: "files" });
-    }
+    pack_within(BOUNDS_MAX, what, to)
+}
+
+fn pack_within(bounds: Bounds, what: &ToPack<'_>, to: &Path) -> Result<(), BundleError> {
+    let held = Held { bundle: to, bounds, files: 0, bytes: 0 };
     let encoder = GzBuilder::new().operating_system(255).extra(extra()).write(Vec::new(), LEVEL);
-    let mut packer =
-        Packer { builder: Builder::new(encoder), reader: EvidenceReader::default(), placed: HashMap::new() };
+    let builder = Builder::new(encoder);
+    let mut packer = Packer { builder, held, reader: EvidenceReader::default(), placed: HashMap::new() };
     for (path, sha256) in what.files {
         packer.add(what, path, sha256)?;
     }
@@ -114,14 +125,41 @@ fn extra() -> Vec<u8> {
     [named, &[0; SEAL_LEN]].concat()
 }
 
-struct Packer {
+/// What a bundle holds so far.
+struct Held<'a> {
+    bundle: &'a Path,
+    bounds: Bounds,
+    files: usize,
+    bytes: u64,
+}
+
+impl Held<'_> {
+    fn add(&mut self, size_bytes: u64) -> Result<(), BundleError> {
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(size_bytes);
+        let too_much = |max, of| Err(BundleError::TooMuch { path: self.bundle.to_owned(), max, of });
+        if self.files > self.bounds.files {
+            return too_much(self.bounds.files as u64, "files");
+        }
+        if self.bytes > self.bounds.bytes {
+            return too_much(self.bounds.bytes, "bytes");
+        }
+        if size_bytes > self.bounds.file_bytes {
+            return too_much(self.bounds.file_bytes, "bytes in one file");
+        }
+        Ok(())
+    }
+}
+
+struct Packer<'a> {
     builder: Builder<GzEncoder<Vec<u8>>>,
+    held: Held<'a>,
     reader: EvidenceReader,
     /// Where content stands, and how many names it has there.
     placed: HashMap<[u8; 32], (OsString, usize)>,
 }
 
-impl Packer {
+impl Packer<'_> {
     fn add(&mut self, what: &ToPack<'_>, path: &OsStr, sha256: &[u8; 32]) -> Result<(), BundleError> {
         let dir = what.dir;
         let read_error = |source| BundleError::Read { path: dir.join(path), source };
@@ -133,6 +171,7 @@ impl Packer {
                 return Err(changed());
             }
             *names += 1;
+            self.held.add(0)?;
             let mut header = header(EntryType::Link, 0);
             return self.builder.append_link(&mut header, Path::new(path), Path::new(first)).map_err(pack_error);
         }
@@ -140,6 +179,7 @@ impl Packer {
         if found != *sha256 {
             return Err(changed());
         }
+        self.held.add(bytes.len() as u64)?;
         let mut header = header(EntryType::Regular, bytes.len() as u64);
         self.builder.append_data(&mut header, Path::new(path), bytes).map_err(pack_error)?;
         if !bytes.is_empty() {
@@ -204,13 +244,23 @@ pub(crate) fn unpack(path: &Path, take: &mut dyn FnMut(&OsStr, Content<'_>)) -> 
     let mut reader = EvidenceReader::default();
     let read = reader.read(path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
     let (bytes, _) = read.map_err(|source| BundleError::Read { path: path.to_owned(), source })?;
-    let unpacker = Unpacker { archive: path, seen: HashMap::new(), bytes: Vec::new() };
-    unpacker.run(bytes, take)?;
+    unpack_within(BOUNDS_MAX, path, bytes, take)?;
     Ok(seal_of(bytes))
+}
+
+fn unpack_within(
+    bounds: Bounds,
+    path: &Path,
+    bytes: &[u8],
+    take: &mut dyn FnMut(&OsStr, Content<'_>),
+) -> Result<(), BundleError> {
+    let held = Held { bundle: path, bounds, files: 0, bytes: 0 };
+    Unpacker { archive: path, held, seen: HashMap::new(), bytes: Vec::new() }.run(bytes, take)
 }
 
 struct Unpacker<'a> {
     archive: &'a Path,
+    held: Held<'a>,
     /// Files so far; whether one can be linked to.
     seen: HashMap<OsString, EntryType>,
     bytes: Vec<u8>,
@@ -218,18 +268,17 @@ struct Unpacker<'a> {
 
 impl Unpacker<'_> {
     fn run(mut self, bytes: &[u8], take: &mut dyn FnMut(&OsStr, Content<'_>)) -> Result<(), BundleError> {
-        let mut archive = Archive::new(GzDecoder::new(bytes).take(BYTES_MAX));
+        let left = Cell::new(BESIDE_BYTES_MAX);
+        let mut archive = Archive::new(Metered { inner: GzDecoder::new(bytes), left: &left });
         let entries = archive.entries().map_err(|source| self.damage(source))?;
         for entry in entries {
             let entry = entry.map_err(|source| self.damage(source))?;
+            left.set(entry.size());
             self.unpack(entry, take)?;
+            left.set(BESIDE_BYTES_MAX);
         }
-        let mut rest = archive.into_inner();
         // Gzip's own checksum stands at the end.
-        io::copy(&mut rest, &mut io::sink()).map_err(|source| self.damage(source))?;
-        if rest.limit() == 0 {
-            return Err(BundleError::TooMuch { path: self.archive.to_owned(), max: BYTES_MAX, of: "bytes" });
-        }
+        io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|source| self.damage(source))?;
         Ok(())
     }
 
@@ -241,9 +290,7 @@ impl Unpacker<'_> {
         let raw = entry.path_bytes().into_owned();
         let path = plain(&raw).ok_or_else(|| self.refused(&raw, "leads out of the folder, or is written strangely"))?;
         let kind = entry.header().entry_type();
-        if self.seen.len() >= FILES_MAX {
-            return Err(BundleError::TooMuch { path: self.archive.to_owned(), max: FILES_MAX as u64, of: "files" });
-        }
+        self.held.add(if kind == EntryType::Regular { entry.size() } else { 0 })?;
         if self.seen.insert(path.clone(), kind).is_some() {
             return Err(self.refused(&raw, "is there twice"));
         }
@@ -255,9 +302,6 @@ impl Unpacker<'_> {
         }
         if kind != EntryType::Regular {
             return Err(self.refused(&raw, "is no regular file"));
-        }
-        if entry.size() > FILE_BYTES_MAX {
-            return Err(self.refused(&raw, "is too large"));
         }
         self.bytes.clear();
         let read = entry.read_to_end(&mut self.bytes).map_err(|source| self.damage(source))?;
@@ -279,6 +323,21 @@ impl Unpacker<'_> {
 
     fn refused(&self, entry: &[u8], why: &'static str) -> BundleError {
         BundleError::Refused { path: self.archive.to_owned(), entry: OsString::from_vec(entry.to_vec()), why }
+    }
+}
+
+/// Gives no more bytes than are left.
+struct Metered<'a, R> {
+    inner: R,
+    left: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let left = self.left.get().checked_sub(read as u64);
+        self.left.set(left.ok_or_else(|| io::Error::other("there is too much beside its files"))?);
+        Ok(read)
     }
 }
 

@@ -30,6 +30,11 @@ fn packed(files: &[(&str, &[u8])]) -> (TempDir, PathBuf) {
     (dir, to)
 }
 
+/// With its causes.
+fn said(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {}", said(cause)))
+}
+
 fn read(path: &Path) -> Result<(Vec<(String, String)>, Seal), String> {
     let mut read = Vec::new();
     let seal = unpack(path, &mut |path, content| {
@@ -39,7 +44,7 @@ fn read(path: &Path) -> Result<(Vec<(String, String)>, Seal), String> {
         };
         read.push((path.to_string_lossy().into_owned(), shown));
     });
-    seal.map(|seal| (read, seal)).map_err(|error| error.to_string())
+    seal.map(|seal| (read, seal)).map_err(|error| said(&error))
 }
 
 const FILES: [(&str, &[u8]); 7] =
@@ -137,7 +142,8 @@ fn every_cut_is_an_error_that_names_the_archive() {
     let whole = fs::read(&path).unwrap();
     for length in 0..whole.len() {
         fs::write(&path, &whole[..length]).unwrap();
-        assert_eq!(read(&path), Err(format!("`{}` is cut off", path.display())), "{length} of {}", whole.len());
+        let error = read(&path).unwrap_err();
+        assert!(error.contains(&format!("`{}` is cut off", path.display())), "{length} of {}: {error}", whole.len());
     }
     fs::write(&path, [&whole[..], b"x"].concat()).unwrap();
     assert_eq!(read(&path).unwrap().1, Seal::Broken);
@@ -195,6 +201,45 @@ fn what_is_never_packed_is_refused() {
         let (_dir, path) = foreign(&[file, entry]);
         let error = read(&path).unwrap_err();
         assert!(error.contains(why) && error.contains("foreign.tar.gz") && error.contains(entry.1), "{error}");
+    }
+}
+
+#[test]
+fn what_is_not_read_is_not_packed_either() {
+    let (dir, path) = packed(&FILES);
+    let hashes = hashes(&FILES);
+    // Seven files; two links to four bytes; four, four and one bytes.
+    let most = Bounds { files: 7, file_bytes: 4, bytes: 9 };
+    let cases = [
+        (most, None),
+        (Bounds { files: 6, ..most }, Some("more than 6 files")),
+        (Bounds { file_bytes: 3, ..most }, Some("more than 3 bytes in one file")),
+        (Bounds { bytes: 8, ..most }, Some("more than 8 bytes")),
+    ];
+    for (bounds, why) in cases {
+        let what = ToPack { dir: dir.path(), files: &hashes, is_whole: |path| path == "whole" };
+        let bytes = fs::read(&path).unwrap();
+        for outcome in [unpack_within(bounds, &path, &bytes, &mut |_, _| {}), pack_within(bounds, &what, &path)] {
+            let said = outcome.err().map(|error| error.to_string());
+            assert_eq!(said.is_some(), why.is_some(), "{said:?}");
+            assert!(said.unwrap_or_default().contains(why.unwrap_or_default()), "{why:?}");
+        }
+    }
+}
+
+#[test]
+fn what_swells_beside_the_files_is_not_read_to_its_end() {
+    let too_long = 2 * BESIDE_BYTES_MAX;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bomb.tar.gz");
+    let mut long_name = header(EntryType::GNULongName, too_long);
+    long_name.set_cksum();
+    for start in [&long_name.as_bytes()[..], &[0; 1024]] {
+        let mut encoder = GzEncoder::new(File::create(&path).unwrap(), LEVEL);
+        io::copy(&mut start.chain(io::repeat(0).take(too_long)), &mut encoder).unwrap();
+        encoder.finish().unwrap();
+        let error = read(&path).unwrap_err();
+        assert!(error.contains("bomb.tar.gz") && error.contains("too much beside its files"), "{error}");
     }
 }
 
