@@ -7,8 +7,11 @@ use std::path::Path;
 pub use crate::model::script;
 pub use crate::os::engine;
 
+use crate::flow::collect;
 use crate::flow::evidence_json::snapshot_json;
+use crate::flow::verify;
 use crate::model::snapshot::Snapshot;
+use crate::model::verdict::Fault;
 use crate::os::disk::{SnapshotRoot, Snapshotter};
 use crate::os::host;
 
@@ -16,6 +19,36 @@ use crate::os::host;
 #[must_use]
 pub fn is_cargos(name: &OsStr) -> bool {
     host::is_cargos(name)
+}
+
+/// Collects the evidence in a proof folder; returns how many files and trials it has.
+///
+/// # Errors
+/// One line, with all causes.
+pub fn collect(proof_dir: &Path) -> Result<(usize, usize), String> {
+    let collected = collect::collect(proof_dir).map_err(|error| Fault::new(&error).to_string())?;
+    Ok((collected.files, collected.trials))
+}
+
+/// What was verified.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Files, the manifest included.
+    pub files: usize,
+    /// Trials of the summary.
+    pub trials: usize,
+    /// Everything that is wrong, a line each.
+    pub problems: Vec<String>,
+}
+
+/// Verifies a proof folder or a bundle.
+///
+/// # Errors
+/// One line, with all causes.
+pub fn verify(path: &Path) -> Result<Verified, String> {
+    let verify::Verified { files, trials, problems } =
+        verify::verify(path).map_err(|error| Fault::new(&error).to_string())?;
+    Ok(Verified { files, trials, problems: problems.iter().map(ToString::to_string).collect() })
 }
 
 /// Takes snapshots.

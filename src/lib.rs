@@ -36,8 +36,10 @@ mod model {
 
 /// Decisions: values in, values out; imports `model`.
 mod rules {
+    pub(crate) mod audit;
     pub(crate) mod chickadee;
     pub(crate) mod judge;
+    pub(crate) mod manifest;
     pub(crate) mod nearest;
     pub(crate) mod parse;
     pub(crate) mod plan;
@@ -48,6 +50,7 @@ mod rules {
 
 /// Effects: the machine behind safe functions; imports `model`.
 mod os {
+    pub(crate) mod bundle;
     pub(crate) mod disk;
     pub mod engine;
     pub(crate) mod host;
@@ -63,6 +66,7 @@ mod os {
 mod flow {
     pub(crate) mod ahead;
     pub(crate) mod blocks;
+    pub(crate) mod collect;
     pub(crate) mod discover;
     pub(crate) mod doctor;
     pub(crate) mod evidence;
@@ -75,6 +79,7 @@ mod flow {
     pub(crate) mod session;
     pub(crate) mod stages;
     pub(crate) mod trial;
+    pub(crate) mod verify;
 }
 
 pub mod cli;

@@ -10,9 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::flow::ahead::{Ahead, Place};
+use crate::os::bundle::BUNDLE;
 use crate::os::disk::{DiskError, Prepared, Replaced, write_atomically};
+use crate::rules::manifest::MANIFEST;
 use crate::rules::summary::{
-    Counts, Entry, HARNESS_POLICY, Head, Record, SCHEMA, StageRecord, Status, SummaryText, Tail, Traces, TrialKind,
+    Counts, Entry, Head, RUN, Record, SCHEMA, SUMMARY, StageRecord, Standing, Status, SummaryText, Tail, Traces,
+    TrialKind,
 };
 
 /// What is fixed for a run and stands in every summary of it.
@@ -134,7 +137,7 @@ impl Proof {
     /// # Errors
     /// None that is known.
     pub(crate) fn new(dir: PathBuf, header: Header, earlier: Option<EarlierSummary>) -> Result<Self, ProofError> {
-        let path = dir.join("summary.json");
+        let path = dir.join(SUMMARY);
         let mut text = SummaryText::new(&header.head()).map_err(|source| render_error(&path, source))?;
         let (stages, trials) = earlier.map(EarlierSummary::into_parts).unwrap_or_default();
         trials.into_iter().for_each(|(name, entry)| text.insert(&name, entry));
@@ -244,10 +247,7 @@ impl Proof {
         let counts = text.counts();
         // Under nextest each process knows of its own trial only.
         let selected = self.header.selected.max(text.len());
-        // Fail-on-skip: every selected trial was judged. No mutation: the harness wrote below its own folders only, which is so
-        // by construction (`os` has no function that writes elsewhere) unless a suite's snapshot looks into them; then
-        // `Session::open` has refused the run.
-        let policy_holds = finished_at.is_some() && !*interrupted && counts.pass + counts.fail >= selected;
+        let standing = Standing { counts, selected, interrupted: *interrupted, is_finished: finished_at.is_some() };
         let tail = Tail {
             selected,
             not_selected: self.header.not_selected,
@@ -255,9 +255,9 @@ impl Proof {
             stages,
             interrupted: *interrupted,
             finished_at: finished_at.as_deref(),
-            harness_policy: policy_holds.then_some(HARNESS_POLICY),
+            harness_policy: standing.policy(),
         };
-        let rendered = text.render(&tail).map_err(|source| render_error(&self.dir.join("summary.json"), source));
+        let rendered = text.render(&tail).map_err(|source| render_error(&self.dir.join(SUMMARY), source));
         let (text, unchanged) = rendered?;
         Ok(self.summary.write(text, unchanged)?)
     }
@@ -286,7 +286,7 @@ fn render_error(path: &Path, source: serde_json::Error) -> ProofError {
 impl EarlierSummary {
     /// Reads the summary in `dir`, if there is one of this schema.
     pub(crate) fn read(dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(dir.join("summary.json")).ok()?).ok()
+        serde_json::from_slice(&fs::read(dir.join(SUMMARY)).ok()?).ok()
     }
 
     /// Returns the names of trials that were running.
@@ -310,7 +310,7 @@ impl EarlierSummary {
 impl RunFile {
     /// Reads `run.json` in `dir`, if there is one of this schema.
     pub(crate) fn read(dir: &Path) -> Option<Self> {
-        let run: Self = serde_json::from_slice(&fs::read(dir.join("run.json")).ok()?).ok()?;
+        let run: Self = serde_json::from_slice(&fs::read(dir.join(RUN)).ok()?).ok()?;
         (run.schema == SCHEMA).then_some(run)
     }
 
@@ -319,7 +319,7 @@ impl RunFile {
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), ProofError> {
-        let path = dir.join("run.json");
+        let path = dir.join(RUN);
         let text = serde_json::to_vec(self).map_err(|source| ProofError::Render { path: path.clone(), source })?;
         Ok(write_atomically(&path, &text)?)
     }
@@ -331,18 +331,11 @@ const SUMMARY_SPARE: &str = ".summary.json.spare";
 /// The folder of result files.
 const RESULTS: &str = "results";
 
-/// Names of what a run makes in the proof folder; anything else in it is not ours and stays.
-const OURS: [&str; 9] = [
-    "run.json",
-    "summary.json",
-    SUMMARY_SPARE,
-    "proofs.tar.gz",
-    "manifest.sha256",
-    "logs",
-    "snapshots",
-    RESULTS,
-    "stages",
-];
+/// Names, in the proof folder, of what a run leaves as its evidence: files, and folders with all that is in them.
+pub(crate) const EVIDENCE: [&str; 6] = [RUN, SUMMARY, "logs", "snapshots", RESULTS, "stages"];
+
+/// Names of what a run makes in the proof folder besides its evidence; anything else in it is not ours and stays.
+const BESIDES: [&str; 3] = [SUMMARY_SPARE, BUNDLE, MANIFEST];
 
 /// Makes the proof folder, and takes it for this process as long as the file that is returned lives. `waiting` is called once
 /// if another process has it.
@@ -391,7 +384,7 @@ fn make_lock(path: &Path) -> io::Result<File> {
 /// # Errors
 /// If something of it cannot be removed.
 pub(crate) fn clear(dir: &Path) -> Result<(), ProofError> {
-    for name in OURS {
+    for name in EVIDENCE.into_iter().chain(BESIDES) {
         let path = dir.join(name);
         crate::os::workdir::remove(&path).map_err(|source| ProofError::Root { path, source })?;
     }

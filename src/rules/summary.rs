@@ -10,8 +10,12 @@ use crate::model::script::{Completion, EndedBy, Exit, Leak};
 
 /// Version of both formats; it changes when a key changes its meaning.
 pub(crate) const SCHEMA: u32 = 1;
+/// The file of a run's identity, in the proof folder.
+pub(crate) const RUN: &str = "run.json";
+/// The file of its summary.
+pub(crate) const SUMMARY: &str = "summary.json";
 /// What `harness_policy` says when it is true of a run.
-pub(crate) const HARNESS_POLICY: &str = "No harness mutation of product-owned artifacts; fail-on-skip enforced";
+const HARNESS_POLICY: &str = "No harness mutation of product-owned artifacts; fail-on-skip enforced";
 
 /// How far a trial is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,7 +186,7 @@ pub(crate) struct StageRecord {
 }
 
 /// How many trials ended how.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) pass: usize,
     pub(crate) fail: usize,
@@ -199,6 +203,27 @@ impl Counts {
             Status::Running => self.running += 1,
             Status::Interrupted => self.interrupted += 1,
         }
+    }
+}
+
+/// How a run stands, as far as its policy depends on it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    pub(crate) counts: Counts,
+    pub(crate) selected: usize,
+    pub(crate) interrupted: bool,
+    pub(crate) is_finished: bool,
+}
+
+impl Standing {
+    /// Returns the policy, if it is true of the run.
+    ///
+    /// Fail-on-skip: every selected trial was judged. No mutation: the harness wrote below its own folders only, which is so by
+    /// construction (`os` has no function that writes elsewhere) unless a suite's snapshot looks into them; then the run was
+    /// refused.
+    pub(crate) fn policy(self) -> Option<&'static str> {
+        let judged = self.counts.pass + self.counts.fail;
+        (self.is_finished && !self.interrupted && judged >= self.selected).then_some(HARNESS_POLICY)
     }
 }
 

@@ -3,6 +3,7 @@
 //! A snapshot is evidence, so nothing that a script can do to the disk is an error here: what is missing, unreadable or
 //! strange is recorded as that. A [`DiskError`] is our own failure.
 
+mod evidence;
 mod hash_cache;
 mod names;
 mod read;
@@ -15,6 +16,7 @@ mod xattr;
 use std::io;
 use std::path::PathBuf;
 
+pub(crate) use evidence::{EvidenceReader, ListedKind, list, sha256};
 pub(crate) use read::{read_config, sha256_of};
 pub(crate) use roots::SnapshotRoot;
 pub(crate) use snapshot::Snapshotter;

@@ -1,7 +1,9 @@
 //! Files that appear complete or not at all.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -64,9 +66,18 @@ pub(crate) fn let_others_go_first() {
     setpriority_process(None, LOWEST).ok();
 }
 
+/// What the name of a file begins and ends with as long as it is written.
+const ASIDE: (&str, &str) = (".proving-ground-", ".tmp");
+
+/// Tells whether a file of that name is, or was when its writer was killed, being written by us.
+pub(super) fn is_aside(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.starts_with(ASIDE.0.as_bytes()) && name.ends_with(ASIDE.1.as_bytes())
+}
+
 fn make_aside(folder: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".proving-ground-").suffix(".tmp").permissions(Permissions::from_mode(0o644)).tempfile_in(folder)
+    builder.prefix(ASIDE.0).suffix(ASIDE.1).permissions(Permissions::from_mode(0o644)).tempfile_in(folder)
 }
 
 /// Gives the file `aside` the name `path`.
