@@ -5,17 +5,19 @@ mod show;
 
 use std::error::Error;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
+use crate::flow::collect::collect;
 use crate::flow::doctor::{State, examine};
 use crate::flow::plan::{Plan, PlanError, Wanted};
 use crate::flow::proof::RunFile;
 use crate::flow::session::{Join, Part, Selection, Session, SessionError};
-use crate::flow::stages::{self, Stage, StageFailure};
+use crate::flow::stages::{self, Stage, StageFailure, staged};
 use crate::flow::trial::Judged;
+use crate::flow::verify::{VerifyError, verify};
 use crate::model::script::Echo;
 use crate::model::verdict::Fault;
 use crate::os::engine::tee;
@@ -82,6 +84,8 @@ enum CliError {
     Fault(Fault),
     #[error("nothing has been run in `{path}`: no `run.json` is there; run the stages first", path = .0.display())]
     NothingRun(PathBuf),
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     #[error("could not write to standard output")]
     Output(#[source] io::Error),
 }
@@ -102,6 +106,8 @@ impl CliError {
     fn code(&self) -> u8 {
         match self {
             Self::Settings(_) | Self::Plan(_) | Self::NothingRun(_) => CONFIGURATION,
+            // It is what is looked at that is at fault.
+            Self::Verify(_) => FAILED,
             Self::Session(error) if error.is_configuration() => CONFIGURATION,
             Self::Stage(StageFailure::Command { rc, .. }) => u8::try_from(*rc).unwrap_or(FAULT),
             Self::Stage(StageFailure::Fault(_)) | Self::Session(_) | Self::Fault(_) | Self::Output(_) => FAULT,
@@ -117,13 +123,13 @@ fn carry_out(cli: Cli, volume: Volume, show: &Show) -> Result<ExitCode, CliError
     let overrides = Overrides { flags: cli.places.into_variables(), ..Overrides::default() };
     let run = |stages: &[Stage], join| Runner { overrides: &overrides, volume, show }.run(stages, join);
     match cli.order {
-        Order::All => run(&[Stage::Preflight, Stage::Deps, Stage::Build, Stage::RunSuites], Join::NewStages),
+        Order::All => run(&Stage::ALL, Join::NewStages),
         Order::Preflight => run(&[Stage::Preflight], Join::NewStages),
         Order::Deps => run(&[Stage::Deps], Join::Stages),
         Order::Build => run(&[Stage::Build], Join::Stages),
         Order::RunSuites => run(&[Stage::RunSuites], Join::Stages),
         Order::Collect => run(&[Stage::Collect], Join::Finished),
-        Order::Verify { path: _ } => Ok(ExitCode::SUCCESS),
+        Order::Verify { path } => verify_again(path, &overrides, show),
         Order::Doctor => doctor(&overrides, show),
         Order::Probe { what } => Ok(probe(&what)),
         Order::Completions { shell } => {
@@ -137,6 +143,19 @@ fn carry_out(cli: Cli, volume: Volume, show: &Show) -> Result<ExitCode, CliError
             print(&page)
         }
     }
+}
+
+/// Tells everything that is wrong with a proof folder or a bundle.
+fn verify_again(path: Option<PathBuf>, overrides: &Overrides, show: &Show) -> Result<ExitCode, CliError> {
+    let path = match path {
+        Some(path) => path,
+        None => Settings::read(overrides, &host::host())?.proof_dir,
+    };
+    let verified = verify(&path)?;
+    verified.problems.iter().for_each(|problem| show.line(&problem.to_string()));
+    let (files, trials) = (verified.files, verified.trials);
+    show.verdict(verified.problems.len(), &format!("{files} files, {trials} trials in {}", path.display()));
+    Ok(if verified.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 /// Tells everything that is found, and by its code whether the configured run could start.
@@ -179,6 +198,24 @@ struct Runner<'a> {
 
 impl Runner<'_> {
     fn run(&self, stages: &[Stage], join: Join) -> Result<ExitCode, CliError> {
+        let (session, plan) = self.open(join)?;
+        let ran = stages.iter().try_fold(true, |fine, stage| Ok(self.run_one(&session, &plan, *stage)? && fine));
+        let signal = session.interrupt.signal();
+        let proof_dir = session.proof.dir().to_path_buf();
+        let closed = session.close();
+        if let Some(code) = signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
+            self.show.error("interrupted");
+            return Ok(ExitCode::from(code));
+        }
+        let all_passed = ran.map_err(CliError::Stage)?;
+        closed?;
+        if stages.contains(&Stage::Collect) {
+            self.pack(&proof_dir)?;
+        }
+        Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    }
+
+    fn open(&self, join: Join) -> Result<(Session, Plan), CliError> {
         let host = host::host();
         let settings = Settings::read(self.overrides, &host)?;
         if join == Join::Finished && RunFile::read(&settings.proof_dir).is_none() {
@@ -190,16 +227,26 @@ impl Runner<'_> {
         let echo = if self.volume == Volume::Verbose { Echo::Stderr } else { Echo::Off };
         let part = Part { selection, echo, join };
         let session = Session::open(settings, host, project, part, &|text| self.show.note(text))?;
-        let ran = stages.iter().try_fold(true, |fine, stage| Ok(self.run_one(&session, &plan, *stage)? && fine));
-        let signal = session.interrupt.signal();
-        let closed = session.close();
-        if let Some(code) = signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
-            self.show.error("interrupted");
-            return Ok(ExitCode::from(code));
+        Ok((session, plan))
+    }
+
+    /// The bundle holds the last summary, which says that it was made: so it is made when that is written. Should it not be, the
+    /// summary is mended.
+    fn pack(&self, proof_dir: &Path) -> Result<(), CliError> {
+        match collect(proof_dir) {
+            Ok(collected) => {
+                let (files, bundle) = (collected.files, collected.bundle.display());
+                self.show.note(&format!("packed {files} files and {} into {bundle}", collected.manifest.display()));
+                Ok(())
+            }
+            Err(error) => {
+                let fault = Fault::new(&error);
+                let (session, _) = self.open(Join::Finished)?;
+                let failed = staged(&session, Stage::Collect, || -> Result<((), _), _> { Err(fault.clone().into()) });
+                session.close()?;
+                failed.map_err(CliError::Stage)
+            }
         }
-        let all_passed = ran.map_err(CliError::Stage)?;
-        closed?;
-        Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
     }
 
     /// Returns whether nothing that it judged has failed.
@@ -211,7 +258,7 @@ impl Runner<'_> {
             Stage::Deps => stages::deps::run(session, &say).map(|()| true),
             Stage::Build => stages::build::run(session, &say).map(|()| true),
             Stage::RunSuites => self.run_suites(session, plan),
-            Stage::Collect => Ok(true),
+            Stage::Collect => staged(session, stage, || Ok(((), None))).map(|()| true),
         }
     }
 

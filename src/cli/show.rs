@@ -103,6 +103,16 @@ impl Show {
         self.line(&format!("{style}{} passed, {} failed{style:#}", counts.pass, counts.fail));
     }
 
+    /// Says how many problems there are in what was checked.
+    pub(super) fn verdict(&self, problems: usize, what: &str) {
+        let what = escaped(what);
+        match problems {
+            0 => self.line(&format!("{GREEN}sound{GREEN:#}: {what}")),
+            1 => self.line(&format!("{RED}1 problem{RED:#}: {what}")),
+            _ => self.line(&format!("{RED}{problems} problems{RED:#}: {what}")),
+        }
+    }
+
     /// Writes a line to standard output, beside the progress.
     pub(super) fn line(&self, text: &str) {
         self.bar.suspend(|| {

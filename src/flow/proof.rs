@@ -80,6 +80,9 @@ pub(crate) enum BuildOutcome {
 #[derive(Debug, Deserialize)]
 pub(crate) struct EarlierSummary {
     pub(crate) run_id: String,
+    pub(crate) selected: usize,
+    pub(crate) not_selected: usize,
+    interrupted: bool,
     stages: Vec<StageRecord>,
     suites: Vec<Box<RawValue>>,
 }
@@ -139,9 +142,10 @@ impl Proof {
     pub(crate) fn new(dir: PathBuf, header: Header, earlier: Option<EarlierSummary>) -> Result<Self, ProofError> {
         let path = dir.join(SUMMARY);
         let mut text = SummaryText::new(&header.head()).map_err(|source| render_error(&path, source))?;
+        let interrupted = earlier.as_ref().is_some_and(|earlier| earlier.interrupted);
         let (stages, trials) = earlier.map(EarlierSummary::into_parts).unwrap_or_default();
         trials.into_iter().for_each(|(name, entry)| text.insert(&name, entry));
-        let state = State { text, stages, interrupted: false, finished_at: None };
+        let state = State { text, stages, interrupted, finished_at: None };
         let summary = Replaced::new(path, dir.join(SUMMARY_SPARE));
         Ok(Self { dir, header, summary, ahead: OnceLock::new(), state: Mutex::new(state) })
     }
@@ -226,7 +230,7 @@ impl Proof {
     pub(crate) fn finish(&self, finished_at: String, interrupted: bool) -> Result<(), ProofError> {
         let mut state = self.state();
         state.finished_at = Some(finished_at);
-        state.interrupted = interrupted;
+        state.interrupted |= interrupted;
         state.text.interrupt();
         let written = self.write_summary(&mut state);
         self.summary.finish();

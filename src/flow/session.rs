@@ -202,18 +202,22 @@ impl Session {
             };
             journal.write(&event)?;
         }
+        let earlier = EarlierSummary::read(&dir).filter(|summary| summary.run_id == own_id);
+        let selection = earlier.as_ref().filter(|_| part.join == Join::Finished).map_or(part.selection, |earlier| {
+            // What the environment selects now is not what was run.
+            Selection { selected: earlier.selected, not_selected: earlier.not_selected }
+        });
         let header = Header {
             run_id: own_id.clone(),
             distro: host.distro.clone(),
             container_id: host.container_id.clone(),
             started_at: run.started_at.clone(),
             isolation: project.isolation.as_str(),
-            selected: part.selection.selected,
-            not_selected: part.selection.not_selected,
+            selected: selection.selected,
+            not_selected: selection.not_selected,
             product: project.product.name.clone(),
             traces,
         };
-        let earlier = EarlierSummary::read(&dir).filter(|summary| summary.run_id == own_id);
         let interrupt = Interrupt::new()?;
         interrupt.listen()?;
         Ok(Self {

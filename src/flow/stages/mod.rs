@@ -37,6 +37,9 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] = [Self::Preflight, Self::Deps, Self::Build, Self::RunSuites, Self::Collect];
+
     /// Returns the name in logs and summaries.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -80,7 +83,7 @@ impl From<Fault> for StageFailure {
 ///
 /// # Errors
 /// If the work fails, or cannot be recorded.
-pub(super) fn staged<T>(
+pub(crate) fn staged<T>(
     session: &Session,
     stage: Stage,
     work: impl FnOnce() -> Result<(T, Option<String>), StageFailure>,
