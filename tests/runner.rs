@@ -2,6 +2,8 @@
 //! folder of its own, and looks at exit code, text and evidence.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a claim fails by a panic")]
 
+#[path = "runner/collect.rs"]
+mod collect;
 #[path = "runner/doctor.rs"]
 mod doctor;
 #[path = "runner/interrupts.rs"]
@@ -17,7 +19,7 @@ use world::Project;
 
 fn main() -> std::process::ExitCode {
     world::main(|| {
-        let claims = [doctor::claims(), interrupts::claims(), screen::claims(), stages::claims()];
+        let claims = [collect::claims(), doctor::claims(), interrupts::claims(), screen::claims(), stages::claims()];
         claims.into_iter().flatten().collect()
     })
 }

@@ -1,11 +1,12 @@
 //! SIGINT and SIGTERM in every stage.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use crate::world::{claim, is_alive, until};
+use crate::world::{claim, find, is_alive, until};
 use crate::{project, with_cargo, with_product};
 
 pub(crate) fn claims() -> Vec<Trial> {
@@ -13,6 +14,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(an_interrupt_of_a_suite_runs_its_restore_and_leaves_a_summary),
         claim(an_interrupt_of_a_build_ends_cargo_and_leaves_a_summary),
         claim(an_interrupt_of_preflight_ends_what_it_asks),
+        claim(an_interrupt_of_deps_ends_the_package_manager),
         claim(a_second_runner_waits_and_says_so),
     ]
 }
@@ -64,6 +66,26 @@ fn an_interrupt_of_preflight_ends_what_it_asks() {
     assert!(!is_alive(pid));
 }
 
+fn an_interrupt_of_deps_ends_the_package_manager() {
+    let project = project("deps: {packages: [git]}\n");
+    project.suite("10-a", &[("execute", "echo never >>order")]);
+    // One that asks somebody who never answers.
+    project.program("bin/pacman", "#!/bin/sh\necho $$ >pid.new; mv pid.new pid; exec sleep 600\n");
+    ["bash", "sh", "mv", "sleep"]
+        .iter()
+        .for_each(|name| symlink(find(name).unwrap(), project.path("bin").join(name)).unwrap());
+    let path = project.path("bin");
+    let project = project.variable("PATH", path);
+    let running = project.start(&["all"]);
+    project.wait_for("pid");
+    let pid = project.pid("pid");
+    running.signal(Signal::SIGINT);
+    running.wait().code(130);
+    assert!(!is_alive(pid));
+    assert_eq!(project.summary()["interrupted"], true);
+    assert!(project.order().is_empty());
+}
+
 fn a_second_runner_waits_and_says_so() {
     let project = project("");
     project
@@ -77,7 +99,7 @@ fn a_second_runner_waits_and_says_so() {
     };
     until("the second runner's sentence", is_said);
     project.file("go", "");
-    std::fs::set_permissions(project.path("go"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(project.path("go"), fs::Permissions::from_mode(0o644)).unwrap();
     first.wait().code(0);
     second.wait().code(0);
     assert_eq!(project.order(), ["ran", "ran"]);
