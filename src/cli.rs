@@ -199,7 +199,9 @@ struct Runner<'a> {
 impl Runner<'_> {
     fn run(&self, stages: &[Stage], join: Join) -> Result<ExitCode, CliError> {
         let (session, plan) = self.open(join)?;
-        let ran = stages.iter().try_fold(true, |fine, stage| Ok(self.run_one(&session, &plan, *stage)? && fine));
+        // After a signal no stage begins.
+        let stages_left = stages.iter().take_while(|_| session.interrupt.signal().is_none());
+        let ran = stages_left.copied().try_fold(true, |fine, stage| Ok(self.run_one(&session, &plan, stage)? && fine));
         let signal = session.interrupt.signal();
         let proof_dir = session.proof.dir().to_path_buf();
         let closed = session.close();
@@ -207,7 +209,14 @@ impl Runner<'_> {
             self.show.error("interrupted");
             return Ok(ExitCode::from(code));
         }
-        let all_passed = ran.map_err(CliError::Stage)?;
+        let all_passed = match ran {
+            Ok(all_passed) => all_passed,
+            Err(failure) => {
+                // Both are told; the stage's code is the one that counts.
+                closed.err().inspect(|fault| self.show.error(&fault.to_string()));
+                return Err(CliError::Stage(failure));
+            }
+        };
         closed?;
         if stages.contains(&Stage::Collect) {
             self.pack(&proof_dir)?;

@@ -151,6 +151,7 @@ impl SetupRun {
             Some(make) => {
                 copies.fill_original(&tree).map_err(|error| fault(&error))?;
                 self.make(session, make, &copies.original())?;
+                copies.seal().map_err(|error| fault(&error))?;
             }
         }
         Ok(copies)

@@ -83,6 +83,8 @@ pub(crate) struct EarlierSummary {
     pub(crate) selected: usize,
     pub(crate) not_selected: usize,
     interrupted: bool,
+    #[serde(default)]
+    pub(crate) traces: Option<Traces>,
     stages: Vec<StageRecord>,
     suites: Vec<Box<RawValue>>,
 }
@@ -142,7 +144,10 @@ impl Proof {
     pub(crate) fn new(dir: PathBuf, header: Header, earlier: Option<EarlierSummary>) -> Result<Self, ProofError> {
         let path = dir.join(SUMMARY);
         let mut text = SummaryText::new(&header.head()).map_err(|source| render_error(&path, source))?;
-        let interrupted = earlier.as_ref().is_some_and(|earlier| earlier.interrupted);
+        // A process of this run that was killed has left something undone, whatever it was.
+        let is_of_this_run = |traces: &Traces| traces.run_id == header.run_id;
+        let interrupted = earlier.as_ref().is_some_and(|earlier| earlier.interrupted)
+            || header.traces.as_ref().is_some_and(is_of_this_run);
         let (stages, trials) = earlier.map(EarlierSummary::into_parts).unwrap_or_default();
         trials.into_iter().for_each(|(name, entry)| text.insert(&name, entry));
         let state = State { text, stages, interrupted, finished_at: None };
@@ -202,6 +207,17 @@ impl Proof {
         }
         self.write_summary(&mut state)?;
         Ok(written?)
+    }
+
+    /// Puts a record into the summary again, because its result file could not be written.
+    ///
+    /// # Errors
+    /// If the summary cannot be written.
+    pub(crate) fn correct(&self, record: &Record) -> Result<(), ProofError> {
+        let text = self.render(record)?;
+        let mut state = self.state();
+        state.text.insert(&record.name, Entry { status: record.status, text });
+        self.write_summary(&mut state)
     }
 
     /// Adds a stage.

@@ -83,7 +83,8 @@ impl Join {
         match self {
             Self::Nextest => run.run_id == own_id,
             Self::NewStages => false,
-            Self::Stages => run.in_stages && !run.has_run_suites,
+            // One that was killed is not gone on with: what it was about is half done.
+            Self::Stages => run.in_stages && !run.has_run_suites && run.pid.is_none(),
             Self::Finished => true,
         }
     }
@@ -216,7 +217,7 @@ impl Session {
             selected: selection.selected,
             not_selected: selection.not_selected,
             product: project.product.name.clone(),
-            traces,
+            traces: traces.or_else(|| earlier.as_ref().and_then(|earlier| earlier.traces.clone())),
         };
         let interrupt = Interrupt::new()?;
         interrupt.listen()?;

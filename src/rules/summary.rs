@@ -228,7 +228,7 @@ impl Standing {
 }
 
 /// What an earlier run of the same proof folder left behind when it was killed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Traces {
     pub(crate) run_id: String,
     /// Trials that were running.

@@ -199,6 +199,8 @@ fn executable(stdout: &str, wanted: Option<&str>) -> Option<PathBuf> {
 fn note_outcome(session: &Session, result: &Result<BuildMeta, StageFailure>) -> Result<(), Fault> {
     match result {
         Ok(meta) => session.set_build_outcome(BuildOutcome::Built(meta.binary.clone())),
+        // It has not failed: it was not allowed to end.
+        Err(StageFailure::Command { .. }) if session.interrupt.signal().is_some() => Ok(()),
         Err(StageFailure::Command { command, rc, ending, output }) => {
             let (command, ending, output) = (command.clone(), ending.clone(), output.clone());
             session.set_build_outcome(BuildOutcome::Failed { command, rc: *rc, ending, output })

@@ -1,8 +1,9 @@
 //! A folder with all in it, to be copied.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes, Metadata};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt as _, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::{WorkdirError, tried};
@@ -10,8 +11,8 @@ use super::{WorkdirError, tried};
 /// What lies in a folder, as it was when it was listed.
 pub(crate) struct Tree {
     root: PathBuf,
-    /// Paths below the root, folders before what is in them.
-    entries: Vec<(PathBuf, Metadata)>,
+    /// By path below the root, so folders before what is in them.
+    entries: BTreeMap<PathBuf, Metadata>,
 }
 
 impl Tree {
@@ -20,7 +21,7 @@ impl Tree {
     /// # Errors
     /// If something in it cannot be read.
     pub(crate) fn list(root: &Path) -> Result<Self, WorkdirError> {
-        let listed = walkdir::WalkDir::new(root).sort_by_file_name().into_iter().map(|entry| {
+        let listed = walkdir::WalkDir::new(root).into_iter().map(|entry| {
             let entry = entry?;
             let below = entry.path().strip_prefix(root).unwrap_or(Path::new("")).to_path_buf();
             Ok((below, entry.metadata()?))
@@ -34,7 +35,7 @@ impl Tree {
 
     /// Returns the size of all content.
     pub(crate) fn bytes(&self) -> u64 {
-        self.entries.iter().map(|(_, meta)| meta.len()).sum()
+        self.entries.values().map(Metadata::len).sum()
     }
 
     /// Returns how many files and folders it has, itself among them.
@@ -50,10 +51,33 @@ impl Tree {
         let mut entries = self.entries.iter();
         entries.try_for_each(|(below, meta)| copy_entry(&self.root.join(below), meta, &target.join(below)))
     }
+
+    /// As `copy_to`, of a folder that nobody was to change since it was listed.
+    ///
+    /// # Errors
+    /// As `copy_to`, and if somebody did.
+    pub(super) fn copy_unchanged_to(&self, target: &Path) -> Result<(), WorkdirError> {
+        self.entries.keys().try_for_each(|below| self.copy_unchanged(below, &target.join(below)))
+    }
+
+    /// Copies what was at `below` when the folder was listed, to `to`: a folder without what is in it, nothing if there was nothing.
+    ///
+    /// # Errors
+    /// As `copy_unchanged_to`.
+    pub(super) fn copy_unchanged(&self, below: &Path, to: &Path) -> Result<(), WorkdirError> {
+        let Some(listed) = self.entries.get(below) else { return Ok(()) };
+        let from = self.root.join(below);
+        // Nobody can set the time of the last change (ctime) back.
+        let identity = |meta: &Metadata| (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec());
+        if !fs::symlink_metadata(&from).is_ok_and(|found| identity(&found) == identity(listed)) {
+            return Err(WorkdirError::Tampered(from));
+        }
+        copy_entry(&from, listed, to)
+    }
 }
 
 /// Copies a file, a symbolic link, or a folder without what is in it.
-pub(super) fn copy_entry(from: &Path, meta: &Metadata, to: &Path) -> Result<(), WorkdirError> {
+fn copy_entry(from: &Path, meta: &Metadata, to: &Path) -> Result<(), WorkdirError> {
     if meta.is_dir() {
         // The owner must be able to fill and to remove it.
         let mode = meta.permissions().mode() & 0o7777 | 0o700;

@@ -1,6 +1,7 @@
 //! What happened to a copy (inotify(7)).
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+
+use crate::os::engine::is_ours_alone;
 
 /// Watches every file and folder of a copy.
 pub(super) struct Watch {
@@ -40,7 +43,7 @@ impl Watch {
             let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_CLOSE_WRITE;
             let moves = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
             let ends = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
-            let flags = changes | ends | if is_dir { moves } else { AddWatchFlags::empty() };
+            let flags = changes | ends | if is_dir { moves } else { AddWatchFlags::IN_OPEN };
             let added = self.inotify.add_watch(entry.path(), flags);
             added.map(|id| self.watched.insert(id, Watched { path: relative.to_path_buf(), is_dir })).is_ok()
         })
@@ -52,25 +55,29 @@ impl Watch {
         send_to_nobody(&self.inotify).ok();
     }
 
-    /// Returns the paths below the copy to which something happened; `None` if that cannot be told.
-    pub(super) fn changes(&mut self) -> Option<BTreeSet<PathBuf>> {
-        let mut paths = BTreeSet::new();
+    /// Returns the paths below the copy, which is at `dir`, to which something happened; `None` if that cannot be told.
+    pub(super) fn changes(&mut self, dir: &Path) -> Option<BTreeSet<PathBuf>> {
+        let (mut changed, mut opened) = (BTreeSet::new(), BTreeSet::new());
         loop {
             match self.inotify.read_events() {
                 Ok(events) => {
                     for event in events {
-                        match self.changed_path(&event) {
-                            Some(Some(path)) => drop(paths.insert(path)),
-                            Some(None) => {}
-                            None => return None,
-                        }
+                        let path = self.changed_path(&event)?;
+                        let paths = if event.mask == AddWatchFlags::IN_OPEN { &mut opened } else { &mut changed };
+                        paths.extend(path);
                     }
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Some(paths),
+                Err(Errno::EAGAIN) => break,
                 Err(_) => return None,
             }
         }
+        // What was written through a mapping is told when the file is closed: one that somebody still has open, as a descriptor
+        // that is under way in a socket, may have been changed without a word.
+        let mut unchanged = opened.difference(&changed);
+        let is_told = unchanged.all(|path| File::open(dir.join(path)).is_ok_and(|file| is_ours_alone(&file)));
+        // Of our own looks.
+        (is_told && (opened.is_empty() || self.forget())).then_some(changed)
     }
 
     /// `Some(None)`: nothing that needs repair. `None`: it cannot be told.
