@@ -1,0 +1,25 @@
+# Makes an Arch-like base image of a Debian one; called by make-base.sh, which prepares the folder that it is built in.
+ARG ROOTFS=proving-ground-archlike:rootfs
+
+# --- The packages of the local repository, by the real makepkg
+FROM ${ROOTFS} AS packages
+LABEL proving-ground-archlike=packages
+# makepkg refuses to work for root, and asks pacman what is installed, which makes an empty database the first time.
+RUN useradd --create-home builder && pacman -T
+COPY --chown=builder:builder . /home/builder/
+USER builder
+WORKDIR /home/builder/repo
+RUN for package in ../packages/*; do \
+        (cd "$package" && PKGDEST=/home/builder/repo makepkg --config ../../makepkg.conf --nodeps) || exit 1; \
+    done
+RUN repo-add --quiet archlike.db.tar.gz ./*.pkg.tar.zst
+
+# --- The image
+FROM ${ROOTFS}
+LABEL proving-ground-archlike=base
+COPY pacman.conf /etc/pacman.conf
+COPY --from=packages --chown=root:root /home/builder/repo /var/lib/archlike/repo
+RUN pacman -Sy --noconfirm base base-devel
+COPY os-release/arch /usr/lib/os-release
+ENV LANG=C.UTF-8
+CMD ["/usr/bin/bash"]
