@@ -5,12 +5,12 @@ ARG ROOTFS=proving-ground-archlike:rootfs
 FROM ${ROOTFS} AS packages
 LABEL proving-ground-archlike=packages
 # makepkg refuses to work for root, and asks pacman what is installed, which makes an empty database the first time.
-RUN useradd --create-home builder && pacman -T
+RUN useradd --uid 1000 --create-home builder && pacman -T
 COPY --chown=builder:builder . /home/builder/
-USER builder
+USER 1000
 WORKDIR /home/builder/repo
 RUN for package in ../packages/*; do \
-        (cd "$package" && PKGDEST=/home/builder/repo makepkg --config ../../makepkg.conf --nodeps) || exit 1; \
+        PKGDEST=$PWD env -C "$package" makepkg --config ../../makepkg.conf --nodeps || exit 1; \
     done
 RUN repo-add --quiet archlike.db.tar.gz ./*.pkg.tar.zst
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the Docker image `proving-ground-archlike:base`: Debian's packages in the shape of Arch, with the real pacman and a
-# local repository; and `proving-ground-archlike:manjaro`, the same with another name. What exists is not made again.
+# local repository. What exists is not made again.
 # Needs root, docker, debootstrap, Debian's apt, and the Rust toolchain that is to be in the image.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -13,8 +13,8 @@ sources=$(find base.Dockerfile makepkg.conf pacman.conf os-release packages -typ
 # shellcheck disable=SC2086 # a list of words, none of which holds a blank
 base_hash=$({ echo "$rootfs_hash"; rustc -vV; sha256sum $sources; } | sha256sum | cut -c 1-16)
 label='{{ index .Config.Labels "proving-ground-archlike-hash" }}'
-if [[ $(docker image inspect -f "$label" "$image:manjaro" 2>/dev/null) == "$base_hash" ]]; then
-    echo "$image is up to date ($base_hash)"
+if [[ $(docker image inspect -f "$label" "$image:base" 2>/dev/null) == "$base_hash" ]]; then
+    echo "$image:base is up to date ($base_hash)"
     exit
 fi
 work=$(mktemp -d)
@@ -65,10 +65,7 @@ mv rust-coreutils_*.deb rust-coreutils.deb
 cd "$OLDPWD"
 
 # --- The image ---------------------------------------------------------------------------------------------------------------
-docker build --file "$work/context/base.Dockerfile" --tag "$image:base" "$work/context"
-# Last of all, as it carries the hash: whoever finds it finds both.
-printf 'FROM %s\nCOPY manjaro /usr/lib/os-release\n' "$image:base" >"$work/context/manjaro.Dockerfile"
-docker build --file "$work/context/manjaro.Dockerfile" --label "proving-ground-archlike-hash=$base_hash" \
-    --tag "$image:manjaro" "$work/context/os-release"
+docker build --force-rm --label "proving-ground-archlike-hash=$base_hash" --file "$work/context/base.Dockerfile" \
+    --tag "$image:base" "$work/context"
 # The stage of the packages is of no more use, nor is what had this tag before.
 docker image prune --force --filter label=proving-ground-archlike
