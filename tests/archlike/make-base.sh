@@ -32,8 +32,11 @@ if [[ $(docker image inspect -f "$label" "$image:rootfs" 2>/dev/null) != "$rootf
     fi
     packages=ca-certificates,fakeroot,file,gcc,git,libarchive-tools,libc6-dev,libcap2-bin,libselinux1,make,makepkg
     packages+=,pacman-package-manager,patch,procps,sudo,zstd
+    echo "debootstrap of $codename"
     debootstrap --variant=minbase --include="$packages" "$codename" "$work/rootfs" "${mirrors%%$'\n'*}" >"$work/log" ||
         { tail -n 50 "$work/log" >&2; exit 1; }
+
+    echo "debootstrap took $SECONDS s"
 
     # One folder for all programs, as Arch has it. dpkg follows the links.
     mv -n "$work"/rootfs/usr/sbin/* "$work/rootfs/usr/bin/"
@@ -64,6 +67,7 @@ mv locales_*.deb locales.deb
 mv rust-coreutils_*.deb rust-coreutils.deb
 cd "$OLDPWD"
 
+echo "the build begins after $SECONDS s"
 # --- The image ---------------------------------------------------------------------------------------------------------------
 docker build --force-rm --label "proving-ground-archlike-hash=$base_hash" --file "$work/context/base.Dockerfile" \
     --tag "$image:base" "$work/context"
