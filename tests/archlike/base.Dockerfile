@@ -5,10 +5,10 @@ ARG ROOTFS=proving-ground-archlike:rootfs
 FROM ${ROOTFS} AS packages
 LABEL proving-ground-archlike=packages
 # makepkg refuses to work for root, and asks pacman what is installed, which makes an empty database the first time.
-RUN useradd --uid 1000 --create-home builder && pacman -T
-COPY --chown=builder:builder . /home/builder/
+RUN useradd --uid 1000 --create-home --home-dir /build builder && pacman -T
+COPY --chown=builder:builder . /build/
 USER 1000
-WORKDIR /home/builder/repo
+WORKDIR /build/repo
 RUN for package in ../packages/*; do \
         PKGDEST=$PWD env -C "$package" makepkg --config ../../makepkg.conf --nodeps || exit 1; \
     done
@@ -18,7 +18,7 @@ RUN repo-add --quiet archlike.db.tar.gz ./*.pkg.tar.zst
 FROM ${ROOTFS}
 LABEL proving-ground-archlike=base
 COPY pacman.conf /etc/pacman.conf
-COPY --from=packages --chown=root:root /home/builder/repo /var/lib/archlike/repo
+COPY --from=packages --chown=root:root /build/repo /var/lib/archlike/repo
 RUN pacman -Sy --noconfirm base base-devel
 COPY os-release/arch /usr/lib/os-release
 ENV LANG=C.UTF-8

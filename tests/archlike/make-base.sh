@@ -32,7 +32,6 @@ if [[ $(docker image inspect -f "$label" "$image:rootfs" 2>/dev/null) != "$rootf
     fi
     packages=ca-certificates,fakeroot,file,gcc,git,libarchive-tools,libc6-dev,libcap2-bin,libselinux1,make,makepkg
     packages+=,pacman-package-manager,patch,procps,sudo,zstd
-    echo "debootstrap of $codename"
     debootstrap --variant=minbase --include="$packages" "$codename" "$work/rootfs" "${mirrors%%$'\n'*}" >"$work/log" ||
         { tail -n 50 "$work/log" >&2; exit 1; }
 
@@ -67,9 +66,9 @@ mv locales_*.deb locales.deb
 mv rust-coreutils_*.deb rust-coreutils.deb
 cd "$OLDPWD"
 
-echo "the build begins after $SECONDS s"
 # --- The image ---------------------------------------------------------------------------------------------------------------
+echo "the build of $image:base begins after $SECONDS s"
 docker build --force-rm --label "proving-ground-archlike-hash=$base_hash" --file "$work/context/base.Dockerfile" \
     --tag "$image:base" "$work/context"
-# The stage of the packages is of no more use, nor is what had this tag before.
+# The stage of the packages is of no more use, nor is what had these tags before.
 docker image prune --force --filter label=proving-ground-archlike

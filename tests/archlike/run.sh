@@ -36,6 +36,8 @@ printf '/vendor\n/.cargo\n' >>.git/info/exclude
 
 # --- The image, and container-runner in it as the README says ----------------------------------------------------------------
 step docker build --force-rm --network none --build-arg "BASE_IMAGE=$image:base" --tag "$image:runner" .
+# What these builds leave without a name. They have their label from the base.
+docker image prune --force --filter label=proving-ground-archlike
 run=(docker run --rm --network none --volume "$PWD:/workspace")
 step "${run[@]}" "$image:runner" doctor
 
@@ -49,8 +51,8 @@ step "${archlike[@]}" "$image:runner"
 step grep -q '"counts":{"pass":4,"fail":0,"running":0,"interrupted":0}' .proof/summary.json
 step grep -q '"isolation":"container"' .proof/summary.json
 # Stage by stage, by the wrappers, in one container.
-stages='set -e; for stage in preflight install_deps build_product run_suites collect; do bash "sh/$stage.sh"; done'
-step "${archlike[@]}" --entrypoint bash "$image:runner" -c "$stages"
+wrappers="bash sh/preflight.sh && bash sh/install_deps.sh && bash sh/build_product.sh && bash sh/run_suites.sh"
+step "${archlike[@]}" --entrypoint bash "$image:runner" -c "$wrappers && bash sh/collect_artifacts.sh"
 step test -s .proof/proofs.tar.gz
 
 # Manjaro is in scope, too.
