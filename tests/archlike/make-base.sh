@@ -9,7 +9,7 @@ image=proving-ground-archlike
 # --- Is it there already? A label holds the hash of all that an image is made of --------------------------------------------
 codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 rootfs_hash=$({ echo "$codename"; cat make-base.sh; } | sha256sum | cut -c 1-16)
-sources=$(find base.Dockerfile makepkg.conf pacman.conf os-release packages -type f | sort)
+sources=$(find base.Dockerfile make-packages.sh makepkg.conf pacman.conf os-release packages -type f | sort)
 # shellcheck disable=SC2086 # a list of words, none of which holds a blank
 base_hash=$({ echo "$rootfs_hash"; rustc -vV; sha256sum $sources; } | sha256sum | cut -c 1-16)
 label='{{ index .Config.Labels "proving-ground-archlike-hash" }}'
@@ -34,8 +34,7 @@ if [[ $(docker image inspect -f "$label" "$image:rootfs" 2>/dev/null) != "$rootf
     packages+=,pacman-package-manager,patch,procps,sudo,zstd
     debootstrap --variant=minbase --include="$packages" "$codename" "$work/rootfs" "${mirrors%%$'\n'*}" >"$work/log" ||
         { tail -n 50 "$work/log" >&2; exit 1; }
-
-    echo "debootstrap took $SECONDS s"
+    echo "debootstrap was done after $SECONDS s"
 
     # One folder for all programs, as Arch has it. dpkg follows the links.
     mv -n "$work"/rootfs/usr/sbin/* "$work/rootfs/usr/bin/"
@@ -47,28 +46,32 @@ if [[ $(docker image inspect -f "$label" "$image:rootfs" 2>/dev/null) != "$rootf
     rm -f "$work"/rootfs/etc/{resolv.conf,hostname,apt/sources.list} "$work"/rootfs/var/log/*.log
 
     tar -C "$work/rootfs" --numeric-owner --xattrs -cf - . |
-        docker import --change "LABEL proving-ground-archlike-hash=$rootfs_hash" --change 'LABEL proving-ground-archlike=rootfs' \
+        docker import --change "LABEL proving-ground-archlike-hash=$rootfs_hash" --change 'LABEL proving-ground-archlike=1' \
             - "$image:rootfs"
     rm -rf "$work/rootfs"
 fi
 
-# --- What its packages are made of -------------------------------------------------------------------------------------------
-mkdir -p "$work"/context/{debs,repo,toolchain/lib/rustlib}
-cp -a base.Dockerfile makepkg.conf pacman.conf os-release packages "$work/context/"
+# --- The packages of the local repository ------------------------------------------------------------------------------------
+mkdir -p "$work"/build/{debs,repo,toolchain/lib/rustlib}
+cp -a make-packages.sh makepkg.conf packages "$work/build/"
 sysroot=$(rustc --print sysroot)
 host=$(rustc -vV | sed -n 's/^host: //p')
-cp -a "$sysroot/bin" "$work/context/toolchain/"
-cp -a "$sysroot"/lib/*.so* "$work/context/toolchain/lib/"
-cp -a "$sysroot/lib/rustlib/$host" "$work/context/toolchain/lib/rustlib/"
-cd "$work/context/debs"
+cp -a "$sysroot/bin" "$work/build/toolchain/"
+cp -a "$sysroot"/lib/*.so* "$work/build/toolchain/lib/"
+cp -a "$sysroot/lib/rustlib/$host" "$work/build/toolchain/lib/rustlib/"
+cd "$work/build/debs"
 apt-get -o APT::Sandbox::User=root download locales rust-coreutils
 mv locales_*.deb locales.deb
 mv rust-coreutils_*.deb rust-coreutils.deb
 cd "$OLDPWD"
+docker run --rm --network none --volume "$work/build:/build" "$image:rootfs" bash /build/make-packages.sh
+echo "the packages were there after $SECONDS s"
 
 # --- The image ---------------------------------------------------------------------------------------------------------------
-echo "the build of $image:base begins after $SECONDS s"
-docker build --force-rm --label "proving-ground-archlike-hash=$base_hash" --file "$work/context/base.Dockerfile" \
+mkdir "$work/context"
+cp -a pacman.conf os-release "$work/context/"
+mv "$work/build/repo" "$work/context/"
+docker build --force-rm --network none --label "proving-ground-archlike-hash=$base_hash" --file base.Dockerfile \
     --tag "$image:base" "$work/context"
-# The stage of the packages is of no more use, nor is what had these tags before.
+# What had these tags before is of no more use.
 docker image prune --force --filter label=proving-ground-archlike
