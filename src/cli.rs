@@ -5,7 +5,7 @@ mod show;
 
 use std::error::Error;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
@@ -15,6 +15,7 @@ use crate::flow::doctor::{State, examine};
 use crate::flow::plan::{Plan, PlanError, Wanted};
 use crate::flow::proof::RunFile;
 use crate::flow::session::{Join, Part, Selection, Session, SessionError};
+use crate::flow::stages::suites::Progress;
 use crate::flow::stages::{self, Stage, StageFailure, staged};
 use crate::flow::trial::Judged;
 use crate::flow::verify::{VerifyError, verify};
@@ -82,7 +83,7 @@ enum CliError {
     Stage(StageFailure),
     #[error("{0}")]
     Fault(Fault),
-    #[error("nothing has been run in `{path}`: no `run.json` is there; run the stages first", path = .0.display())]
+    #[error("nothing has been run in `{path}`: there is no `run.json` that can be read; run the stages first", path = .0.display())]
     NothingRun(PathBuf),
     #[error(transparent)]
     Verify(#[from] VerifyError),
@@ -106,8 +107,9 @@ impl CliError {
     fn code(&self) -> u8 {
         match self {
             Self::Settings(_) | Self::Plan(_) | Self::NothingRun(_) => CONFIGURATION,
+            Self::Verify(VerifyError::Read { .. }) => CONFIGURATION,
             // It is what is looked at that is at fault.
-            Self::Verify(_) => FAILED,
+            Self::Verify(VerifyError::Bundle(_)) => FAILED,
             Self::Session(error) if error.is_configuration() => CONFIGURATION,
             Self::Stage(StageFailure::Command { rc, .. }) => u8::try_from(*rc).unwrap_or(FAULT),
             Self::Stage(StageFailure::Fault(_)) | Self::Session(_) | Self::Fault(_) | Self::Output(_) => FAULT,
@@ -198,30 +200,35 @@ struct Runner<'a> {
 
 impl Runner<'_> {
     fn run(&self, stages: &[Stage], join: Join) -> Result<ExitCode, CliError> {
-        let (session, plan) = self.open(join)?;
+        let (mut session, plan) = self.open(join)?;
         // After a signal no stage begins.
         let stages_left = stages.iter().take_while(|_| session.interrupt.signal().is_none());
         let ran = stages_left.copied().try_fold(true, |fine, stage| Ok(self.run_one(&session, &plan, stage)? && fine));
-        let signal = session.interrupt.signal();
-        let proof_dir = session.proof.dir().to_path_buf();
+        let packs = ran.is_ok() && stages.contains(&Stage::Collect) && session.interrupt.signal().is_none();
         let closed = session.close();
-        if let Some(code) = signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
+        let packed = if packs && closed.is_ok() { self.pack(&mut session) } else { Ok(()) };
+        let signal = session.interrupt.signal().and_then(|signal| u8::try_from(128 + signal).ok());
+        // All is told; the first counts.
+        let ended =
+            [ran.map_err(CliError::Stage), closed.map(|()| true).map_err(CliError::Fault), packed.map(|()| true)];
+        let mut failures: Vec<CliError> = Vec::new();
+        let mut all_passed = true;
+        for result in ended {
+            match result {
+                Ok(passed) => all_passed &= passed,
+                Err(error) => failures.push(error),
+            }
+        }
+        if let Some(code) = signal {
             self.show.error("interrupted");
+            failures.iter().for_each(|error| self.show.error(&chain(error)));
             return Ok(ExitCode::from(code));
         }
-        let all_passed = match ran {
-            Ok(all_passed) => all_passed,
-            Err(failure) => {
-                // Both are told; the stage's code is the one that counts.
-                closed.err().inspect(|fault| self.show.error(&fault.to_string()));
-                return Err(CliError::Stage(failure));
-            }
-        };
-        closed?;
-        if stages.contains(&Stage::Collect) {
-            self.pack(&proof_dir)?;
+        failures.iter().skip(1).for_each(|error| self.show.error(&chain(error)));
+        match failures.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }),
         }
-        Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
     }
 
     fn open(&self, join: Join) -> Result<(Session, Plan), CliError> {
@@ -241,17 +248,18 @@ impl Runner<'_> {
 
     /// The bundle holds the last summary, which says that it was made: so it is made when that is written. Should it not be, the
     /// summary is mended.
-    fn pack(&self, proof_dir: &Path) -> Result<(), CliError> {
-        match collect(proof_dir) {
+    fn pack(&self, session: &mut Session) -> Result<(), CliError> {
+        let goes_on = || session.interrupt.signal().is_none();
+        match collect(session.proof.dir(), &goes_on) {
             Ok(collected) => {
-                let (files, bundle) = (collected.files, collected.bundle.display());
-                self.show.note(&format!("packed {files} files and {} into {bundle}", collected.manifest.display()));
+                let (files, trials, bundle) = (collected.files, collected.trials, collected.bundle.display());
+                let run_id = session.proof.run_id();
+                self.show.note(&format!("packed {files} files of {trials} trials of run {run_id} into {bundle}"));
                 Ok(())
             }
             Err(error) => {
                 let fault = Fault::new(&error);
-                let (session, _) = self.open(Join::Finished)?;
-                let failed = staged(&session, Stage::Collect, || -> Result<((), _), _> { Err(fault.clone().into()) });
+                let failed = staged(session, Stage::Collect, || -> Result<((), _), _> { Err(fault.into()) });
                 session.close()?;
                 failed.map_err(CliError::Stage)
             }
@@ -272,20 +280,59 @@ impl Runner<'_> {
     }
 
     fn run_suites(&self, session: &Session, plan: &Plan) -> Result<bool, StageFailure> {
-        stages::build::find(session)?;
-        let explain = |judged: &Judged| explain(session, judged);
-        let counts = stages::suites::run(session, plan, &|progress| self.show.trial(&progress, &explain))?;
+        let ready = refuse_after_failed_stage(session).and_then(|()| stages::build::find(session));
+        if let Err(failure) = ready {
+            return staged(session, Stage::RunSuites, || Err(failure));
+        }
+        let explain = |judged: &Judged| self.explain(session, judged);
+        let counts = stages::suites::run(session, plan, &|progress| {
+            // What was not run because of a signal needs no words of its own.
+            let is_cut_off = matches!(&progress, Progress::Judged(judged) if judged.record.rc.is_none())
+                && session.interrupt.signal().is_some();
+            if !is_cut_off {
+                self.show.trial(&progress, &explain);
+            }
+        })?;
         self.show.counts(counts);
         Ok(counts.fail == 0)
     }
+
+    fn explain(&self, session: &Session, judged: &Judged) -> String {
+        let name = &judged.record.name;
+        let mut reproduce = format!("TEST_FILTER={} container-runner run-suites", quoted(name));
+        for (variable, value) in &self.overrides.flags {
+            let flag = args::flag_of(variable);
+            reproduce.push_str(&format!(" {flag} {}", quoted(&value.to_string_lossy())));
+        }
+        failure_text(&Failure {
+            record: &judged.record,
+            changes: &judged.changes,
+            last_lines: &judged.last_lines,
+            proof_dir: &session.proof.dir().to_string_lossy(),
+            reproduce: &reproduce,
+        })
+    }
 }
 
-fn explain(session: &Session, judged: &Judged) -> String {
-    failure_text(&Failure {
-        record: &judged.record,
-        changes: &judged.changes,
-        last_lines: &judged.last_lines,
-        proof_dir: &session.proof.dir().to_string_lossy(),
-        reproduce: &format!("TEST_FILTER={} container-runner run-suites", judged.record.name),
+/// A stage that has failed ends its run, also when the next one is another process.
+fn refuse_after_failed_stage(session: &Session) -> Result<(), StageFailure> {
+    let Some(stage) = session.proof.failed_stage() else { return Ok(()) };
+    let why = stage.message.unwrap_or_default();
+    Err(StageFailure::Command {
+        command: format!("container-runner {}", stage.name),
+        // A signal that ended that stage has not ended this one.
+        rc: stage.rc.filter(|rc| *rc < 128).unwrap_or_else(|| FAULT.into()),
+        ending: format!("has failed in this run ({why}); repeat it, or begin a new run with `preflight`"),
+        output: String::new(),
     })
+}
+
+/// A word as a shell takes it.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=@%+".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }

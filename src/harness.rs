@@ -134,7 +134,7 @@ impl Harness {
             run_stage(&session, plan, &asked)
         });
         let signal = session.interrupt.signal();
-        let closed = Arc::try_unwrap(session).map_or(Ok(()), Session::close);
+        let closed = Arc::try_unwrap(session).map_or(Ok(()), |mut session| session.close());
         if let Some(code) = signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
             say("interrupted");
             return Ok(ExitCode::from(code));

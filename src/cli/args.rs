@@ -57,11 +57,25 @@ pub(super) struct Places {
     proof: Option<PathBuf>,
 }
 
+/// Variables, and the flags that say the same.
+const PLACES: [(&str, &str); 3] =
+    [("PROJECT_DIR", "--project-dir"), ("SUITES_DIR", "--suites"), ("PROOF_DIR", "--proof")];
+
+/// Returns the flag that says the same as a variable.
+pub(super) fn flag_of(variable: &str) -> &'static str {
+    PLACES.iter().find(|(name, _)| *name == variable).map_or("", |(_, flag)| flag)
+}
+
 impl Places {
     /// Returns the variables that say the same.
     pub(super) fn into_variables(self) -> Vec<(&'static str, OsString)> {
-        let places = [("PROJECT_DIR", self.project_dir), ("SUITES_DIR", self.suites), ("PROOF_DIR", self.proof)];
-        places.into_iter().filter_map(|(name, path)| Some((name, path?.into_os_string()))).collect()
+        let places = [self.project_dir, self.suites, self.proof];
+        PLACES
+            .iter()
+            .map(|(name, _)| *name)
+            .zip(places)
+            .filter_map(|(name, path)| Some((name, path?.into_os_string())))
+            .collect()
     }
 }
 

@@ -43,12 +43,12 @@ pub(crate) enum CollectError {
 }
 
 /// Writes `manifest.sha256`, with the hash of every file of a run's evidence, and `proofs.tar.gz`, which holds all of them and
-/// the manifest. The same evidence gives the same bytes.
+/// the manifest. The same evidence gives the same bytes. `goes_on` is asked before each file is packed.
 ///
 /// # Errors
 /// If nothing was run, the summary is of another schema or another run, an artifact that it names is missing, something is no
 /// regular file or cannot be read, or a file changes meanwhile.
-pub(crate) fn collect(proof_dir: &Path) -> Result<Collected, CollectError> {
+pub(crate) fn collect(proof_dir: &Path, goes_on: &dyn Fn() -> bool) -> Result<Collected, CollectError> {
     let files = read_evidence(proof_dir)?;
     if let Some(problem) = audit::guardrails(&files).into_iter().next() {
         return Err(guardrail(proof_dir, problem));
@@ -65,7 +65,7 @@ pub(crate) fn collect(proof_dir: &Path) -> Result<Collected, CollectError> {
     let path = OsString::from(MANIFEST);
     let (_, sha256) = reader.read(proof_dir, &path).map_err(|source| read_error(&collected.manifest, source))?;
     hashes.insert(path, sha256);
-    bundle::pack(&ToPack { dir: proof_dir, files: &hashes, is_whole: audit::is_read }, &collected.bundle)?;
+    bundle::pack(&ToPack { dir: proof_dir, files: &hashes, is_whole: audit::is_read, goes_on }, &collected.bundle)?;
     Ok(collected)
 }
 

@@ -31,6 +31,8 @@ pub(crate) enum FoundKind {
     Setup,
     /// It has neither, but these `*.sh`.
     Scripts(Vec<String>),
+    /// It has none of these, but a file that was meant to be a `task.yaml`.
+    Misspelt(String),
 }
 
 /// Why the suites folder cannot be used.
@@ -99,6 +101,7 @@ fn look(dir: &Path, name: String, found: &mut Vec<Found>) -> Result<(), Discover
 struct Listed {
     folders: Vec<OsString>,
     scripts: Vec<String>,
+    misspelt: Option<String>,
     is_suite: bool,
     is_setup: bool,
 }
@@ -108,7 +111,7 @@ impl Listed {
         match (self.is_suite, self.is_setup) {
             (true, _) => Some(FoundKind::Suite),
             (false, true) => Some(FoundKind::Setup),
-            (false, false) if self.scripts.is_empty() => None,
+            (false, false) if self.scripts.is_empty() => self.misspelt.clone().map(FoundKind::Misspelt),
             (false, false) => {
                 let mut scripts = self.scripts.clone();
                 scripts.sort_unstable_by(|one, other| one.as_bytes().cmp(other.as_bytes()));
@@ -127,6 +130,9 @@ fn list(dir: &Path) -> io::Result<Listed> {
         match name.as_bytes() {
             b"task.yaml" => listed.is_suite = true,
             b"test.properties.json" => listed.is_setup = true,
+            bytes if [&b"task.yaml"[..], b"task.yml"].iter().any(|meant| bytes.eq_ignore_ascii_case(meant)) => {
+                listed.misspelt = Some(name.to_string_lossy().into_owned());
+            }
             bytes if bytes.starts_with(b".") => {}
             bytes if !is_dir && bytes.ends_with(b".sh") => listed.scripts.push(name.to_string_lossy().into_owned()),
             _ if is_dir => listed.folders.push(name),
@@ -168,6 +174,7 @@ mod tests {
             "plain/2.sh",
             "plain/10.sh",
             "lib/applets.txt",
+            "oops/Task.yml",
             ".git/task.yaml",
             "two/task.yaml",
             "two/test.properties.json",
@@ -175,6 +182,7 @@ mod tests {
         let expected = [
             ("10-a", FoundKind::Suite),
             ("9-b", FoundKind::Suite),
+            ("oops", FoundKind::Misspelt("Task.yml".into())),
             ("plain", FoundKind::Scripts(vec!["10.sh".into(), "2.sh".into()])),
             ("s", FoundKind::Setup),
             ("sudo/10-basic", FoundKind::Suite),

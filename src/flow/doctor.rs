@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::flow::plan::{Plan, Wanted};
 use crate::flow::session::refuse_what_cannot_be_had;
 use crate::model::suite::{Build, Host, Project};
+use crate::model::verdict::Fault;
 use crate::os::engine::{UnsandboxedScriptRunner, can_confine_signals, can_make_cgroups};
 use crate::os::host::{self, Settings};
 use crate::os::machine;
@@ -35,15 +36,22 @@ pub(crate) enum State {
 pub(crate) fn examine(settings: &Settings, host: &Host, program: &std::path::Path) -> Vec<Check> {
     let mut checks = vec![there("system", format!("{}; {}", machine::system(), container(host)))];
     let plan = Plan::read(settings, &Wanted::default());
-    let project = plan.map_err(|error| error.to_string()).and_then(|mut plan| {
-        let project = plan.take_project(settings).map_err(|error| error.to_string())?;
+    let project = plan.map_err(|error| chain(&error)).and_then(|mut plan| {
+        let project = plan.take_project(settings).map_err(|error| chain(&error))?;
         Ok((plan.trials.len(), project))
     });
     match project {
-        Err(error) => checks.push(needed("suites", error)),
+        Err(error) => {
+            checks.push(needed("suites", error));
+            checks.extend(of_machine(settings, None));
+        }
         Ok((trials, project)) => {
             checks.push(there("suites", format!("{trials} trials in `{}`", settings.suites_dir.display())));
-            checks.extend(of_project(settings, host, &project));
+            checks.push(match refuse_what_cannot_be_had(settings, host, &project) {
+                Ok(()) => there("isolation", project.isolation.as_str().to_owned()),
+                Err(error) => needed("isolation", chain(&error)),
+            });
+            checks.extend(of_machine(settings, Some(&project)));
         }
     }
     checks.extend(of_kernel(program));
@@ -62,14 +70,15 @@ fn container(host: &Host) -> String {
     host.container_id.as_ref().map_or_else(|| "no container".to_owned(), |id| format!("container {id}"))
 }
 
-/// What the configured run needs of programs and rights.
-fn of_project(settings: &Settings, host: &Host, project: &Project) -> Vec<Check> {
-    let isolation = match refuse_what_cannot_be_had(settings, host, project) {
-        Ok(()) => there("isolation", project.isolation.as_str().to_owned()),
-        Err(error) => needed("isolation", error.to_string()),
-    };
-    let builds = project.product.build == Build::Cargo;
-    let installs = !project.packages.is_empty();
+/// With every cause.
+fn chain(error: &dyn std::error::Error) -> String {
+    Fault::new(error).to_string()
+}
+
+/// What the configured run needs of programs and folders; without a project that can be read, what any needs.
+fn of_machine(settings: &Settings, project: Option<&Project>) -> Vec<Check> {
+    let builds = project.is_some_and(|project| project.product.build == Build::Cargo);
+    let installs = project.is_some_and(|project| !project.packages.is_empty());
     let programs = [
         ("bash", true, "blocks of suites need it: install bash"),
         ("make", false, "set-ups with a make step fail: install make"),
@@ -91,7 +100,7 @@ fn of_project(settings: &Settings, host: &Host, project: &Project) -> Vec<Check>
             format!("`{}` cannot be written; set PROOF_DIR to a folder that can", settings.proof_dir.display()),
         ),
     };
-    [isolation, proof].into_iter().chain(found).chain([manager]).collect()
+    std::iter::once(proof).chain(found).chain([manager]).collect()
 }
 
 fn program(settings: &Settings, name: &'static str, is_needed: bool, text: &str) -> Check {
@@ -137,7 +146,7 @@ fn of_kernel(program: &std::path::Path) -> Vec<Check> {
         match probe.run(&runner, PathBuf::from(program)) {
             Ok(Ok(())) => there(probe.as_str(), "can be had".to_owned()),
             Ok(Err(reason)) => lack(probe.as_str(), false, &format!("refused ({reason}); {remedy}")),
-            Err(error) => lack(probe.as_str(), false, &format!("could not be tried: {error}")),
+            Err(error) => lack(probe.as_str(), false, &format!("could not be tried: {}", chain(&error))),
         }
     });
     [cgroup, signals].into_iter().chain(probes).collect()

@@ -233,6 +233,9 @@ fn plan_folder(folder: &Found) -> Result<Vec<Planned>, PlanError> {
             let name = SuiteName::new(folder.name.as_str()).map_err(NameError::from)?;
             return Ok(vec![Planned { name, work: Work::Suite { file: folder.dir.join(TASK) } }]);
         }
+        FoundKind::Misspelt(file) => {
+            return broken(format!("`{}` is no {TASK}; rename it", folder.dir.join(file).display()));
+        }
         FoundKind::Scripts(scripts) => default_setup(&folder.name, &folder.dir, scripts.clone()),
         FoundKind::Setup => {
             let file = folder.dir.join(MANIFEST);

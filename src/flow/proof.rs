@@ -25,7 +25,7 @@ pub(crate) struct Header {
     pub(crate) distro: String,
     pub(crate) container_id: Option<String>,
     pub(crate) started_at: String,
-    pub(crate) isolation: &'static str,
+    pub(crate) isolation: String,
     pub(crate) selected: usize,
     pub(crate) not_selected: usize,
     pub(crate) product: Option<String>,
@@ -80,8 +80,12 @@ pub(crate) enum BuildOutcome {
 #[derive(Debug, Deserialize)]
 pub(crate) struct EarlierSummary {
     pub(crate) run_id: String,
-    pub(crate) selected: usize,
-    pub(crate) not_selected: usize,
+    distro: String,
+    container_id: Option<String>,
+    isolation: String,
+    product: Option<String>,
+    selected: usize,
+    not_selected: usize,
     interrupted: bool,
     #[serde(default)]
     pub(crate) traces: Option<Traces>,
@@ -153,6 +157,11 @@ impl Proof {
         let state = State { text, stages, interrupted, finished_at: None };
         let summary = Replaced::new(path, dir.join(SUMMARY_SPARE));
         Ok(Self { dir, header, summary, ahead: OnceLock::new(), state: Mutex::new(state) })
+    }
+
+    /// The identity of the run.
+    pub(crate) fn run_id(&self) -> &str {
+        &self.header.run_id
     }
 
     /// The folder.
@@ -234,6 +243,15 @@ impl Proof {
         self.write_summary(&mut state)
     }
 
+    /// Returns the stage before the trials that has failed, if one has.
+    pub(crate) fn failed_stage(&self) -> Option<StageRecord> {
+        let state = self.state();
+        let failed = |stage: &&StageRecord| {
+            stage.status == Status::Fail && stage.name != "run-suites" && stage.name != "collect"
+        };
+        state.stages.iter().find(failed).cloned()
+    }
+
     /// Returns how many trials ended how, so far.
     pub(crate) fn counts(&self) -> Counts {
         self.state().text.counts()
@@ -291,7 +309,7 @@ impl Header {
             distro: &self.distro,
             container_id: self.container_id.as_deref(),
             started_at: &self.started_at,
-            isolation: self.isolation,
+            isolation: &self.isolation,
             product: self.product.as_deref(),
             runner_version: env!("CARGO_PKG_VERSION"),
             traces: self.traces.as_ref(),
@@ -307,6 +325,19 @@ impl EarlierSummary {
     /// Reads the summary in `dir`, if there is one of this schema.
     pub(crate) fn read(dir: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(dir.join(SUMMARY)).ok()?).ok()
+    }
+
+    /// Returns the header with all that this summary says.
+    pub(crate) fn header(&self, header: Header) -> Header {
+        Header {
+            distro: self.distro.clone(),
+            container_id: self.container_id.clone(),
+            isolation: self.isolation.clone(),
+            product: self.product.clone(),
+            selected: self.selected,
+            not_selected: self.not_selected,
+            ..header
+        }
     }
 
     /// Returns the names of trials that were running.

@@ -23,7 +23,7 @@ use crate::os::journal::{Event, Identity, Journal, JournalError, Level};
 use crate::os::workdir;
 use crate::rules::parse::ParseError;
 use crate::rules::presence::AppletListError;
-use crate::rules::summary::{SCHEMA, StageRecord, Status, millis};
+use crate::rules::summary::{SCHEMA, StageRecord, Status, Traces, millis};
 
 /// The stage of the trials.
 pub(crate) const RUN_SUITES: &str = "run-suites";
@@ -123,6 +123,8 @@ pub(crate) enum SessionError {
     NoBash,
     #[error("a snapshot of `{looked_at}` would look into `{ours}`, where the harness writes; move one of them (PROOF_DIR)", looked_at = looked_at.display(), ours = ours.display())]
     LooksAtOurs { looked_at: PathBuf, ours: PathBuf },
+    #[error("the run in `{path}` has no summary.json that can be read, so nothing can be said of it; run the stages again", path = .0.display())]
+    NoSummary(PathBuf),
     #[error(transparent)]
     Applets(#[from] AppletListError),
     #[error("could not make a scratch folder in `{path}`; set TMPDIR to a folder that can be written", path = path.display())]
@@ -151,7 +153,7 @@ impl SessionError {
             | Self::NoBash
             | Self::LooksAtOurs { .. }
             | Self::Applets(_) => true,
-            Self::Scratch { .. } | Self::Proof(_) | Self::Journal(_) | Self::Interrupt(_) => false,
+            Self::Scratch { .. } | Self::NoSummary(_) | Self::Proof(_) | Self::Journal(_) | Self::Interrupt(_) => false,
         }
     }
 }
@@ -204,20 +206,15 @@ impl Session {
             journal.write(&event)?;
         }
         let earlier = EarlierSummary::read(&dir).filter(|summary| summary.run_id == own_id);
-        let selection = earlier.as_ref().filter(|_| part.join == Join::Finished).map_or(part.selection, |earlier| {
-            // What the environment selects now is not what was run.
-            Selection { selected: earlier.selected, not_selected: earlier.not_selected }
-        });
-        let header = Header {
-            run_id: own_id.clone(),
-            distro: host.distro.clone(),
-            container_id: host.container_id.clone(),
-            started_at: run.started_at.clone(),
-            isolation: project.isolation.as_str(),
-            selected: selection.selected,
-            not_selected: selection.not_selected,
-            product: project.product.name.clone(),
-            traces: traces.or_else(|| earlier.as_ref().and_then(|earlier| earlier.traces.clone())),
+        if part.join == Join::Finished && earlier.is_none() {
+            return Err(SessionError::NoSummary(dir));
+        }
+        let traces = traces.or_else(|| earlier.as_ref().and_then(|earlier| earlier.traces.clone()));
+        let header = header(&host, &project, &run, part.selection, traces);
+        // What was run is told as it was, not as this machine and its environment are now.
+        let header = match &earlier {
+            Some(earlier) if part.join == Join::Finished => earlier.header(header),
+            Some(_) | None => header,
         };
         let interrupt = Interrupt::new()?;
         interrupt.listen()?;
@@ -406,12 +403,12 @@ impl Session {
     ///
     /// # Errors
     /// If the evidence cannot be completed.
-    pub(crate) fn close(self) -> Result<(), Fault> {
+    pub(crate) fn close(&mut self) -> Result<(), Fault> {
         let interrupted = self.interrupt.signal().is_some();
         let finished = self.proof.finish(timestamp(Timestamp::now()), interrupted);
         let noted = self.note(|run| run.pid = None);
         // The engine's helpers end before what they worked in goes.
-        drop(self.runner);
+        self.runner = Box::new(UnsandboxedScriptRunner::new());
         let removed = self.scratch.remove();
         finished.map_err(|error| Fault::new(&error)).and(noted)?;
         removed.map_err(|error| {
@@ -481,6 +478,20 @@ fn run_id(settings: &Settings) -> String {
         || format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), std::process::id()),
         |nextest| nextest.run_id.clone(),
     )
+}
+
+fn header(host: &Host, project: &Project, run: &RunFile, selection: Selection, traces: Option<Traces>) -> Header {
+    Header {
+        run_id: run.run_id.clone(),
+        distro: host.distro.clone(),
+        container_id: host.container_id.clone(),
+        started_at: run.started_at.clone(),
+        isolation: project.isolation.as_str().to_owned(),
+        selected: selection.selected,
+        not_selected: selection.not_selected,
+        product: project.product.name.clone(),
+        traces,
+    }
 }
 
 fn new_run(run_id: &str, join: Join) -> RunFile {

@@ -417,7 +417,7 @@ mod tests {
         let text =
             format!("summary: a\nexecute: sleep 600\ndebug: echo debug >>{order}\nrestore: echo restore >>{order}\n");
         std::fs::write(&file, text).unwrap();
-        let session = session(dir.path());
+        let mut session = session(dir.path());
         let judged = run(&session, &SuiteName::new("10-a").unwrap(), &file);
         session.close().unwrap();
         assert_eq!(std::fs::read_to_string(order).unwrap(), "debug\nrestore\n");

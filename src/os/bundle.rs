@@ -60,6 +60,8 @@ pub(crate) enum BundleError {
     },
     #[error("`{path}` changed while it was packed; collect when nothing runs any more", path = path.display())]
     Changed { path: PathBuf },
+    #[error("interrupted while packing")]
+    Interrupted,
     #[error("could not pack `{path}`", path = path.display())]
     Pack {
         path: PathBuf,
@@ -94,6 +96,8 @@ pub(crate) struct ToPack<'a> {
     pub(crate) files: &'a BTreeMap<OsString, [u8; 32]>,
     /// Which of them never become a link, because a reader wants to meet their content.
     pub(crate) is_whole: fn(&OsStr) -> bool,
+    /// Asked before each file; `false` ends it.
+    pub(crate) goes_on: &'a dyn Fn() -> bool,
 }
 
 /// Writes files to the archive `to`, byte-wise by path.
@@ -111,6 +115,9 @@ fn pack_within(bounds: Bounds, what: &ToPack<'_>, to: &Path) -> Result<(), Bundl
     let builder = Builder::new(encoder);
     let mut packer = Packer { builder, held, reader: EvidenceReader::default(), placed: HashMap::new() };
     for (path, sha256) in what.files {
+        if !(what.goes_on)() {
+            return Err(BundleError::Interrupted);
+        }
         packer.add(what, path, sha256)?;
     }
     let packed = packer.builder.into_inner().and_then(GzEncoder::finish);

@@ -247,7 +247,7 @@ pub(crate) struct Head<'a> {
     pub(crate) distro: &'a str,
     pub(crate) container_id: Option<&'a str>,
     pub(crate) started_at: &'a str,
-    pub(crate) isolation: &'static str,
+    pub(crate) isolation: &'a str,
     pub(crate) product: Option<&'a str>,
     pub(crate) runner_version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,7 +2,7 @@
 
 use libtest_mimic::Trial;
 
-use crate::world::{Project, claim};
+use crate::world::{Project, User, both, claim};
 
 pub(crate) fn claims() -> Vec<Trial> {
     vec![
@@ -19,12 +19,14 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(values_of_the_environment_are_text),
         claim(a_block_knows_its_folders),
         claim(scratch_is_empty_at_the_start_and_gone_afterwards),
-        claim(scratch_that_cannot_be_entered_is_removed),
         claim(a_block_sees_nothing_of_cargo),
         claim(a_block_has_three_descriptors),
         claim(a_block_starts_with_default_signals),
         claim(the_limit_may_come_from_three_places),
     ]
+    .into_iter()
+    .chain(both(scratch_that_cannot_be_entered_is_removed))
+    .collect()
 }
 
 fn what_goes_wrong_ends_a_block() {
@@ -182,11 +184,12 @@ fn scratch_is_empty_at_the_start_and_gone_afterwards() {
     assert!(project.tree("tmp").is_empty(), "{:?}", project.tree("tmp"));
 }
 
-fn scratch_that_cannot_be_entered_is_removed() {
-    let project = Project::new();
-    let execute = "mkdir -p $SCRATCH_DIR/a/b; echo x >$SCRATCH_DIR/a/b/c; chmod 0 $SCRATCH_DIR/a/b $SCRATCH_DIR/a";
-    project.suite("10-a", &[("execute", execute)]);
-    project.suite("20-b", &[("execute", "[[ -z $(ls -A $SCRATCH_DIR) ]]")]);
+fn scratch_that_cannot_be_entered_is_removed(user: User) {
+    let project = Project::new().of(user);
+    let locked =
+        "mkdir -p $SCRATCH_DIR/a/b/c\nchmod 000 $SCRATCH_DIR/a/b/c $SCRATCH_DIR/a/b $SCRATCH_DIR/a $SCRATCH_DIR";
+    project.suite("10-a", &[("execute", locked)]).suite("20-b", &[("execute", "[[ -z $(ls -A $SCRATCH_DIR) ]]")]);
+    project.suite("30-c", &[("execute", locked)]);
     project.run(&[]).code(0);
     assert!(project.tree("tmp").is_empty(), "{:?}", project.tree("tmp"));
 }

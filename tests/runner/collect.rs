@@ -18,6 +18,8 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_folder_that_is_not_there_is_named),
         claim(what_was_selected_is_what_was_run_not_what_is_selected_now),
         claim(a_run_that_was_interrupted_stays_so_when_it_is_collected),
+        claim(a_run_that_was_killed_stays_so_however_often_it_is_collected),
+        claim(without_a_summary_that_can_be_read_nothing_is_collected),
         claim(a_summary_of_another_schema_is_refused),
         claim(a_bundle_that_cannot_be_made_fails_the_stage),
         root_claim(a_full_disk_fails_the_run),
@@ -67,7 +69,7 @@ fn a_truncated_bundle_is_named_and_exits_with_1() {
 }
 
 fn a_folder_that_is_not_there_is_named() {
-    with_suites(project("")).run(&["verify", "/no/such/folder"]).code(1).stderr_says("`/no/such/folder`");
+    with_suites(project("")).run(&["verify", "/no/such/folder"]).code(2).stderr_says("`/no/such/folder`");
 }
 
 fn what_was_selected_is_what_was_run_not_what_is_selected_now() {
@@ -91,6 +93,33 @@ fn a_run_that_was_interrupted_stays_so_when_it_is_collected() {
     project.run(&["collect"]).code(0);
     assert_eq!(project.summary()["interrupted"], true);
     project.run(&["verify"]).code(0);
+}
+
+fn a_run_that_was_killed_stays_so_however_often_it_is_collected() {
+    let project = project("");
+    project.suite("10-a", &[("execute", "echo begun >begun\nsleep 600")]);
+    let running = project.start(&["run-suites"]);
+    project.wait_for("begun");
+    running.signal(Signal::SIGKILL);
+    running.wait();
+    for _ in 0..2 {
+        project.run(&["collect"]).code(0);
+        let summary = project.summary();
+        assert_eq!((&summary["interrupted"], &summary["counts"]["interrupted"]), (&json!(true), &json!(1)));
+        assert_eq!(summary["traces"]["interrupted"], json!(["10-a"]));
+        assert!(summary.get("harness_policy").is_none_or(serde_json::Value::is_null), "{summary:#}");
+    }
+}
+
+fn without_a_summary_that_can_be_read_nothing_is_collected() {
+    let project = ran();
+    for text in [None, Some("{\"schema\":1,"), Some("")] {
+        fs::remove_file(project.path("proof/summary.json")).ok();
+        text.map(|text| project.file("proof/summary.json", text));
+        project.run(&["collect"]).code(3).stderr_says("has no summary.json that can be read");
+        let found = fs::read_to_string(project.path("proof/summary.json")).ok();
+        assert_eq!(found.as_deref(), text, "it was made up");
+    }
 }
 
 fn a_summary_of_another_schema_is_refused() {

@@ -21,6 +21,9 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_second_run_of_the_suites_is_a_run_of_its_own),
         claim(a_failed_build_ends_all_with_its_code_and_words),
         claim(after_a_failed_build_of_its_run_no_suite_runs),
+        claim(after_failed_deps_of_its_run_no_suite_runs),
+        claim(an_interrupted_build_is_no_failed_build),
+        claim(a_trial_whose_result_cannot_be_kept_has_failed),
         claim(a_toolchain_that_is_not_there_ends_preflight_with_rustups_words),
         claim(a_manifest_that_is_wrong_ends_preflight_with_cargos_words),
         claim(without_cargo_preflight_says_what_to_install),
@@ -170,6 +173,43 @@ fn after_a_failed_build_of_its_run_no_suite_runs() {
     project.run(&["build"]).code(0);
     project.run(&["run-suites"]).code(0);
     assert_eq!(project.order(), ["ran"]);
+}
+
+fn after_failed_deps_of_its_run_no_suite_runs() {
+    let project = project("deps: {packages: [no-such-package-anywhere]}\n").variable("PATH", "/nowhere:/usr/bin:/bin");
+    project.suite("10-a", &[("execute", "echo ran >>order")]);
+    let code = project.run(&["deps"]).status.code().unwrap();
+    assert_ne!(code, 0);
+    let ended = project.run(&["run-suites"]);
+    ended.code(code).stderr_says("`container-runner deps` has failed in this run").stderr_says("preflight");
+    assert!(project.order().is_empty());
+    let stages = stages_of(&project);
+    assert_eq!(stages.last().unwrap(), &("run-suites".to_owned(), "fail".to_owned()));
+}
+
+fn an_interrupted_build_is_no_failed_build() {
+    let project = with_cargo(project("product: {name: tool, build: cargo}\n"));
+    let script = "fn main() { std::fs::write(\"pid\", std::process::id().to_string()).unwrap(); loop { std::thread::park() } }\n";
+    with_product(&project, script);
+    project.suite("10-a", &[("execute", "echo ran >>order")]);
+    let running = project.start(&["build"]);
+    project.wait_for("pid");
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    running.wait().code(143);
+    let ended = project.run(&["run-suites"]);
+    assert!(!matches!(ended.status.code(), Some(0 | 130 | 143)), "{ended}");
+    assert!(project.order().is_empty());
+}
+
+fn a_trial_whose_result_cannot_be_kept_has_failed() {
+    let project = project("");
+    // The folder comes back as a file, so that nothing can be made in it.
+    project.suite("10-a", &[("execute", "rm -rf proof/results\necho in-the-way >proof/results")]);
+    project.suite("20-b", &[("execute", "true")]);
+    project.run(&["run-suites"]).code(1).says("FAIL 10-a").says("0 passed, 2 failed");
+    let summary = project.summary();
+    assert_eq!(summary["counts"]["fail"], 2);
+    project.record("10-a").assert_fail("proof/results");
 }
 
 fn a_toolchain_that_is_not_there_ends_preflight_with_rustups_words() {

@@ -34,9 +34,10 @@ struct BuildMeta {
 /// # Errors
 /// As `run`, or as the build of that process.
 pub(crate) fn once(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFailure> {
-    match session.build_outcome() {
-        Some(outcome) => reuse(session, outcome),
-        None => run(session, say),
+    match (session.build_outcome(), session.project.product.build) {
+        (Some(outcome), _) => reuse(session, outcome),
+        (None, Build::None) => find(session),
+        (None, Build::Cargo) => run(session, say),
     }
 }
 
@@ -47,7 +48,9 @@ pub(crate) fn once(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFai
 pub(crate) fn run(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFailure> {
     let product = &session.project.product;
     if product.build == Build::None {
-        return find(session);
+        return staged(session, Stage::Build, || {
+            find(session).map(|()| ((), Some("nothing is to be built".to_owned())))
+        });
     }
     let name = product.name.as_deref().unwrap_or("the product");
     say(&format!("building {name} ({})", session.settings.cargo_profile));
@@ -172,8 +175,8 @@ fn git(session: &Session, dir: &Path, order: &[&str]) -> Result<Option<String>, 
     let mut args: Vec<_> = ["-c", "safe.directory=*", "-C"].map(OsString::from).into();
     args.push(dir.as_os_str().to_owned());
     args.extend(order.iter().map(OsString::from));
-    let command =
-        Command { log: "build-git".to_owned(), program, args, environment: session.settings.tool_environment.clone() };
+    let log = format!("build-git-{}", order.first().copied().unwrap_or_default());
+    let command = Command { log, program, args, environment: session.settings.tool_environment.clone() };
     let done = command.complete(session, Stage::Build)?;
     Ok((done.exit == Exit::Code(0)).then(|| text(&done.stdout).trim_end().to_owned()))
 }

@@ -55,7 +55,7 @@ fn tools(session: &Session, report: &dyn Fn(&str)) -> Result<Vec<String>, StageF
     let questions = ["metadata", "--no-deps", "--format-version", "1", "--offline", "--manifest-path"];
     let mut args: Vec<OsString> = questions.map(OsString::from).into();
     args.push(manifest.clone().into_os_string());
-    Command { log: "preflight".to_owned(), program: cargo, args, environment: toolchain(settings) }
+    Command { log: "preflight-metadata".to_owned(), program: cargo, args, environment: toolchain(settings) }
         .succeed(session, Stage::Preflight)?;
     tell(format!("product: {}", manifest.display()));
     Ok(found)
@@ -63,7 +63,9 @@ fn tools(session: &Session, report: &dyn Fn(&str)) -> Result<Vec<String>, StageF
 
 fn version(session: &Session, program: PathBuf) -> Result<String, StageFailure> {
     let environment = toolchain(&session.settings);
-    let command = Command { log: "preflight".to_owned(), program, args: vec!["--version".into()], environment };
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let log = format!("preflight-{name}");
+    let command = Command { log, program, args: vec!["--version".into()], environment };
     let done = command.succeed(session, Stage::Preflight)?;
     Ok(text(&done.stdout).lines().next().unwrap_or_default().to_owned())
 }

@@ -26,7 +26,8 @@ fn hashes(files: &[(&str, &[u8])]) -> BTreeMap<OsString, [u8; 32]> {
 fn packed(files: &[(&str, &[u8])]) -> (TempDir, PathBuf) {
     let dir = folder(files);
     let to = dir.path().join(BUNDLE);
-    pack(&ToPack { dir: dir.path(), files: &hashes(files), is_whole: |path| path == "whole" }, &to).unwrap();
+    pack(&ToPack { dir: dir.path(), files: &hashes(files), is_whole: |path| path == "whole", goes_on: &|| true }, &to)
+        .unwrap();
     (dir, to)
 }
 
@@ -68,7 +69,8 @@ fn the_same_files_give_the_same_bytes() {
     fs::remove_file(other_dir.path().join("b/c")).unwrap();
     fs::hard_link(other_dir.path().join("b.c"), other_dir.path().join("b/c")).unwrap();
     let files = hashes(&FILES);
-    pack(&ToPack { dir: other_dir.path(), files: &files, is_whole: |path| path == "whole" }, &other).unwrap();
+    pack(&ToPack { dir: other_dir.path(), files: &files, is_whole: |path| path == "whole", goes_on: &|| true }, &other)
+        .unwrap();
     assert_eq!(fs::read(one).unwrap(), fs::read(other).unwrap());
     drop(one_dir);
 }
@@ -114,7 +116,8 @@ fn a_file_that_changes_is_an_error_and_the_old_archive_stays() {
         let before = fs::read(&path).unwrap();
         fs::write(dir.path().join(changed), text).unwrap();
         let files = hashes(&FILES);
-        let error = pack(&ToPack { dir: dir.path(), files: &files, is_whole: |_| false }, &path).unwrap_err();
+        let error = pack(&ToPack { dir: dir.path(), files: &files, is_whole: |_| false, goes_on: &|| true }, &path)
+            .unwrap_err();
         let expected = format!("{changed}` changed while it was packed");
         assert!(error.to_string().contains(&expected), "{error}");
         assert_eq!(fs::read(&path).unwrap(), before);
@@ -217,7 +220,7 @@ fn what_is_not_read_is_not_packed_either() {
         (Bounds { bytes: 8, ..most }, Some("more than 8 bytes")),
     ];
     for (bounds, why) in cases {
-        let what = ToPack { dir: dir.path(), files: &hashes, is_whole: |path| path == "whole" };
+        let what = ToPack { dir: dir.path(), files: &hashes, is_whole: |path| path == "whole", goes_on: &|| true };
         let bytes = fs::read(&path).unwrap();
         for outcome in [unpack_within(bounds, &path, &bytes, &mut |_, _| {}), pack_within(bounds, &what, &path)] {
             let said = outcome.err().map(|error| error.to_string());
