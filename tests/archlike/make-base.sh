@@ -31,7 +31,7 @@ if [[ $(docker image inspect -f "$label" "$image:rootfs" 2>/dev/null) != "$rootf
         export http_proxy=$proxy
     fi
     packages=ca-certificates,fakeroot,file,gcc,git,libarchive-tools,libc6-dev,libcap2-bin,libselinux1,make,makepkg
-    packages+=,pacman-package-manager,patch,procps,sudo,zstd
+    packages+=,pacman-package-manager,patch,procps,strace,sudo,zstd
     debootstrap --variant=minbase --include="$packages" "$codename" "$work/rootfs" "${mirrors%%$'\n'*}" >"$work/log" ||
         { tail -n 50 "$work/log" >&2; exit 1; }
     echo "debootstrap was done after $SECONDS s"

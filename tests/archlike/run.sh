@@ -71,4 +71,32 @@ step test ! -e .proof/logs/10-enable-real-applets/execute.stdout.log
 # --- The harness in the container: cargo test ---------------------------------------------------------------------------------
 step "${run[@]}" --entrypoint cargo "$image:runner" test --locked --test suites
 
-# --- Room for more: claims of cargo tests against "$image:runner" go here ------------------------------------------------------
+# --- What container-runner itself writes: nothing of the machine's -------------------------------------------------------------
+# Every system call of a run in which the suites do change /usr/bin, and pacman installs.
+step "${archlike[@]}" --cap-add SYS_PTRACE --entrypoint strace "$image:runner" -f -y -s 300 -o .trace \
+    -e trace=%file,%desc,clone,clone3,fork,vfork,execve container-runner all
+step python3 tests/archlike/audit.py .trace
+# The audit finds what it looks for.
+runner=$(sed -n 's/^\([0-9]*\) execve("[^"]*container-runner.*/\1/p' .trace | head -n 1)
+printf '%s unlinkat(5</usr/bin>, "ls", 0) = 0\n' "$runner" >>.trace
+code=0
+step python3 tests/archlike/audit.py .trace || code=$?
+step test "$code" = 1
+
+# --- docker stop: restore runs, the summary is written ---------------------------------------------------------------------------
+mkdir -p stopped/10-waits
+printf 'isolation: container\n' >stopped/runner.yaml
+cat >stopped/10-waits/task.yaml <<'END'
+summary: waits to be stopped
+execute: |
+  touch stopped/begun
+  sleep 600
+restore: touch stopped/restored
+END
+container=$(docker run --detach --network none --volume "$PWD:/workspace" --env SUITES_DIR=stopped "$image:runner" run-suites)
+step timeout 60 bash -c 'until [[ -e stopped/begun ]]; do sleep 0.1; done'
+step docker stop --time 30 "$container"
+step test "$(docker inspect --format '{{.State.ExitCode}}' "$container")" = 143
+docker rm "$container"
+step test -e stopped/restored
+step grep -q '"interrupted":true' .proof/summary.json
