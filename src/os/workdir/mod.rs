@@ -1,10 +1,10 @@
 //! Fresh copies of a folder, cheaply.
 //!
-//! For a few scripts of a small folder each has a copy of its own. For more, a copy is used again once what the last script
-//! changed is repaired: every file and folder of it is watched (inotify(7)). A script that changes nothing costs one look; one that changes k
-//! files costs k repairs; so n scripts over n files do not cost n². Files are watched themselves, not only through their
-//! folder: a change through a hard link elsewhere, or through a mapping, is seen too. What cannot be told from the events (a
-//! moved folder, more events than the queue holds) is answered by a whole new copy. Needs no privilege.
+//! For a few scripts of a small folder each has a copy of its own. For more, a copy is used again once what the last script changed
+//! is repaired: every file and folder of it is watched (inotify(7)). A script that changes nothing costs one look; one that changes
+//! k files costs k repairs; so n scripts over n files do not cost n². Files are watched themselves, not only through their folder: a
+//! change through a hard link elsewhere is seen too. What cannot be told from the events (a moved folder, more events than the
+//! queue holds, a file that somebody still has open) is answered by a whole new copy. Needs no privilege.
 
 mod folder;
 mod tree;
