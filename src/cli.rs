@@ -233,7 +233,11 @@ impl Runner<'_> {
 
     fn open(&self, join: Join) -> Result<(Session, Plan), CliError> {
         let host = host::host();
-        let settings = Settings::read(self.overrides, &host)?;
+        let mut settings = Settings::read(self.overrides, &host)?;
+        if join == Join::Finished {
+            // It selects what is run, not what was.
+            settings.filter = None;
+        }
         if join == Join::Finished && RunFile::read(&settings.proof_dir).is_none() {
             return Err(CliError::NothingRun(settings.proof_dir));
         }

@@ -10,7 +10,7 @@ use crate::flow::doctor::{Check, State};
 use crate::flow::stages::suites::Progress;
 use crate::flow::trial::Judged;
 use crate::rules::report::escaped;
-use crate::rules::summary::{Counts, Status};
+use crate::rules::summary::{Counts, Record, Status};
 
 const GREEN: Style = AnsiColor::Green.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
@@ -80,7 +80,7 @@ impl Show {
         let (name, millis) = (escaped(&record.name), record.duration_ms);
         if record.status == Status::Pass {
             if self.volume != Volume::Quiet {
-                self.line(&format!("{GREEN}ok{GREEN:#}   {name} ({millis} ms)"));
+                self.line(&format!("{GREEN}ok{GREEN:#}   {name} ({millis} ms){}", remarks(record)));
             }
         } else {
             self.line(&format!("{RED}FAIL{RED:#} {name} ({millis} ms)\n{}", explain(judged).trim_end()));
@@ -131,5 +131,25 @@ impl Show {
     /// Leaves the screen as it is.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// What is worth knowing of a trial that passed.
+fn remarks(record: &Record) -> String {
+    let mut text = String::new();
+    if let Some(path) = record.drift.first() {
+        text.push_str(&format!("; {} not as before, first {}", counted(record.drift.len(), "path"), escaped(path)));
+    }
+    if !record.leaked.is_empty() {
+        text.push_str(&format!("; {} had to be ended", counted(record.leaked.len(), "process")));
+    }
+    text
+}
+
+fn counted(number: usize, what: &str) -> String {
+    match (number, what.ends_with('s')) {
+        (1, _) => format!("1 {what}"),
+        (_, true) => format!("{number} {what}es"),
+        (_, false) => format!("{number} {what}s"),
     }
 }

@@ -170,7 +170,9 @@ impl Session {
         part: Part,
         say: &dyn Fn(&str),
     ) -> Result<Self, SessionError> {
-        refuse_what_cannot_be_had(&settings, &host, &project)?;
+        if part.join != Join::Finished {
+            refuse_what_cannot_be_had(&settings, &host, &project)?;
+        }
         let bash = settings.find_program("bash").ok_or(SessionError::NoBash)?;
         let applets = read_applets(&settings, &project)?;
         let dir = settings.proof_dir.clone();
@@ -183,6 +185,9 @@ impl Session {
             say(&describe(traces));
         }
         if joined.is_none() {
+            if let Some(older) = RunFile::read(&dir).filter(|_| part.join != Join::Nextest) {
+                say(&format!("a new run; the evidence of run {} is removed", older.run_id));
+            }
             proof::clear(&dir)?;
         }
         let temp_dir = &settings.temp_dir;

@@ -102,8 +102,9 @@ impl Settings {
     /// On a value that does not parse, and on a folder that is none.
     pub(crate) fn read(overrides: &Overrides, host: &Host) -> Result<Self, SettingsError> {
         let mut environment: Environment = std::env::vars_os().collect();
-        overrides.flags.iter().for_each(|(name, value)| environment.set(name, value));
         let cwd = std::env::current_dir().map_err(SettingsError::WorkingDirectory)?;
+        // Absolute, because blocks see them too, and run elsewhere.
+        overrides.flags.iter().for_each(|(name, value)| environment.set(name, cwd.join(value)));
         Self::from_environment(&environment, &cwd, overrides, host)
     }
 

@@ -12,6 +12,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(in_a_log_there_is_no_escape_code),
         claim(on_a_terminal_there_are_colours_and_progress),
         claim(no_color_takes_the_colours_away),
+        claim(what_a_passing_suite_left_behind_is_shown),
         claim(quiet_says_failures_and_the_last_line),
         claim(verbose_shows_output_on_standard_error),
     ]
@@ -80,6 +81,14 @@ fn no_color_takes_the_colours_away() {
     let shown = on_a_terminal(two_suites().variable("NO_COLOR", "1"));
     assert!(shown.contains("ok   10-a"), "{shown}");
     assert!(!shown.contains("\u{1b}[32m") && !shown.contains("\u{1b}[1m"), "{shown}");
+}
+
+fn what_a_passing_suite_left_behind_is_shown() {
+    let project = project("snapshot: {paths: [watched]}\n");
+    project.file("watched/a", "");
+    project.suite("10-a", &[("execute", "echo x >watched/b\nsleep 600 >/dev/null 2>&1 &")]);
+    let ended = project.run(&["run-suites"]);
+    ended.code(0).says("; 1 path not as before, first ").says("watched/b; 1 process had to be ended");
 }
 
 fn quiet_says_failures_and_the_last_line() {

@@ -97,16 +97,19 @@ pub(crate) fn staged<T>(
         Err(failure @ StageFailure::Command { rc, .. }) => (Status::Fail, Some(*rc), Some(failure.to_string())),
         Err(failure @ StageFailure::Fault(_)) => (Status::Fail, None, Some(failure.to_string())),
     };
-    session.log(&Event {
+    let logged = session.log(&Event {
         level: if status == Status::Pass { Level::Info } else { Level::Error },
         rc: code.or(result.is_ok().then_some(0)),
         duration_ms: Some(duration_ms),
         message: message.clone(),
         ..Event::new(stage.as_str(), "stage_end")
-    })?;
+    });
     let record = StageRecord { name: stage.as_str().to_owned(), status, duration_ms, rc: code, message };
-    session.proof.keep_stage(record).map_err(|error| Fault::new(&error))?;
-    result.map(|(value, _)| value)
+    let kept = session.proof.keep_stage(record).map_err(|error| Fault::new(&error));
+    // Why the stage failed is worth more than that it could not be recorded.
+    let (value, _) = result?;
+    logged.and(kept)?;
+    Ok(value)
 }
 
 /// A command that a stage runs.
