@@ -133,6 +133,7 @@ fn of_kernel(program: &std::path::Path) -> Vec<Check> {
     } else {
         lack("signals", false, "a script of a set-up can signal every process of this user: Linux 6.12 confines it")
     };
+    let sandbox = lack("sandbox", false, "it is not built yet: scripts run with your rights, so run no stranger's");
     let runner = UnsandboxedScriptRunner::new();
     let probes = Probe::ALL.map(|probe| {
         let remedy = match probe {
@@ -149,5 +150,5 @@ fn of_kernel(program: &std::path::Path) -> Vec<Check> {
             Err(error) => lack(probe.as_str(), false, &format!("could not be tried: {}", chain(&error))),
         }
     });
-    [cgroup, signals].into_iter().chain(probes).collect()
+    [cgroup, signals, sandbox].into_iter().chain(probes).collect()
 }

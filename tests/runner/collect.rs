@@ -23,6 +23,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_summary_of_another_schema_is_refused),
         claim(a_bundle_that_cannot_be_made_fails_the_stage),
         root_claim(a_full_disk_fails_the_run),
+        root_claim(a_read_only_proof_root_is_our_fault_before_anything_runs),
     ]
 }
 
@@ -137,6 +138,15 @@ fn a_bundle_that_cannot_be_made_fails_the_stage() {
     let summary = project.summary();
     let stage = summary["stages"].as_array().unwrap().iter().find(|stage| stage["name"] == "collect").unwrap().clone();
     assert_eq!(stage["status"], "fail", "{stage:#}");
+}
+
+fn a_read_only_proof_root_is_our_fault_before_anything_runs() {
+    assert!(is_root());
+    let mount = "mkdir -p proof; mount -t tmpfs -o ro none proof; exec \"$@\"";
+    let project = project("").wrapped(&["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh"]);
+    project.suite("10-a", &[("execute", "echo ran >>order")]);
+    project.run(&["all"]).code(3).stderr_says("Read-only file system").stderr_says("PROOF_DIR");
+    assert!(project.order().is_empty());
 }
 
 fn a_full_disk_fails_the_run() {

@@ -24,6 +24,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(after_failed_deps_of_its_run_no_suite_runs),
         claim(an_interrupted_build_is_no_failed_build),
         claim(a_trial_whose_result_cannot_be_kept_has_failed),
+        claim(a_profile_that_is_not_there_ends_the_build_with_cargos_words),
         claim(a_toolchain_that_is_not_there_ends_preflight_with_rustups_words),
         claim(a_manifest_that_is_wrong_ends_preflight_with_cargos_words),
         claim(without_cargo_preflight_says_what_to_install),
@@ -210,6 +211,13 @@ fn a_trial_whose_result_cannot_be_kept_has_failed() {
     let summary = project.summary();
     assert_eq!(summary["counts"]["fail"], 2);
     project.record("10-a").assert_fail("proof/results");
+}
+
+fn a_profile_that_is_not_there_ends_the_build_with_cargos_words() {
+    let project = complete().variable("CARGO_PROFILE", "no-such-profile");
+    project.run(&["all"]).code(101).stderr_says("profile `no-such-profile` is not defined");
+    assert!(project.order().is_empty());
+    assert_eq!(stages_of(&project).last().unwrap(), &("build".to_owned(), "fail".to_owned()));
 }
 
 fn a_toolchain_that_is_not_there_ends_preflight_with_rustups_words() {
