@@ -125,6 +125,17 @@ fn a_file_that_changes_is_an_error_and_the_old_archive_stays() {
 }
 
 #[test]
+fn packing_can_be_interrupted_between_two_files_and_the_old_archive_stays() {
+    let (dir, path) = packed(&FILES);
+    let before = fs::read(&path).unwrap();
+    let asked = std::cell::Cell::new(0);
+    let goes_on = || asked.replace(asked.get() + 1) < 2;
+    let what = ToPack { dir: dir.path(), files: &hashes(&FILES), is_whole: |_| false, goes_on: &goes_on };
+    assert!(matches!(pack(&what, &path), Err(BundleError::Interrupted)));
+    assert_eq!((asked.get(), fs::read(&path).unwrap()), (3, before));
+}
+
+#[test]
 fn every_flipped_bit_is_found() {
     let (_dir, path) = packed(&FILES);
     let whole = fs::read(&path).unwrap();
