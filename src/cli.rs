@@ -207,28 +207,28 @@ impl Runner<'_> {
         let packs = ran.is_ok() && stages.contains(&Stage::Collect) && session.interrupt.signal().is_none();
         let closed = session.close();
         let packed = if packs && closed.is_ok() { self.pack(&mut session) } else { Ok(()) };
-        let signal = session.interrupt.signal().and_then(|signal| u8::try_from(128 + signal).ok());
-        // All is told; the first counts.
-        let ended =
-            [ran.map_err(CliError::Stage), closed.map(|()| true).map_err(CliError::Fault), packed.map(|()| true)];
-        let mut failures: Vec<CliError> = Vec::new();
-        let mut all_passed = true;
-        for result in ended {
-            match result {
-                Ok(passed) => all_passed &= passed,
-                Err(error) => failures.push(error),
-            }
-        }
-        if let Some(code) = signal {
+        self.conclude(session.interrupt.signal(), ran, closed, packed)
+    }
+
+    /// Every failure is told; the code is the signal's, else the first failure's, else that of the suites.
+    fn conclude(
+        &self,
+        signal: Option<i32>,
+        ran: Result<bool, StageFailure>,
+        closed: Result<(), Fault>,
+        packed: Result<(), CliError>,
+    ) -> Result<ExitCode, CliError> {
+        let code = if matches!(ran, Ok(true)) { ExitCode::SUCCESS } else { ExitCode::from(FAILED) };
+        let failures = [ran.err().map(CliError::Stage), closed.err().map(CliError::Fault), packed.err()];
+        let mut failures = failures.into_iter().flatten();
+        if let Some(code) = signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
             self.show.error("interrupted");
-            failures.iter().for_each(|error| self.show.error(&chain(error)));
+            failures.for_each(|error| self.show.error(&chain(&error)));
             return Ok(ExitCode::from(code));
         }
-        failures.iter().skip(1).for_each(|error| self.show.error(&chain(error)));
-        match failures.into_iter().next() {
-            Some(error) => Err(error),
-            None => Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }),
-        }
+        let first = failures.next();
+        failures.for_each(|error| self.show.error(&chain(&error)));
+        first.map_or(Ok(code), Err)
     }
 
     fn open(&self, join: Join) -> Result<(Session, Plan), CliError> {
