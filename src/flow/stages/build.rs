@@ -12,6 +12,7 @@ use crate::model::script::Exit;
 use crate::model::suite::Build;
 use crate::model::verdict::Fault;
 use crate::os::disk::{sha256_of, write_atomically};
+use crate::os::host::Settings;
 use crate::rules::summary::millis;
 
 /// `results/build_meta.json`.
@@ -86,6 +87,12 @@ fn target_dir(session: &Session) -> PathBuf {
     manifest(session).with_file_name("target")
 }
 
+pub(super) fn cargo(settings: &Settings) -> Result<PathBuf, Fault> {
+    settings.find_program("cargo").ok_or_else(|| {
+        Fault::from_text("no `cargo` on PATH, and runner.yaml says `build: cargo`: install Rust, or say `build: none`")
+    })
+}
+
 pub(super) fn manifest(session: &Session) -> PathBuf {
     session.settings.project_dir.join(&session.project.product.manifest_path)
 }
@@ -130,9 +137,7 @@ fn meta_path(session: &Session) -> PathBuf {
 fn cargo_build(session: &Session) -> Result<BuildMeta, StageFailure> {
     let settings = &session.settings;
     let product = &session.project.product;
-    let cargo = settings.find_program("cargo").ok_or_else(|| {
-        Fault::from_text("no `cargo` on PATH, and runner.yaml says `build: cargo`: install Rust, or say `build: none`")
-    })?;
+    let cargo = cargo(settings)?;
     let (manifest, target) = (manifest(session), target_dir(session));
     let manifest_dir = manifest.parent().unwrap_or(&settings.project_dir);
     let mut args = vec!["build".into(), "--profile".into(), settings.cargo_profile.clone().into()];

@@ -3,11 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::build::manifest;
+use super::build::{cargo, manifest};
 use super::{Command, Stage, StageFailure, staged, text, toolchain};
 use crate::flow::session::Session;
 use crate::model::suite::Build;
-use crate::model::verdict::Fault;
 use crate::os::machine;
 
 /// Tells what is found, a line each, and checks what the build needs.
@@ -47,9 +46,7 @@ fn tools(session: &Session, report: &dyn Fn(&str)) -> Result<Vec<String>, StageF
     if session.project.product.build == Build::None {
         return Ok(found);
     }
-    let cargo = settings.find_program("cargo").ok_or_else(|| {
-        Fault::from_text("no `cargo` on PATH, and runner.yaml says `build: cargo`: install Rust, or say `build: none`")
-    })?;
+    let cargo = cargo(settings)?;
     tell(format!("cargo ({}): {}", settings.toolchain, version(session, cargo.clone())?));
     let manifest = manifest(session);
     let questions = ["metadata", "--no-deps", "--format-version", "1", "--offline", "--manifest-path"];
