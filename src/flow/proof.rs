@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::flow::ahead::{Ahead, Place};
+use crate::flow::stages::Stage;
 use crate::os::bundle::BUNDLE;
 use crate::os::disk::{DiskError, Prepared, Replaced, write_atomically};
 use crate::rules::manifest::MANIFEST;
@@ -246,9 +247,8 @@ impl Proof {
     /// Returns the stage before the trials that has failed, if one has.
     pub(crate) fn failed_stage(&self) -> Option<StageRecord> {
         let state = self.state();
-        let failed = |stage: &&StageRecord| {
-            stage.status == Status::Fail && stage.name != "run-suites" && stage.name != "collect"
-        };
+        let before = [Stage::Preflight, Stage::Deps, Stage::Build].map(Stage::as_str);
+        let failed = |stage: &&StageRecord| stage.status == Status::Fail && before.contains(&stage.name.as_str());
         state.stages.iter().find(failed).cloned()
     }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use crate::flow::looks::Looks;
 use crate::flow::proof::{self, BuildOutcome, EarlierSummary, Header, Proof, ProofError, RunFile};
 use crate::flow::scratch::{Scratch, describe, sweep};
+use crate::flow::stages::Stage;
 use crate::model::script::{Completion, Echo, Limits, Script};
 use crate::model::suite::{Host, Isolation, OnRestoreFailure, Project, SuiteName};
 use crate::model::verdict::Fault;
@@ -26,7 +27,7 @@ use crate::rules::presence::AppletListError;
 use crate::rules::summary::{SCHEMA, StageRecord, Status, Traces, millis};
 
 /// The stage of the trials.
-pub(crate) const RUN_SUITES: &str = "run-suites";
+pub(crate) const RUN_SUITES: &str = Stage::RunSuites.as_str();
 
 /// From SIGTERM to SIGKILL.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
@@ -190,6 +191,10 @@ impl Session {
             }
             proof::clear(&dir)?;
         }
+        let earlier = EarlierSummary::read(&dir).filter(|summary| summary.run_id == own_id);
+        if part.join == Join::Finished && earlier.is_none() {
+            return Err(SessionError::NoSummary(dir));
+        }
         let temp_dir = &settings.temp_dir;
         let scratch =
             Scratch::make(temp_dir).map_err(|source| SessionError::Scratch { path: temp_dir.clone(), source })?;
@@ -209,10 +214,6 @@ impl Session {
                 ..Event::new("preflight", "traces_swept")
             };
             journal.write(&event)?;
-        }
-        let earlier = EarlierSummary::read(&dir).filter(|summary| summary.run_id == own_id);
-        if part.join == Join::Finished && earlier.is_none() {
-            return Err(SessionError::NoSummary(dir));
         }
         let traces = traces.or_else(|| earlier.as_ref().and_then(|earlier| earlier.traces.clone()));
         let header = header(&host, &project, &run, part.selection, traces);

@@ -121,6 +121,9 @@ fn without_a_summary_that_can_be_read_nothing_is_collected() {
         let found = fs::read_to_string(project.path("proof/summary.json")).ok();
         assert_eq!(found.as_deref(), text, "it was made up");
     }
+    assert!(project.tree("tmp").is_empty(), "{:?}", project.tree("tmp"));
+    let ended = project.run(&["run-suites"]);
+    assert!(!ended.all().contains("was killed"), "{ended}");
 }
 
 fn a_summary_of_another_schema_is_refused() {

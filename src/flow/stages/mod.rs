@@ -41,7 +41,7 @@ impl Stage {
     pub(crate) const ALL: [Self; 5] = [Self::Preflight, Self::Deps, Self::Build, Self::RunSuites, Self::Collect];
 
     /// Returns the name in logs and summaries.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Preflight => "preflight",
             Self::Deps => "deps",
