@@ -19,23 +19,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
+use contest::{Contestant, compare};
 use proving_ground::internals::is_cargos;
+
+mod contest;
 
 const AS_HARNESS: &str = "suites-0000000000000000";
 const SNAPSHOT_FILES: usize = 100;
 const LISTED: usize = 1000;
 /// Each has a proof folder of its own.
 static RUNS: AtomicUsize = AtomicUsize::new(0);
-
-/// What is measured. It is compared with the last floor before it.
-struct Contestant<'a> {
-    name: &'a str,
-    per: usize,
-    is_floor: bool,
-    run: Box<dyn Fn() + 'a>,
-}
 
 /// What the contestants work with.
 struct Field {
@@ -212,33 +206,4 @@ fn walk_and_read(dir: &Path) {
         // runner.yaml is no folder.
         drop(fs::read(path));
     }
-}
-
-/// Interleaved rounds, each starting with another contestant, so that a change of the machine's load meets all of them.
-fn compare(contestants: &[Contestant<'_>], rounds: usize) {
-    let mut samples = vec![Vec::new(); contestants.len()];
-    for round in 0..=rounds {
-        for turn in 0..contestants.len() {
-            let at = (round + turn) % contestants.len();
-            let start = Instant::now();
-            (contestants[at].run)();
-            if round > 0 {
-                samples[at].push(start.elapsed());
-            }
-        }
-    }
-    println!("{rounds} rounds, medians");
-    let mut floor_us = 0.0;
-    for (contestant, times) in contestants.iter().zip(&mut samples) {
-        let median_us = median(times).as_secs_f64() * 1e6 / contestant.per as f64;
-        if contestant.is_floor {
-            floor_us = median_us;
-        }
-        println!("{:40} {median_us:9.1} µs each   ratio {:.2}", contestant.name, median_us / floor_us);
-    }
-}
-
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
 }

@@ -14,19 +14,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
 
+use contest::{Contestant, compare};
 use proving_ground::internals::{collect, verify};
+
+mod contest;
 
 const AS_HARNESS: &str = "suites-0000000000000000";
 const SNAPSHOT_FILES: usize = 100;
-
-/// What is measured. It is compared with the last floor before it.
-struct Contestant<'a> {
-    name: &'a str,
-    is_floor: bool,
-    run: Box<dyn Fn() + 'a>,
-}
 
 fn main() -> ExitCode {
     let exe = std::env::current_exe().unwrap();
@@ -54,7 +49,7 @@ fn main() -> ExitCode {
 fn contestants<'a>((name, proof): (&'a str, &'a PathBuf)) -> [Contestant<'a>; 4] {
     let bundle = proof.join("proofs.tar.gz");
     println!("{name}: {} files, a bundle of {} KiB", collect(proof).unwrap().0, size(&bundle) >> 10);
-    let contestant = |name, is_floor, run| Contestant { name, is_floor, run };
+    let contestant = |name, is_floor, run| Contestant { name, per: 1, is_floor, run };
     [
         contestant("sha256sum -c", true, Box::new(|| sha256sum(proof)) as Box<dyn Fn()>),
         contestant("verify the folder and its bundle", false, Box::new(|| sound(proof))),
@@ -96,33 +91,4 @@ fn sound(path: &Path) {
 
 fn size(path: &Path) -> u64 {
     fs::metadata(path).unwrap().len()
-}
-
-/// Interleaved rounds, each starting with another contestant, so that a change of the machine's load meets all of them.
-fn compare(contestants: &[Contestant<'_>], rounds: usize) {
-    let mut samples = vec![Vec::new(); contestants.len()];
-    for round in 0..=rounds {
-        for turn in 0..contestants.len() {
-            let at = (round + turn) % contestants.len();
-            let start = Instant::now();
-            (contestants[at].run)();
-            if round > 0 {
-                samples[at].push(start.elapsed());
-            }
-        }
-    }
-    println!("{rounds} rounds, medians");
-    let mut floor_ms = 0.0;
-    for (contestant, times) in contestants.iter().zip(&mut samples) {
-        let median_ms = median(times).as_secs_f64() * 1e3;
-        if contestant.is_floor {
-            floor_ms = median_ms;
-        }
-        println!("{:40} {median_ms:9.1} ms   ratio {:.2}", contestant.name, median_ms / floor_ms);
-    }
-}
-
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
 }
