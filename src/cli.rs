@@ -14,7 +14,7 @@ use crate::flow::collect::collect;
 use crate::flow::doctor::{State, examine};
 use crate::flow::plan::{Plan, PlanError, Wanted};
 use crate::flow::proof::RunFile;
-use crate::flow::session::{Join, Part, Selection, Session, SessionError};
+use crate::flow::session::{Join, Part, Selection, Session, SessionError, Shown};
 use crate::flow::stages::suites::Progress;
 use crate::flow::stages::{self, Stage, StageFailure, staged};
 use crate::flow::trial::Judged;
@@ -245,7 +245,7 @@ impl Runner<'_> {
         let project = plan.take_project(&settings)?;
         let selection = Selection { selected: plan.trials.len(), not_selected: plan.left_out };
         let echo = if self.volume == Volume::Verbose { Echo::Stderr } else { Echo::Off };
-        let part = Part { selection, echo, join };
+        let part = Part { selection, echo, shown: Shown::OfFailed, join };
         let session = Session::open(settings, host, project, part, &|text| self.show.note(text))?;
         Ok((session, plan))
     }
@@ -297,6 +297,7 @@ impl Runner<'_> {
                 self.show.trial(&progress, &explain);
             }
         })?;
+        session.annotations().iter().for_each(|annotation| self.show.annotation(annotation));
         self.show.counts(counts);
         Ok(counts.fail == 0)
     }

@@ -2,32 +2,33 @@
 //! `libtest_mimic`.
 
 mod flags;
-mod junit;
+mod report;
 
 use std::collections::VecDeque;
 use std::error::Error;
-use std::io::{self, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, ColorSetting, Conclusion, Failed, FormatSetting, Trial};
+use libtest_mimic::{Arguments, Trial};
 
 use crate::flow::plan::{Plan, PlanError, Planned, Wanted};
-use crate::flow::session::{Join, Part, Selection, Session, SessionError};
+use crate::flow::reports;
+use crate::flow::session::{Join, Part, Selection, Session, SessionError, Shown};
 use crate::flow::stages::{self, StageFailure};
 use crate::flow::trial::Judged;
 use crate::model::script::Echo;
 use crate::model::verdict::Fault;
 use crate::os::engine::tee;
 use crate::os::host::{self, Overrides, Settings, SettingsError};
-use crate::rules::report::{Failure, escaped, failure_text};
-use crate::rules::summary::Status;
-use flags::{Color, FlagError, Flags, Format};
-use junit::Report;
+use crate::rules::junit;
+use crate::rules::report::{Failure, escaped, failure_text, output_text};
+use crate::rules::summary::{Record, Status};
+use flags::{Color, FlagError, Flags, Format, Shuffle};
+use report::{Beginning, Ended, Outcome, Report, ReportError, Style, json};
 
 /// libtest's code for a failed trial and for a command line that it refuses.
 const FAILED: u8 = 101;
@@ -107,41 +108,41 @@ impl Harness {
         let host = host::host();
         let settings = Settings::read(&self.overrides, &host)?;
         let args: Vec<_> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
-        let flags = flags::parse(&args, settings.test_threads.as_deref())?;
+        let flags = flags::parse(&args, &settings.libtest)?;
         if flags.help {
             return print(&flags::help("suites"));
         }
-        let wanted = wanted(&flags);
-        if flags.list {
-            return print(&listing(&Plan::names(&settings, &wanted)?, &flags));
-        }
+        let wanted = Wanted { filters: flags.filters.clone(), skip: flags.skip.clone(), exact: flags.exact };
+        let asked = Asked { wanted: &wanted, flags: &flags, may_color: !settings.no_color };
         let mut plan = Plan::read(&settings, &wanted)?;
-        let selected = plan.trials.iter().filter(|trial| wanted.selects(trial.name())).count();
-        let runs_any = selected > 0 && !flags.bench && (!flags.ignored || flags.include_ignored);
-        if !runs_any {
-            let trials = plan.trials.iter().map(|trial| Trial::test(trial.name(), || Ok(()))).collect();
-            return Ok(conclude(&libtest_mimic::run(&arguments(&flags, &plan, &wanted), trials)));
+        if flags.list {
+            return print(&listing(&plan, &asked));
         }
-        let arguments = arguments(&flags, &plan, &wanted);
+        let selected = plan.trials.iter().filter(|trial| asked.selects(trial)).count();
+        if selected == 0 || flags.bench {
+            return run_none(&plan, &asked);
+        }
         let selection = Selection { selected, not_selected: plan.left_out + plan.trials.len() - selected };
         let echo = if flags.nocapture { Echo::Stderr } else { Echo::Off };
+        let output = if flags.show_output { Shown::OfEach } else { Shown::OfFailed };
         let project = plan.take_project(&settings)?;
-        let part = Part { selection, echo, join: Join::Nextest };
+        let part = Part { selection, echo, shown: output, join: Join::Nextest };
         let session = Arc::new(Session::open(settings, host, project, part, &say)?);
         let built = stages::deps::once(&session, &say).and_then(|()| stages::build::once(&session, &say));
-        let conclusion = built.map(|()| {
-            let asked = Asked { wanted: &wanted, flags: &flags, arguments: &arguments };
-            run_stage(&session, plan, &asked)
-        });
+        let has_failed = built.map(|()| run_stage(&session, plan, &asked));
+        for annotation in session.annotations() {
+            // Nobody may be listening.
+            writeln!(io::stderr(), "{annotation}").ok();
+        }
         let signal = session.interrupt.signal();
         let closed = Arc::try_unwrap(session).map_or(Ok(()), |mut session| session.close());
         if let Some(code) = signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
             say("interrupted");
             return Ok(ExitCode::from(code));
         }
-        let conclusion = conclusion?.map_err(HarnessError::Fault)?;
+        let has_failed = has_failed??;
         closed.map_err(HarnessError::Fault)?;
-        Ok(conclude(&conclusion))
+        Ok(if has_failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
     }
 }
 
@@ -160,6 +161,8 @@ enum HarnessError {
     Stage(StageFailure),
     #[error("{0}")]
     Fault(Fault),
+    #[error(transparent)]
+    Report(#[from] ReportError),
     #[error("could not write to standard output")]
     Output(#[source] io::Error),
 }
@@ -175,9 +178,9 @@ impl HarnessError {
         ExitCode::from(match self {
             Self::Settings(_) | Self::Plan(_) => CONFIGURATION,
             Self::Session(error) if error.is_configuration() => CONFIGURATION,
-            Self::Flags(_) => FAILED,
+            Self::Flags(_) | Self::Report(ReportError::Log(..)) => FAILED,
             Self::Stage(StageFailure::Command { rc, .. }) => u8::try_from(*rc).unwrap_or(FAULT),
-            Self::Stage(StageFailure::Fault(_)) | Self::Session(_) | Self::Fault(_) | Self::Output(_) => FAULT,
+            Self::Stage(StageFailure::Fault(_)) | Self::Session(_) | Self::Fault(_) | Self::Report(_) | Self::Output(_) => FAULT,
         })
     }
 }
@@ -200,110 +203,129 @@ fn print(text: &str) -> Result<ExitCode, HarnessError> {
     }
 }
 
-/// Names and nothing else, whatever the format: one line more makes nextest abort a whole run.
-fn listing(names: &[String], flags: &Flags) -> String {
-    // No trial is ignored, and none is a benchmark.
-    let wants_none = flags.bench || flags.ignored && !flags.include_ignored;
-    let shown = if wants_none { &[] } else { names };
-    shown.iter().map(|name| format!("{name}: test\n")).collect()
-}
-
-fn wanted(flags: &Flags) -> Wanted {
-    Wanted { filters: flags.filters.clone(), skip: flags.skip.clone(), exact: flags.exact }
-}
-
-/// libtest-mimic knows one filter only. Where there are more, it is told whom to leave out, by whole names.
-fn arguments(flags: &Flags, plan: &Plan, wanted: &Wanted) -> Arguments {
-    let mut arguments = Arguments {
-        include_ignored: flags.include_ignored,
-        ignored: flags.ignored && !flags.include_ignored,
-        bench: flags.bench,
-        nocapture: flags.nocapture,
-        exact: flags.exact,
-        quiet: flags.quiet && flags.format.is_none(),
-        test_threads: Some(if plan.may_run_in_parallel(wanted) { flags.test_threads.unwrap_or(1) } else { 1 }),
-        logfile: if flags.format == Some(Format::Junit) { Some("/dev/null".into()) } else { flags.logfile.clone() },
-        skip: flags.skip.clone(),
-        color: flags.color.map(|color| match color {
-            Color::Auto => ColorSetting::Auto,
-            Color::Always => ColorSetting::Always,
-            Color::Never => ColorSetting::Never,
-        }),
-        format: flags.format.map(|format| match format {
-            Format::Pretty => FormatSetting::Pretty,
-            Format::Terse => FormatSetting::Terse,
-            Format::Json => FormatSetting::Json,
-            // Ours: what libtest-mimic says goes nowhere.
-            Format::Junit => FormatSetting::Terse,
-        }),
-        filter: flags.filters.first().cloned(),
-        ..Arguments::default()
-    };
-    if flags.filters.len() > 1 {
-        let left_out = plan.trials.iter().map(Planned::name).filter(|name| !wanted.selects(name));
-        arguments.skip = left_out.map(str::to_owned).collect();
-        arguments.filter = None;
-        arguments.exact = true;
-    }
-    arguments
-}
-
-/// What the command line asks for: which trials, how, and the same in libtest-mimic's words.
+/// What is asked for: which trials, and how.
 struct Asked<'a> {
     wanted: &'a Wanted,
     flags: &'a Flags,
-    arguments: &'a Arguments,
+    /// Unless the environment says no.
+    may_color: bool,
 }
 
-/// Runs the trials, between the lines of the log that say so.
-fn run_stage(session: &Arc<Session>, plan: Plan, asked: &Asked<'_>) -> Result<Conclusion, Fault> {
-    let started = Instant::now();
-    session.begin_suites()?;
-    let conclusion = run_trials(session, plan, asked);
-    session.end_suites(started.elapsed())?;
-    conclusion
-}
+impl Asked<'_> {
+    fn selects(&self, trial: &Planned) -> bool {
+        // None is ignored.
+        let is_asked_for = !self.flags.ignored || self.flags.include_ignored;
+        is_asked_for && self.wanted.selects(trial.name())
+    }
 
-/// The run must be closed in order even if libtest-mimic panics, which it does when nobody reads its output.
-fn run_trials(session: &Arc<Session>, plan: Plan, asked: &Asked<'_>) -> Result<Conclusion, Fault> {
-    let Asked { wanted, flags, arguments } = *asked;
-    let has_failed = Arc::new(AtomicBool::new(false));
-    let report = Arc::new(Report::default());
-    let stops_early = flags.fail_fast;
-    let is_serial = arguments.test_threads == Some(1);
-    let running = plan.announce(session, wanted);
-    let mut next: VecDeque<_> = running.into_iter().skip(1).filter(|_| is_serial).collect();
-    let trials = plan.trials.into_iter().map(|planned| {
-        let name = planned.name().to_owned();
-        if !wanted.selects(&name) {
-            return Trial::test(name, || Ok(()));
+    fn has_color(&self) -> bool {
+        match self.flags.color {
+            Color::Auto => self.may_color && !self.flags.nocapture && io::stdout().is_terminal(),
+            Color::Always => true,
+            Color::Never => false,
         }
-        let (session, has_failed, next) = (Arc::clone(session), Arc::clone(&has_failed), next.pop_front());
-        let report = Arc::clone(&report);
-        Trial::test(name, move || {
-            let judged = if stops_early && has_failed.load(Ordering::SeqCst) {
-                planned.leave_out(&session)
-            } else {
-                planned.run(&session, next.as_ref())
-            };
-            let failure = (judged.record.status != Status::Pass).then(|| explain(&session, &judged));
-            report.add(&judged.record, failure.as_deref());
-            has_failed.fetch_or(failure.is_some(), Ordering::SeqCst);
-            failure.map_or(Ok(()), |text| Err(Failed::from(text)))
+    }
+
+    fn begin_report(&self, beginning: &Beginning, threads: usize) -> Result<Report, ReportError> {
+        let style = Style {
+            format: self.flags.format,
+            show_output: self.flags.show_output,
+            report_time: self.flags.report_time,
+            is_serial: threads == 1,
+            has_color: self.has_color(),
+        };
+        Report::begin(style, beginning, self.flags.logfile.as_deref())
+    }
+}
+
+/// Names and nothing else: one line more makes nextest abort a whole run.
+fn listing(plan: &Plan, asked: &Asked<'_>) -> String {
+    let listed: Vec<_> = plan.trials.iter().filter(|trial| asked.selects(trial)).collect();
+    match asked.flags.format {
+        Format::Json => json::listing(listed.iter().map(|trial| (trial.name(), trial.source()))),
+        Format::Pretty | Format::Terse | Format::Junit => {
+            listed.iter().map(|trial| format!("{}: test\n", trial.name())).collect()
+        }
+    }
+}
+
+/// No trial is a benchmark, and nothing happens where none is selected.
+fn run_none(plan: &Plan, asked: &Asked<'_>) -> Result<ExitCode, HarnessError> {
+    let ignored: Vec<_> = plan.trials.iter().filter(|trial| asked.selects(trial)).map(Planned::name).collect();
+    let filtered_out = plan.left_out + plan.trials.len() - ignored.len();
+    let beginning = Beginning { count: ignored.len(), filtered_out, shuffle_seed: None };
+    let report = asked.begin_report(&beginning, 1)?;
+    for name in ignored {
+        report.started(name);
+        report.ended(&Ended { name, outcome: Outcome::Ignored, output: "", time: Duration::ZERO });
+    }
+    report.finish()?;
+    if asked.flags.format == Format::Junit {
+        return print(&junit::document(&[], &[]).map_err(|error| HarnessError::Fault(Fault::new(&error)))?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the trials, between the lines of the log that say so. Returns whether one failed.
+fn run_stage(session: &Arc<Session>, plan: Plan, asked: &Asked<'_>) -> Result<bool, HarnessError> {
+    let started = Instant::now();
+    session.begin_suites().map_err(HarnessError::Fault)?;
+    let ran = run_trials(session, plan, asked);
+    session.end_suites(started.elapsed()).map_err(HarnessError::Fault)?;
+    ran
+}
+
+fn run_trials(session: &Arc<Session>, mut plan: Plan, asked: &Asked<'_>) -> Result<bool, HarnessError> {
+    let filtered_out = session.proof.not_selected();
+    plan.trials.retain(|trial| asked.selects(trial));
+    let may_run_in_parallel = plan.may_run_in_parallel();
+    let threads = if may_run_in_parallel { asked.flags.test_threads.unwrap_or(1) } else { 1 };
+    let shuffle_seed = asked.flags.shuffle.filter(|_| may_run_in_parallel).map(seed);
+    if let Some(seed) = shuffle_seed {
+        plan.shuffle(seed);
+    }
+    let beginning = Beginning { count: plan.trials.len(), filtered_out, shuffle_seed };
+    let report = Arc::new(asked.begin_report(&beginning, threads)?);
+    let running = plan.announce(session);
+    let mut next: VecDeque<_> = running.into_iter().skip(1).filter(|_| threads == 1).collect();
+    let stops_early = asked.flags.fail_fast;
+    let trials = plan.trials.into_iter().map(|planned| {
+        let (session, report, next) = (Arc::clone(session), Arc::clone(&report), next.pop_front());
+        Trial::test(planned.name().to_owned(), move || {
+            if !(stops_early && report.has_failed()) {
+                run_one(&session, &planned, next.as_ref(), &report);
+            }
+            Ok(())
         })
     });
-    let trials = trials.collect();
-    let ran = catch_unwind(AssertUnwindSafe(|| libtest_mimic::run(arguments, trials)));
-    let unread = || Fault::from_text("the report could not be written to the end; does anyone read standard output?");
-    let conclusion = ran.map_err(|_| unread())?;
-    if flags.format == Some(Format::Junit) {
-        report.print(&target_name(), flags.logfile.as_deref()).map_err(|error| Fault::new(&error))?;
+    // It says nothing: the report does.
+    let arguments = Arguments { test_threads: Some(threads), logfile: Some("/dev/null".into()), ..Arguments::default() };
+    let bugs = libtest_mimic::run(&arguments, trials.collect()).num_failed;
+    report.finish()?;
+    if asked.flags.format == Format::Junit {
+        print(&reports::junit(&session.proof).map_err(HarnessError::Fault)?)?;
     }
-    Ok(conclusion)
+    if bugs > 0 {
+        return Err(HarnessError::Fault(Fault::from_text(format!("{bugs} trials ended in a bug of proving-ground"))));
+    }
+    Ok(report.has_failed())
 }
 
-fn conclude(conclusion: &Conclusion) -> ExitCode {
-    if conclusion.has_failed() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+fn run_one(session: &Session, planned: &Planned, next: Option<&Record>, report: &Report) {
+    report.started(planned.name());
+    let started = Instant::now();
+    let judged = planned.run(session, next);
+    let has_passed = judged.record.status == Status::Pass;
+    let output = if has_passed { output_text(&judged.last_lines) } else { explain(session, &judged) };
+    let outcome = if has_passed { Outcome::Ok } else { Outcome::Failed };
+    report.ended(&Ended { name: planned.name(), outcome, output: &output, time: started.elapsed() });
+}
+
+fn seed(shuffle: Shuffle) -> u64 {
+    match shuffle {
+        Shuffle::Seed(seed) => seed,
+        Shuffle::Random => RandomState::new().hash_one(()),
+    }
 }
 
 fn explain(session: &Session, judged: &Judged) -> String {

@@ -38,7 +38,9 @@ mod model {
 mod rules {
     pub(crate) mod audit;
     pub(crate) mod chickadee;
+    pub(crate) mod github;
     pub(crate) mod judge;
+    pub(crate) mod junit;
     pub(crate) mod manifest;
     pub(crate) mod nearest;
     pub(crate) mod parse;
@@ -75,6 +77,7 @@ mod flow {
     pub(crate) mod looks;
     pub(crate) mod plan;
     pub(crate) mod proof;
+    pub(crate) mod reports;
     pub(crate) mod scratch;
     pub(crate) mod session;
     pub(crate) mod stages;

@@ -121,6 +121,13 @@ impl Show {
         });
     }
 
+    /// Writes a line for a CI service, on standard error: it must begin with what the service looks for.
+    pub(super) fn annotation(&self, line: &str) {
+        self.bar.suspend(|| {
+            writeln!(anstream::stderr().lock(), "{line}").ok();
+        });
+    }
+
     /// Says what went wrong, on standard error.
     pub(super) fn error(&self, text: &str) {
         self.bar.suspend(|| {

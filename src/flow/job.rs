@@ -98,6 +98,10 @@ impl SetupRun {
                 let outcome = chickadee::outcome_of(&done);
                 record.artifacts = artifacts(session, name, &done);
                 let mut attempt = conclude(record, entry, &outcome, Some(&done));
+                if session.shows(attempt.judged.record.status) {
+                    let streams = [("stdout", &done.stdout), ("stderr", &done.stderr)];
+                    attempt.judged.last_lines = streams.iter().filter_map(|(of, s)| LastLines::of(of, s)).collect();
+                }
                 if let Some(text) = &done.log_error {
                     attempt.judged.add_fault(Fault::from_text(text.clone()));
                 }
@@ -237,16 +241,12 @@ fn conclude(mut record: Record, entry: &ScriptEntry, outcome: &TestOutcome, done
         points: entry.points,
         execution_time_ms: outcome.execution_time_ms,
     });
-    let mut last_lines = Vec::new();
     if let Some(done) = done {
         record.set_ending(done);
         record.leaked = done.leaked.iter().map(Into::into).collect();
-        if outcome.status != TestStatus::Pass {
-            last_lines.extend(LastLines::of("stdout", &done.stdout));
-            last_lines.extend(LastLines::of("stderr", &done.stderr));
-        }
     }
-    Attempt { judged: Judged { record, changes: Vec::new(), last_lines }, status: outcome.status }
+    let judged = Judged { record, line: None, changes: Vec::new(), last_lines: Vec::new() };
+    Attempt { judged, status: outcome.status }
 }
 
 /// A stream without output has no log.

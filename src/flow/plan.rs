@@ -1,7 +1,8 @@
 //! From the suites folder to trials: which there are, in which order, which of them are wanted.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::flow::discover::{DiscoverError, Found, FoundKind, MANIFEST, TASK, discover, discover_one};
@@ -31,13 +32,14 @@ const RESERVED: [&str; 2] = ["runner.jsonl", "build_meta.json"];
 /// One trial that can be run.
 pub(crate) struct Planned {
     name: SuiteName,
+    /// The file that somebody opens to see what it does; of a folder that is wrong, the folder.
+    source: PathBuf,
     work: Work,
 }
 
 enum Work {
-    Suite {
-        file: PathBuf,
-    },
+    /// Its source is the `task.yaml`.
+    Suite,
     Script {
         setup: Arc<SetupRun>,
         index: usize,
@@ -66,17 +68,7 @@ pub(crate) enum PlanError {
 }
 
 impl Plan {
-    /// Returns the names of all wanted trials. Reads no suite, starts nothing, writes nothing.
-    ///
-    /// # Errors
-    /// As `read`.
-    pub(crate) fn names(settings: &Settings, wanted: &Wanted) -> Result<Vec<String>, PlanError> {
-        let plan = Self::read(settings, wanted)?;
-        let names = plan.trials.iter().map(Planned::name).filter(|name| wanted.selects(name));
-        Ok(names.map(str::to_owned).collect())
-    }
-
-    /// Finds the trials. Suites are not read before they run; the manifests of set-ups are, for their scripts' names. A whole
+    /// Finds the trials. Starts nothing, writes nothing. Suites are not read before they run; the manifests of set-ups are, for their scripts' names. A whole
     /// name that is wanted alone is looked for alone: nextest starts a process for each.
     ///
     /// # Errors
@@ -143,19 +135,27 @@ impl Plan {
         }
     }
 
-    /// Says which trials are going to run, so that what they need can be made. Returns their records while they run, in order.
-    pub(crate) fn announce(&self, session: &Session, wanted: &Wanted) -> Vec<Record> {
-        let selected = self.trials.iter().filter(|trial| wanted.selects(trial.name()));
-        let running = selected.clone().map(Planned::running).collect::<Vec<_>>();
-        selected.for_each(Planned::expect);
+    /// Says that all trials of this plan are going to run, so that what they need can be made. Returns their records while they
+    /// run, in order.
+    pub(crate) fn announce(&self, session: &Session) -> Vec<Record> {
+        let running = self.trials.iter().map(Planned::running).collect::<Vec<_>>();
+        self.trials.iter().for_each(Planned::expect);
         session.proof.make_ahead(running.iter().cloned(), !session.project.snapshot.is_empty());
         running
     }
 
     /// Suites share a file system; scripts have copies of their own.
-    pub(crate) fn may_run_in_parallel(&self, wanted: &Wanted) -> bool {
-        let mut selected = self.trials.iter().filter(|trial| wanted.selects(trial.name()));
-        selected.all(|trial| matches!(trial.work, Work::Script { .. }))
+    pub(crate) fn may_run_in_parallel(&self) -> bool {
+        self.trials.iter().all(|trial| matches!(trial.work, Work::Script { .. }))
+    }
+
+    /// Puts the trials into an order that depends on `seed` alone. Scripts still run after those that they depend on.
+    pub(crate) fn shuffle(&mut self, seed: u64) {
+        self.trials.sort_by_cached_key(|trial| {
+            let mut hasher = DefaultHasher::new();
+            (seed, trial.name()).hash(&mut hasher);
+            hasher.finish()
+        });
     }
 }
 
@@ -165,10 +165,15 @@ impl Planned {
         self.name.as_str()
     }
 
+    /// The file that somebody opens to see what it does; of a folder that is wrong, the folder.
+    pub(crate) fn source(&self) -> &Path {
+        &self.source
+    }
+
     /// Returns the record of the trial while it runs.
     fn running(&self) -> Record {
         let kind = match self.work {
-            Work::Suite { .. } | Work::Broken { .. } => TrialKind::Suite,
+            Work::Suite | Work::Broken { .. } => TrialKind::Suite,
             Work::Script { .. } => TrialKind::Script,
         };
         Record::new(self.name(), kind, Status::Running)
@@ -180,23 +185,24 @@ impl Planned {
         }
     }
 
-    /// Records that the trial is not run, because another has failed and the user wants to stop then.
-    pub(crate) fn leave_out(&self, session: &Session) -> Judged {
-        trial::keep(session, Judged::not_run(self.running(), &Finding::LeftOut), None)
-    }
-
     /// Runs the trial and keeps its record. `next` is the one after it, if they run one at a time.
     pub(crate) fn run(&self, session: &Session, next: Option<&Record>) -> Judged {
+        let earlier = if session.is_retry() { session.proof.earlier(self.name()) } else { Vec::new() };
         let begun = session.proof.begin(&self.running());
         let mut judged = match &self.work {
-            Work::Suite { file } => trial::run(session, &self.name, file),
+            Work::Suite => trial::run(session, &self.name, &self.source),
             Work::Script { setup, index } => setup.run(session, *index),
             Work::Broken { text } => Judged::not_run(self.running(), &Finding::Invalid(text.clone())),
         };
         if let Err(error) = begun {
             judged.add_fault(Fault::new(&error));
         }
-        trial::keep(session, judged, next)
+        judged.record.earlier = earlier;
+        let judged = trial::keep(session, judged, next);
+        if judged.record.status != Status::Pass {
+            session.note_failure(&judged, &self.source);
+        }
+        judged
     }
 }
 
@@ -217,7 +223,8 @@ fn discover_alone(settings: &Settings, name: &str) -> Result<Option<Found>, Plan
 
 fn plan_folder(folder: &Found) -> Result<Vec<Planned>, PlanError> {
     let broken = |text| -> Result<Vec<Planned>, PlanError> {
-        Ok(vec![Planned { name: trial_name(&folder.name).map_err(NameError::from)?, work: Work::Broken { text } }])
+        let name = trial_name(&folder.name).map_err(NameError::from)?;
+        Ok(vec![Planned { name, source: folder.dir.clone(), work: Work::Broken { text } }])
     };
     if let Err(error) = SuiteName::new(folder.name.as_str()) {
         return broken(format!("{error}; rename the folder `{}`", folder.dir.display()));
@@ -231,7 +238,7 @@ fn plan_folder(folder: &Found) -> Result<Vec<Planned>, PlanError> {
     let setup = match &folder.kind {
         FoundKind::Suite => {
             let name = SuiteName::new(folder.name.as_str()).map_err(NameError::from)?;
-            return Ok(vec![Planned { name, work: Work::Suite { file: folder.dir.join(TASK) } }]);
+            return Ok(vec![Planned { name, source: folder.dir.join(TASK), work: Work::Suite }]);
         }
         FoundKind::Misspelt(file) => {
             return broken(format!("`{}` is no {TASK}; rename it", folder.dir.join(file).display()));
@@ -254,8 +261,12 @@ fn plan_folder(folder: &Found) -> Result<Vec<Planned>, PlanError> {
     };
     let names = script_names(&setup)?;
     let order = run_order(&setup);
+    let sources: Vec<_> = setup.entries.iter().map(|entry| folder.dir.join(&entry.script)).collect();
     let setup = Arc::new(SetupRun::new(setup, names.clone()));
-    let planned =
-        |index: usize| Planned { name: names[index].clone(), work: Work::Script { setup: Arc::clone(&setup), index } };
+    let planned = |index: usize| Planned {
+        name: names[index].clone(),
+        source: sources[index].clone(),
+        work: Work::Script { setup: Arc::clone(&setup), index },
+    };
     Ok(order.into_iter().map(planned).collect())
 }

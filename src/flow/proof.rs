@@ -13,9 +13,10 @@ use crate::flow::ahead::{Ahead, Place};
 use crate::flow::stages::Stage;
 use crate::os::bundle::BUNDLE;
 use crate::os::disk::{DiskError, Prepared, Replaced, write_atomically};
+use crate::rules::junit::{JUNIT, Told};
 use crate::rules::manifest::MANIFEST;
 use crate::rules::summary::{
-    Counts, Entry, Head, RUN, Record, SCHEMA, SUMMARY, StageRecord, Standing, Status, SummaryText, Tail, Traces,
+    Counts, Earlier, Entry, Head, RUN, Record, SCHEMA, SUMMARY, StageRecord, Standing, Status, SummaryText, Tail, Traces,
     TrialKind,
 };
 
@@ -100,6 +101,15 @@ struct EarlierEntry {
     status: Status,
 }
 
+/// A trial that has been tried, and what came of it the times before.
+#[derive(Deserialize)]
+struct Tried {
+    #[serde(default)]
+    earlier: Vec<Earlier>,
+    #[serde(flatten)]
+    last: Earlier,
+}
+
 /// Why evidence could not be kept.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProofError {
@@ -163,6 +173,44 @@ impl Proof {
     /// The identity of the run.
     pub(crate) fn run_id(&self) -> &str {
         &self.header.run_id
+    }
+
+    /// Returns the trials on record, in the order of their names.
+    ///
+    /// # Errors
+    /// If one that another process has recorded is none.
+    pub(crate) fn trials(&self) -> Result<Vec<Told>, ProofError> {
+        let state = self.state();
+        let trials = state.text.entries().map(|entry| serde_json::from_str(entry.text.get()));
+        trials.collect::<Result<_, _>>().map_err(|source| render_error(&self.dir.join(SUMMARY), source))
+    }
+
+    /// Returns what holds for every trial of the run, names and values.
+    pub(crate) fn facts(&self) -> Vec<(&'static str, &str)> {
+        let Header { run_id, distro, container_id, isolation, product, .. } = &self.header;
+        let facts = [
+            ("run_id", Some(run_id)),
+            ("distro", Some(distro)),
+            ("container_id", container_id.as_ref()),
+            ("isolation", Some(isolation)),
+            ("product", product.as_ref()),
+        ];
+        facts.into_iter().filter_map(|(name, value)| Some((name, value?.as_str()))).collect()
+    }
+
+    /// Returns how a trial has ended before, if it has been tried.
+    pub(crate) fn earlier(&self, name: &str) -> Vec<Earlier> {
+        let state = self.state();
+        let last = state.text.entry(name).and_then(|entry| serde_json::from_str::<Tried>(entry.text.get()).ok());
+        last.map_or_else(Vec::new, |Tried { mut earlier, last }| {
+            earlier.push(last);
+            earlier
+        })
+    }
+
+    /// How many trials there are that were not selected.
+    pub(crate) fn not_selected(&self) -> usize {
+        self.header.not_selected
     }
 
     /// The folder.
@@ -383,7 +431,7 @@ const SUMMARY_SPARE: &str = ".summary.json.spare";
 const RESULTS: &str = "results";
 
 /// Names, in the proof folder, of what a run leaves as its evidence: files, and folders with all that is in them.
-pub(crate) const EVIDENCE: [&str; 6] = [RUN, SUMMARY, "logs", "snapshots", RESULTS, "stages"];
+pub(crate) const EVIDENCE: [&str; 7] = [RUN, SUMMARY, JUNIT, "logs", "snapshots", RESULTS, "stages"];
 
 /// Names of what a run makes in the proof folder besides its evidence; anything else in it is not ours and stays.
 const BESIDES: [&str; 3] = [SUMMARY_SPARE, BUNDLE, MANIFEST];

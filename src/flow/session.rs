@@ -10,8 +10,10 @@ use jiff::Timestamp;
 
 use crate::flow::looks::Looks;
 use crate::flow::proof::{self, BuildOutcome, EarlierSummary, Header, Proof, ProofError, RunFile};
+use crate::flow::reports;
 use crate::flow::scratch::{Scratch, describe, sweep};
 use crate::flow::stages::Stage;
+use crate::flow::trial::Judged;
 use crate::model::script::{Completion, Echo, Limits, Script};
 use crate::model::suite::{Host, Isolation, OnRestoreFailure, Project, SuiteName};
 use crate::model::verdict::Fault;
@@ -22,6 +24,7 @@ use crate::os::host::Settings;
 use crate::os::interrupt::{Interrupt, InterruptError};
 use crate::os::journal::{Event, Identity, Journal, JournalError, Level};
 use crate::os::workdir;
+use crate::rules::github::{Failure, annotation};
 use crate::rules::parse::ParseError;
 use crate::rules::presence::AppletListError;
 use crate::rules::summary::{SCHEMA, StageRecord, Status, Traces, millis};
@@ -47,6 +50,7 @@ pub(crate) struct Session {
     pub(crate) proof: Proof,
     pub(crate) interrupt: Interrupt,
     pub(crate) echo: Echo,
+    pub(crate) shown: Shown,
     /// Ours alone; every process that a trial starts has it in its environment.
     pub(crate) scratch: Scratch,
     /// The bash that runs blocks.
@@ -56,6 +60,8 @@ pub(crate) struct Session {
     journal: Journal,
     run: Mutex<RunFile>,
     product: OnceLock<PathBuf>,
+    /// What failed, once the trials have begun.
+    failures: Mutex<Option<Vec<Failure>>>,
     _locks: (File, Option<File>),
 }
 
@@ -64,6 +70,15 @@ pub(crate) struct Session {
 pub(crate) struct Selection {
     pub(crate) selected: usize,
     pub(crate) not_selected: usize,
+}
+
+/// Whose output a report shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// That of trials that failed.
+    OfFailed,
+    /// That of each trial.
+    OfEach,
 }
 
 /// Which run a process belongs to.
@@ -96,6 +111,7 @@ impl Join {
 pub(crate) struct Part {
     pub(crate) selection: Selection,
     pub(crate) echo: Echo,
+    pub(crate) shown: Shown,
     pub(crate) join: Join,
 }
 
@@ -230,12 +246,14 @@ impl Session {
             looks: Looks::default(),
             run: Mutex::new(run),
             product: OnceLock::new(),
+            failures: Mutex::default(),
             _locks: locks,
             settings,
             host,
             project,
             interrupt,
             echo: part.echo,
+            shown: part.shown,
             scratch,
             bash,
             applets,
@@ -283,6 +301,41 @@ impl Session {
     ) -> Result<Completion, Fault> {
         self.looks.note_run();
         self.runner.run_while(script, cancel, meanwhile).map_err(|error| Fault::new(&error))
+    }
+
+    /// Tells whether a test runner tries a trial again.
+    pub(crate) fn is_retry(&self) -> bool {
+        self.settings.nextest.as_ref().is_some_and(|nextest| nextest.attempt > 1)
+    }
+
+    /// Notes that a trial has failed, for whoever is told of all that did. `source` is where somebody would look.
+    pub(crate) fn note_failure(&self, judged: &Judged, source: &Path) {
+        let workspace = self.settings.github.as_ref().and_then(|github| github.workspace.as_deref());
+        let below = workspace.and_then(|workspace| source.strip_prefix(workspace).ok());
+        let failure = Failure {
+            trial: judged.record.name.clone(),
+            reason: judged.record.reason.clone().unwrap_or_default(),
+            file: below.unwrap_or(source).to_string_lossy().into_owned(),
+            line: judged.line,
+        };
+        self.failures().get_or_insert_default().push(failure);
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Option<Vec<Failure>>> {
+        // A push is whole or not at all.
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what GitHub Actions is to show beside the code, a line for each trial that failed; nothing elsewhere.
+    pub(crate) fn annotations(&self) -> Vec<String> {
+        let failures = self.failures();
+        let is_wanted = |_: &&Failure| self.settings.github.is_some();
+        failures.iter().flatten().filter(is_wanted).map(annotation).collect()
+    }
+
+    /// Tells whether a report shows the output of a trial that ended so.
+    pub(crate) fn shows(&self, status: Status) -> bool {
+        self.shown == Shown::OfEach || status != Status::Pass
     }
 
     /// Returns the suite whose restore failed, if the ones after it are not to run.
@@ -381,6 +434,7 @@ impl Session {
     /// # Errors
     /// If the log does not take it.
     pub(crate) fn begin_suites(&self) -> Result<(), Fault> {
+        self.failures().get_or_insert_default();
         self.note(|run| run.has_run_suites = true)?;
         self.log(&Event::new(RUN_SUITES, "stage_start"))
     }
@@ -405,24 +459,36 @@ impl Session {
         self.proof.keep_stage(stage).map_err(|error| Fault::new(&error))
     }
 
-    /// Writes the last summary, and removes the scratch folder.
+    /// Writes the last summary and the reports, and removes the scratch folder.
     ///
     /// # Errors
     /// If the evidence cannot be completed.
     pub(crate) fn close(&mut self) -> Result<(), Fault> {
         let interrupted = self.interrupt.signal().is_some();
         let finished = self.proof.finish(timestamp(Timestamp::now()), interrupted);
+        let reported = self.report();
         let noted = self.note(|run| run.pid = None);
         // The engine's helpers end before what they worked in goes.
         self.runner = Box::new(UnsandboxedScriptRunner::new());
         let removed = self.scratch.remove();
-        finished.map_err(|error| Fault::new(&error)).and(noted)?;
+        finished.map_err(|error| Fault::new(&error)).and(reported).and(noted)?;
         removed.map_err(|error| {
             Fault::from_text(format!(
                 "could not remove the scratch folder `{}`: {error}",
                 self.scratch.path().display()
             ))
         })
+    }
+}
+
+impl Session {
+    /// Under nextest each process has one trial of many, and to write of all of them each time would cost more than to run them: that
+    /// report is nextest's, or `collect`'s.
+    fn report(&self) -> Result<(), Fault> {
+        let written = if self.settings.nextest.is_none() { reports::write_junit(&self.proof) } else { Ok(()) };
+        let failures = self.failures();
+        let Some(failures) = &*failures else { return written };
+        written.and(reports::write_step_summary(&self.settings, self.proof.counts(), failures))
     }
 }
 

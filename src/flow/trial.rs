@@ -32,6 +32,8 @@ use crate::rules::summary::{Record, Status, TrialKind, millis};
 #[derive(Debug, Clone)]
 pub(crate) struct Judged {
     pub(crate) record: Record,
+    /// Where in its file somebody would look for why it failed, if that is known. From 1.
+    pub(crate) line: Option<usize>,
     /// One line for each change that `execute` made.
     pub(crate) changes: Vec<String>,
     pub(crate) last_lines: Vec<LastLines>,
@@ -43,7 +45,7 @@ impl Judged {
         record.status = Status::Fail;
         record.findings = vec![finding.to_string()];
         record.reason = record.findings.first().cloned();
-        Self { record, changes: Vec::new(), last_lines: Vec::new() }
+        Self { record, line: None, changes: Vec::new(), last_lines: Vec::new() }
     }
 
     /// Adds a reason to fail that was met while the trial was being recorded.
@@ -62,7 +64,7 @@ pub(crate) fn run(session: &Session, name: &SuiteName, file: &Path) -> Judged {
     journal.log(Event::new(RUN_SUITES, "suite_start"));
     let started = Instant::now();
     let mut judged = match admit(session, name, file) {
-        Err(finding) => Judged::not_run(record, &finding),
+        Err((finding, line)) => Judged { line, ..Judged::not_run(record, &finding) },
         Ok(suite) => run_admitted(session, &suite, record, &journal),
     };
     judged.record.duration_ms = millis(started.elapsed());
@@ -101,23 +103,33 @@ pub(crate) fn keep(session: &Session, mut judged: Judged, next: Option<&Record>)
     judged
 }
 
-/// Reads the suite, and tells why it is not to run now, if so.
-fn admit(session: &Session, name: &SuiteName, file: &Path) -> Result<Suite, Finding> {
+/// Reads the suite, and tells why it is not to run now, if so, and in which line that is.
+fn admit(session: &Session, name: &SuiteName, file: &Path) -> Result<Suite, (Finding, Option<usize>)> {
+    let text = read_task(file).map_err(|finding| (finding, None))?;
+    let suite = parse_suite(name.clone(), file, &text)
+        .map_err(|error| (Finding::Invalid(error.to_string()), Some(error.line)))?;
+    may_run(session, &suite).map_or(Ok(suite), |finding| Err((finding, None)))
+}
+
+fn read_task(file: &Path) -> Result<Vec<u8>, Finding> {
     if file.with_file_name(MANIFEST).exists() {
         let dir = file.parent().unwrap_or(file).display();
         let text = format!("`{dir}` has both a {TASK} and a {MANIFEST}; it is one or the other: remove one");
         return Err(Finding::Invalid(text));
     }
-    let text = read_config(file)
-        .map_err(|error| Finding::Invalid(format!("could not read `{}`: {error}; make it readable", file.display())))?;
-    let suite = parse_suite(name.clone(), file, &text).map_err(|error| Finding::Invalid(error.to_string()))?;
+    read_config(file)
+        .map_err(|error| Finding::Invalid(format!("could not read `{}`: {error}; make it readable", file.display())))
+}
+
+/// Tells why a suite is not to run now, if so.
+fn may_run(session: &Session, suite: &Suite) -> Option<Finding> {
     if session.interrupt.signal().is_some() {
-        return Err(Finding::RunInterrupted);
+        return Some(Finding::RunInterrupted);
     }
     if let Some(dirtied_by) = session.dirtied_by() {
-        return Err(Finding::NotRun { dirtied_by });
+        return Some(Finding::NotRun { dirtied_by });
     }
-    judge::refuse(&suite, &session.project, &session.host).map_or(Ok(suite), Err)
+    judge::refuse(suite, &session.project, &session.host)
 }
 
 fn run_admitted(session: &Session, suite: &Suite, mut record: Record, journal: &TrialJournal<'_>) -> Judged {
@@ -302,11 +314,11 @@ impl Trial<'_> {
         if evidence.restore.as_ref().is_some_and(|restore| !judge::succeeded(restore)) {
             self.journal.keep(self.session.mark_dirty(&self.suite.name));
         }
-        let last_lines = if record.status == Status::Fail { last_lines(evidence) } else { Vec::new() };
+        let last_lines = if self.session.shows(record.status) { last_lines(evidence) } else { Vec::new() };
         self.journal.keep(self.files.write());
         record.artifacts = self.files.names();
         let changes = changes.unwrap_or_default().iter().map(ToString::to_string).collect();
-        Judged { record, changes, last_lines }
+        Judged { record, line: Some(line_of(self.suite, evidence)), changes, last_lines }
     }
 
     /// Leaks, and output that is no text: worth knowing, no reason to fail.
@@ -342,6 +354,18 @@ impl Trial<'_> {
     }
 }
 
+/// Returns the line of the block that ended otherwise than it should have, else that of `execute`.
+fn line_of(suite: &Suite, evidence: &Evidence) -> usize {
+    let has_failed = |block: &Option<Phase<Completion>>| block.as_ref().is_some_and(|done| !judge::succeeded(done));
+    let execute = evidence.execute.as_ref().is_some_and(|done| judge::ended_as_expected(suite.expect, done));
+    let block = match (has_failed(&evidence.prepare), execute, has_failed(&evidence.restore)) {
+        (true, _, _) => suite.prepare.as_ref(),
+        (false, true, true) => suite.restore.as_ref(),
+        (false, _, _) => None,
+    };
+    block.unwrap_or(&suite.execute).line
+}
+
 fn changes_of(from: &Phase<Arc<Snapshot>>, to: &Phase<Arc<Snapshot>>) -> Option<Vec<Change>> {
     Some(from.as_ref().ok()?.changes_to(to.as_ref().ok()?))
 }
@@ -373,7 +397,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::flow::session::{Join, Part, Selection};
+    use crate::flow::session::{Join, Part, Selection, Shown};
     use crate::model::script::{Completion, Echo, Script};
     use crate::model::suite::{Host, Isolation, Project};
     use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunner};
@@ -402,7 +426,7 @@ mod tests {
         (settings.proof_dir, settings.nextest) = (dir.join("proof"), None);
         let project = Project { isolation: Isolation::None, ..Project::default() };
         let selection = Selection { selected: 1, not_selected: 0 };
-        let part = Part { selection, echo: Echo::Off, join: Join::Nextest };
+        let part = Part { selection, echo: Echo::Off, shown: Shown::OfFailed, join: Join::Nextest };
         let mut session = Session::open(settings, host, project, part, &|_| {}).unwrap();
         session.runner = Box::new(Buggy(UnsandboxedScriptRunner::new()));
         session

@@ -2,29 +2,41 @@
 
 use getopts::{HasArg, Occur, Options};
 
+use crate::os::host::LibtestVariables;
+
 /// What the command line asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Flags {
     pub(super) help: bool,
     pub(super) list: bool,
     pub(super) exact: bool,
-    pub(super) quiet: bool,
     pub(super) nocapture: bool,
+    pub(super) show_output: bool,
+    pub(super) report_time: bool,
+    pub(super) shuffle: Option<Shuffle>,
     pub(super) ignored: bool,
     pub(super) include_ignored: bool,
     pub(super) bench: bool,
     pub(super) fail_fast: bool,
     pub(super) test_threads: Option<usize>,
-    pub(super) format: Option<Format>,
-    pub(super) color: Option<Color>,
+    pub(super) format: Format,
+    pub(super) color: Color,
     pub(super) logfile: Option<String>,
     pub(super) skip: Vec<String>,
     pub(super) filters: Vec<String>,
 }
 
-/// `--format`.
+/// `--shuffle`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shuffle {
+    Random,
+    Seed(u64),
+}
+
+/// `--format`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Format {
+    #[default]
     Pretty,
     Terse,
     Json,
@@ -32,8 +44,9 @@ pub(super) enum Format {
 }
 
 /// `--color`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Color {
+    #[default]
     Auto,
     Always,
     Never,
@@ -54,7 +67,7 @@ const FLAGS: [(&str, &str, HasArg, &str); 24] = [
     ("bench", "", HasArg::No, "run benchmarks instead of tests (there are none)"),
     ("list", "", HasArg::No, "list all tests"),
     ("help", "h", HasArg::No, "display this message"),
-    ("logfile", "", HasArg::Yes, "write the report to the file given"),
+    ("logfile", "", HasArg::Yes, "also write a line for each test to the file given"),
     ("nocapture", "", HasArg::No, "show the output of scripts on stderr while they run"),
     ("no-capture", "", HasArg::No, "the same"),
     (
@@ -68,58 +81,64 @@ const FLAGS: [(&str, &str, HasArg, &str); 24] = [
     ("exact", "", HasArg::No, "filters are whole names"),
     ("color", "", HasArg::Yes, "auto, always or never"),
     ("format", "", HasArg::Yes, "pretty, terse, json or junit"),
-    ("show-output", "", HasArg::No, "accepted; the output is in the proof folder"),
+    ("show-output", "", HasArg::No, "show the last lines of the output of tests that pass, too"),
     ("unstable-options", "Z", HasArg::Yes, "accepted; nothing here is unstable"),
-    ("report-time", "", HasArg::Maybe, "accepted; result.json has the time of each test"),
-    ("ensure-time", "", HasArg::No, "accepted; limits are set by kill-timeout and SUITE_TIMEOUT_SEC"),
-    ("shuffle", "", HasArg::No, "accepted; tests that share a file system keep their order"),
-    ("shuffle-seed", "", HasArg::Yes, "accepted, as --shuffle"),
+    ("report-time", "", HasArg::No, "show the time of each test"),
+    ("ensure-time", "", HasArg::No, "as --report-time; limits are set by kill-timeout and SUITE_TIMEOUT_SEC"),
+    ("shuffle", "", HasArg::No, "run tests in random order, but for suites, which share a file system"),
+    ("shuffle-seed", "", HasArg::Yes, "as --shuffle, in the order that belongs to this number"),
     ("fail-fast", "", HasArg::No, "do not run the tests after the first that fails"),
 ];
 
-/// Parses the arguments after the program's name. `threads` is `RUST_TEST_THREADS`.
+/// Parses the arguments after the program's name.
 ///
 /// # Errors
 /// On a flag that libtest does not know, or a value that it refuses.
-pub(super) fn parse(args: &[String], threads: Option<&str>) -> Result<Flags, FlagError> {
+pub(super) fn parse(args: &[String], variables: &LibtestVariables) -> Result<Flags, FlagError> {
     let matches = options().parse(args).map_err(|error| FlagError(format!("{error}; see --help")))?;
     let has = |name| matches.opt_present(name);
-    let format = match matches.opt_str("format").as_deref() {
-        None => None,
-        Some("pretty") => Some(Format::Pretty),
-        Some("terse") => Some(Format::Terse),
-        Some("json") => Some(Format::Json),
-        Some("junit") => Some(Format::Junit),
-        Some(other) => {
-            return Err(FlagError(format!("argument for --format must be pretty, terse, json or junit (was {other})")));
-        }
-    };
-    let color = match matches.opt_str("color").as_deref() {
-        None => None,
-        Some("auto") => Some(Color::Auto),
-        Some("always") => Some(Color::Always),
-        Some("never") => Some(Color::Never),
-        Some(other) => {
-            return Err(FlagError(format!("argument for --color must be auto, always, or never (was {other})")));
-        }
-    };
+    let value = |name| matches.opt_str(name);
+    if let Some(other) = value("Z").filter(|value| value != "unstable-options") {
+        return Err(FlagError(format!("unknown argument `{other}` of -Z; unstable-options is the only one")));
+    }
+    let format = word("format", value("format"), &FORMATS, "pretty, terse, json or junit")?;
     Ok(Flags {
         help: has("help"),
         list: has("list"),
         exact: has("exact"),
-        quiet: has("quiet"),
-        nocapture: has("nocapture") || has("no-capture"),
+        nocapture: has("nocapture") || has("no-capture") || variables.nocapture,
+        show_output: has("show-output"),
+        report_time: has("report-time") || has("ensure-time"),
+        shuffle: shuffle(has("shuffle"), value("shuffle-seed").as_deref(), variables)?,
         ignored: has("ignored"),
         include_ignored: has("include-ignored"),
         bench: has("bench") && !has("test"),
         fail_fast: has("fail-fast"),
-        test_threads: test_threads(matches.opt_str("test-threads").as_deref(), threads)?,
-        format,
-        color,
-        logfile: matches.opt_str("logfile"),
+        test_threads: test_threads(value("test-threads").as_deref(), variables.threads.as_deref())?,
+        format: format.unwrap_or(if has("quiet") { Format::Terse } else { Format::Pretty }),
+        color: word("color", value("color"), &COLORS, "auto, always, or never")?.unwrap_or_default(),
+        logfile: value("logfile"),
         skip: matches.opt_strs("skip"),
         filters: matches.free,
     })
+}
+
+const FORMATS: [(&str, Format); 4] =
+    [("pretty", Format::Pretty), ("terse", Format::Terse), ("json", Format::Json), ("junit", Format::Junit)];
+
+const COLORS: [(&str, Color); 3] = [("auto", Color::Auto), ("always", Color::Always), ("never", Color::Never)];
+
+fn word<T: Copy>(
+    flag: &str,
+    value: Option<String>,
+    words: &[(&str, T)],
+    wanted: &str,
+) -> Result<Option<T>, FlagError> {
+    let Some(value) = value else { return Ok(None) };
+    let found = words.iter().find(|(word, _)| *word == value);
+    found
+        .map(|(_, meaning)| Some(*meaning))
+        .ok_or_else(|| FlagError(format!("argument for --{flag} must be {wanted} (was {value})")))
 }
 
 /// Returns the text of `--help`.
@@ -138,10 +157,20 @@ fn options() -> Options {
     let mut options = Options::new();
     for (long, short, has_arg, help) in FLAGS {
         let hint = if has_arg == HasArg::No { "" } else { "VALUE" };
-        let occur = if has_arg == HasArg::Yes { Occur::Multi } else { Occur::Optional };
+        let occur = if long == "skip" { Occur::Multi } else { Occur::Optional };
         options.opt(short, if short == "Z" { "" } else { long }, help, hint, has_arg, occur);
     }
     options
+}
+
+fn shuffle(flag: bool, seed: Option<&str>, variables: &LibtestVariables) -> Result<Option<Shuffle>, FlagError> {
+    let (text, of) = match (seed, variables.shuffle_seed.as_deref()) {
+        (Some(text), _) => (text, "argument for --shuffle-seed"),
+        (None, Some(text)) => (text, "RUST_TEST_SHUFFLE_SEED"),
+        (None, None) => return Ok((flag || variables.shuffle).then_some(Shuffle::Random)),
+    };
+    let seed = text.parse().map_err(|error| FlagError(format!("{of} must be a number (`{text}`: {error})")))?;
+    Ok(Some(Shuffle::Seed(seed)))
 }
 
 fn test_threads(flag: Option<&str>, variable: Option<&str>) -> Result<Option<usize>, FlagError> {
@@ -164,7 +193,7 @@ mod tests {
 
     fn parsed(line: &str) -> Result<Flags, String> {
         let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-        parse(&args, None).map_err(|error| error.to_string())
+        parse(&args, &LibtestVariables::default()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -178,7 +207,7 @@ mod tests {
             "--report-time --ensure-time --shuffle --shuffle-seed 7 --fail-fast",
             "--exclude-should-panic --force-run-in-process",
             "--ignored --include-ignored",
-            "--test-threads=4 --test-threads 2 --color always --logfile x --skip a --skip b",
+            "--test-threads=4 --color always --logfile x --skip a --skip b",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line));
         }
@@ -194,9 +223,31 @@ mod tests {
     fn threads_must_be_a_number_above_zero() {
         assert_eq!(parsed("--test-threads 0").unwrap_err(), "argument for --test-threads must not be 0");
         assert!(parsed("--test-threads abc").unwrap_err().contains("`abc`"));
-        let error = parse(&[], Some("abc")).unwrap_err().to_string();
+        let variables = LibtestVariables { threads: Some("abc".to_owned()), ..LibtestVariables::default() };
+        let error = parse(&[], &variables).unwrap_err().to_string();
         assert!(error.starts_with("RUST_TEST_THREADS must be a number > 0"), "{error}");
-        assert_eq!(parse(&["--test-threads=3".into()], Some("abc")).unwrap().test_threads, Some(3));
+        assert_eq!(parse(&["--test-threads=3".into()], &variables).unwrap().test_threads, Some(3));
+    }
+
+    #[test]
+    fn only_skip_may_be_given_twice() {
+        assert!(parsed("--skip a --skip b").is_ok());
+        for line in ["-q -q", "--format json --format json", "--test-threads 1 --test-threads 2"] {
+            assert!(parsed(line).unwrap_err().contains("more than once"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_seed_is_a_number() {
+        assert_eq!(parsed("--shuffle --shuffle-seed 7").unwrap().shuffle, Some(Shuffle::Seed(7)));
+        assert_eq!(parsed("--shuffle").unwrap().shuffle, Some(Shuffle::Random));
+        assert!(parsed("--shuffle-seed x").unwrap_err().starts_with("argument for --shuffle-seed must be a number"));
+    }
+
+    #[test]
+    fn quiet_is_terse_unless_a_format_is_named() {
+        assert_eq!(parsed("-q").unwrap().format, Format::Terse);
+        assert_eq!(parsed("-q --format pretty").unwrap().format, Format::Pretty);
     }
 
     #[test]

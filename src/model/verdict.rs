@@ -137,8 +137,6 @@ pub(crate) enum Finding {
     },
     /// Nothing of it ran: the user, or a test runner, ended the run.
     RunInterrupted,
-    /// Nothing of it ran: another trial has failed, and the user wanted to stop then.
-    LeftOut,
     /// A block ended by itself with a code other than 0, or by a signal.
     Ended {
         /// Which.
@@ -212,7 +210,6 @@ impl fmt::Display for Finding {
             Self::NotRun { dirtied_by } => {
                 write!(f, "not run: host left dirty by {dirtied_by}, whose restore failed")
             }
-            Self::LeftOut => f.write_str("not run: another failed before (--fail-fast)"),
             Self::RunInterrupted => f.write_str("not run: the run was interrupted"),
             Self::Ended { block, exit: Exit::Code(code) } => write!(f, "{block} exited with code {code}"),
             Self::Ended { block, exit: exit @ Exit::Signal(_) } => write!(f, "{block} was killed by {exit}"),

@@ -31,8 +31,12 @@ pub(crate) struct Settings {
     pub(crate) toolchain: String,
     /// Where nextest's run and attempt come from.
     pub(crate) nextest: Option<Nextest>,
-    /// `RUST_TEST_THREADS`, unparsed: the command line may overrule it.
-    pub(crate) test_threads: Option<String>,
+    /// `NO_COLOR` is set: <https://no-color.org>.
+    pub(crate) no_color: bool,
+    /// We run in a workflow of GitHub Actions.
+    pub(crate) github: Option<GitHub>,
+    /// What libtest takes from the environment.
+    pub(crate) libtest: LibtestVariables,
     /// What blocks inherit: ours without what cargo adds for tests.
     pub(crate) block_environment: Environment,
     /// What cargo and rustup get: as blocks, with where their own files are.
@@ -43,6 +47,19 @@ pub(crate) struct Settings {
     pub(crate) temp_dir: PathBuf,
     /// Whether `TMPDIR` names it.
     pub(crate) temp_dir_is_named: bool,
+}
+
+/// Variables of libtest: the command line may overrule them, so numbers are not parsed here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct LibtestVariables {
+    /// `RUST_TEST_THREADS`.
+    pub(crate) threads: Option<String>,
+    /// `RUST_TEST_NOCAPTURE`.
+    pub(crate) nocapture: bool,
+    /// `RUST_TEST_SHUFFLE`.
+    pub(crate) shuffle: bool,
+    /// `RUST_TEST_SHUFFLE_SEED`.
+    pub(crate) shuffle_seed: Option<String>,
 }
 
 /// Where the JSONL log goes, beside the proof folder's own.
@@ -63,6 +80,15 @@ pub(crate) struct Nextest {
     pub(crate) run_id: String,
     /// From 1; more than 1 for a retry.
     pub(crate) attempt: u32,
+}
+
+/// We run in a workflow of GitHub Actions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GitHub {
+    /// `GITHUB_WORKSPACE`: the repository.
+    pub(crate) workspace: Option<PathBuf>,
+    /// `GITHUB_STEP_SUMMARY`: a file to append Markdown to.
+    pub(crate) step_summary: Option<PathBuf>,
 }
 
 /// Why the environment cannot be used.
@@ -145,7 +171,14 @@ impl Settings {
             cargo_profile: text("CARGO_PROFILE")?.unwrap_or_else(|| "release".to_owned()),
             toolchain: text("RUSTUP_TOOLCHAIN")?.unwrap_or_else(|| "stable".to_owned()),
             nextest: nextest(text("NEXTEST_RUN_ID")?, text("NEXTEST_ATTEMPT")?)?,
-            test_threads: text("RUST_TEST_THREADS")?,
+            github: github(text("GITHUB_ACTIONS")?, path("GITHUB_WORKSPACE"), path("GITHUB_STEP_SUMMARY")),
+            no_color: text("NO_COLOR")?.is_some(),
+            libtest: LibtestVariables {
+                threads: text("RUST_TEST_THREADS")?,
+                nocapture: is_on(text("RUST_TEST_NOCAPTURE")?),
+                shuffle: is_on(text("RUST_TEST_SHUFFLE")?),
+                shuffle_seed: text("RUST_TEST_SHUFFLE_SEED")?,
+            },
             block_environment: environment.iter().filter(|(name, _)| !is_cargos(name)).cloned().collect(),
             tool_environment: environment
                 .iter()
@@ -270,6 +303,11 @@ fn text(environment: &Environment, name: &'static str) -> Result<Option<String>,
     Ok(Some(text.to_owned()))
 }
 
+/// As libtest reads a switch.
+fn is_on(value: Option<String>) -> bool {
+    value.is_some_and(|value| value != "0")
+}
+
 fn path(environment: &Environment, name: &str, cwd: &Path) -> Option<PathBuf> {
     environment.get(name).filter(|value| !value.is_empty()).map(|value| cwd.join(value))
 }
@@ -292,6 +330,10 @@ fn nextest(run_id: Option<String>, attempt: Option<String>) -> Result<Option<Nex
         })?,
     };
     Ok(Some(Nextest { run_id, attempt }))
+}
+
+fn github(is_on: Option<String>, workspace: Option<PathBuf>, step_summary: Option<PathBuf>) -> Option<GitHub> {
+    is_on.filter(|value| value == "true").map(|_| GitHub { workspace, step_summary })
 }
 
 fn suite_timeout(text: Option<String>) -> Result<Option<Duration>, SettingsError> {

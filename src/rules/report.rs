@@ -52,7 +52,6 @@ pub(crate) fn failure_text(failure: &Failure<'_>) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let mut line = |shown: std::fmt::Arguments<'_>| text.write_fmt(format_args!("{shown}\n")).unwrap_or(());
-    let quoted = |text: &str| text.lines().map(|line| format!("| {line}")).collect::<Vec<_>>().join("\n");
     if let Some(summary) = &record.summary {
         line(format_args!("{}", escaped(summary)));
     }
@@ -79,16 +78,23 @@ pub(crate) fn failure_text(failure: &Failure<'_>) -> String {
     if failure.changes.len() > CHANGES_MAX {
         line(format_args!("... and {} more", failure.changes.len() - CHANGES_MAX));
     }
-    for last in failure.last_lines {
-        line(format_args!("--- {}, last lines", last.of));
-        line(format_args!("{}", quoted(&last.text)));
-    }
+    text.push_str(&output_text(failure.last_lines));
+    let mut line = |shown: std::fmt::Arguments<'_>| text.write_fmt(format_args!("{shown}\n")).unwrap_or(());
     line(format_args!("---"));
     for artifact in &record.artifacts {
         line(format_args!("{}/{artifact}", failure.proof_dir));
     }
     line(format_args!("run it again: {}", failure.reproduce));
     text
+}
+
+/// Returns the last lines of a trial's streams, each behind `| `.
+pub(crate) fn output_text(last_lines: &[LastLines]) -> String {
+    last_lines.iter().map(|last| format!("--- {}, last lines\n{}\n", last.of, quoted(&last.text))).collect()
+}
+
+fn quoted(text: &str) -> String {
+    text.lines().map(|line| format!("| {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// Returns `text` with control characters, but for line ends and tabs, made visible: a script must not drive a terminal or a

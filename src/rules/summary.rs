@@ -47,6 +47,9 @@ pub(crate) struct Record {
     pub(crate) duration_ms: u64,
     /// From 1; more than 1 for a retry.
     pub(crate) attempt: u32,
+    /// How it ended when it was tried before, first to last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) earlier: Vec<Earlier>,
     /// Paths below the proof folder, of files that exist.
     pub(crate) artifacts: Vec<String>,
     pub(crate) expect: &'static str,
@@ -70,6 +73,14 @@ pub(crate) struct Record {
     /// What Chickadee is told of a script.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) outcome: Option<Outcome>,
+}
+
+/// An attempt at a trial that was tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Earlier {
+    pub(crate) attempt: u32,
+    pub(crate) status: Status,
+    pub(crate) reason: Option<String>,
 }
 
 /// What a trial is made of.
@@ -130,6 +141,7 @@ impl Record {
             summary: None,
             duration_ms: 0,
             attempt: 1,
+            earlier: Vec::new(),
             artifacts: Vec::new(),
             expect: "pass",
             rc: None,
@@ -346,6 +358,16 @@ impl SummaryText {
             self.text.extend_from_slice(placed.entry.text.get().as_bytes());
         }
         self.list.end = self.text.len();
+    }
+
+    /// Returns the trials, in the order of their names.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.trials.values().map(|placed| &placed.entry)
+    }
+
+    /// Returns a trial as it is on record.
+    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
+        self.trials.get(name).map(|placed| &placed.entry)
     }
 
     /// Returns how a trial stands.

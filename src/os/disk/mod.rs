@@ -17,7 +17,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub(crate) use evidence::{EvidenceReader, ListedKind, list, sha256};
-pub(crate) use read::{read_config, sha256_of};
+pub(crate) use read::{read_config, read_tail, sha256_of};
 pub(crate) use roots::SnapshotRoot;
 pub(crate) use snapshot::Snapshotter;
 pub(crate) use write::{Kept, Prepared, Replaced, let_others_go_first, write_atomically};

@@ -1,0 +1,72 @@
+//! What others read of a run, made of its evidence: `junit.xml`, and what GitHub Actions shows.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::flow::proof::Proof;
+use crate::model::verdict::Fault;
+use crate::os::disk::{read_tail, write_atomically};
+use crate::os::host::Settings;
+use crate::rules::github::{Failure, step_summary};
+use crate::rules::junit::{self, JUNIT, Output, Told};
+use crate::rules::summary::{Counts, Status};
+
+/// The end of a log that the document shows.
+const SHOWN_BYTES_MAX: u64 = 16 << 10;
+
+/// Returns the JUnit document of the trials that are on record.
+///
+/// # Errors
+/// If a log cannot be read.
+pub(crate) fn junit(proof: &Proof) -> Result<String, Fault> {
+    let trials = proof.trials().map_err(|error| Fault::new(&error))?;
+    let outputs = trials.into_iter().map(|trial| output(proof.dir(), &trial).map(|output| (trial, output)));
+    let trials: Vec<_> = outputs.collect::<Result<_, _>>()?;
+    junit::document(&proof.facts(), &trials).map_err(|error| Fault::new(&error))
+}
+
+/// Writes the JUnit document beside the summary.
+///
+/// # Errors
+/// If it cannot be made or written.
+pub(crate) fn write_junit(proof: &Proof) -> Result<(), Fault> {
+    write_atomically(&proof.dir().join(JUNIT), junit(proof)?.as_bytes()).map_err(|error| Fault::new(&error))
+}
+
+/// What a trial that passed said is in its logs: a document with all of it is one that no service takes.
+fn output(dir: &Path, trial: &Told) -> Result<Output, Fault> {
+    let mut output = Output::default();
+    if trial.status == Status::Pass {
+        return Ok(output);
+    }
+    for path in trial.artifacts.iter().filter(|path| path.starts_with("logs/")) {
+        let into = match path {
+            path if path.ends_with(".stdout.log") => &mut output.stdout,
+            path if path.ends_with(".stderr.log") => &mut output.stderr,
+            _ => continue,
+        };
+        let file = dir.join(path);
+        let tail = read_tail(&file, SHOWN_BYTES_MAX);
+        let tail = tail.map_err(|error| Fault::from_text(format!("could not read `{}`: {error}", file.display())))?;
+        into.push_str(&format!("--- {path}\n{}\n", String::from_utf8_lossy(&tail)));
+    }
+    Ok(output)
+}
+
+/// Adds to the summary of the step, if GitHub Actions wants one.
+///
+/// # Errors
+/// If its file cannot be written.
+pub(crate) fn write_step_summary(settings: &Settings, counts: Counts, failures: &[Failure]) -> Result<(), Fault> {
+    let Some(path) = settings.github.as_ref().and_then(|github| github.step_summary.as_ref()) else { return Ok(()) };
+    // A process of nextest knows its own trial.
+    let counts = settings.nextest.is_none().then_some(counts);
+    append(path, &step_summary(counts, failures)).map_err(|error| {
+        Fault::from_text(format!("could not write `{}`, which GITHUB_STEP_SUMMARY names: {error}", path.display()))
+    })
+}
+
+fn append(path: &PathBuf, text: &str) -> io::Result<()> {
+    File::options().create(true).append(true).open(path)?.write_all(text.as_bytes())
+}
