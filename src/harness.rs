@@ -180,7 +180,11 @@ impl HarnessError {
             Self::Session(error) if error.is_configuration() => CONFIGURATION,
             Self::Flags(_) | Self::Report(ReportError::Log(..)) => FAILED,
             Self::Stage(StageFailure::Command { rc, .. }) => u8::try_from(*rc).unwrap_or(FAULT),
-            Self::Stage(StageFailure::Fault(_)) | Self::Session(_) | Self::Fault(_) | Self::Report(_) | Self::Output(_) => FAULT,
+            Self::Stage(StageFailure::Fault(_))
+            | Self::Session(_)
+            | Self::Fault(_)
+            | Self::Report(_)
+            | Self::Output(_) => FAULT,
         })
     }
 }
@@ -299,7 +303,8 @@ fn run_trials(session: &Arc<Session>, mut plan: Plan, asked: &Asked<'_>) -> Resu
         })
     });
     // It says nothing: the report does.
-    let arguments = Arguments { test_threads: Some(threads), logfile: Some("/dev/null".into()), ..Arguments::default() };
+    let arguments =
+        Arguments { test_threads: Some(threads), logfile: Some("/dev/null".into()), ..Arguments::default() };
     let bugs = libtest_mimic::run(&arguments, trials.collect()).num_failed;
     report.finish()?;
     if asked.flags.format == Format::Junit {

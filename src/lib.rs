@@ -61,6 +61,7 @@ mod os {
     pub(crate) mod machine;
     pub(crate) mod packages;
     pub(crate) mod probe;
+    pub(crate) mod process;
     pub(crate) mod workdir;
 }
 
@@ -82,6 +83,7 @@ mod flow {
     pub(crate) mod session;
     pub(crate) mod stages;
     pub(crate) mod trial;
+    pub(crate) mod turn;
     pub(crate) mod verify;
 }
 

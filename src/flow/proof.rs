@@ -16,8 +16,8 @@ use crate::os::disk::{DiskError, Prepared, Replaced, write_atomically};
 use crate::rules::junit::{JUNIT, Told};
 use crate::rules::manifest::MANIFEST;
 use crate::rules::summary::{
-    Counts, Earlier, Entry, Head, RUN, Record, SCHEMA, SUMMARY, StageRecord, Standing, Status, SummaryText, Tail, Traces,
-    TrialKind,
+    Counts, Earlier, Entry, Head, RUN, Record, SCHEMA, SUMMARY, StageRecord, Standing, Status, SummaryText, Tail,
+    Traces, TrialKind,
 };
 
 /// What is fixed for a run and stands in every summary of it.
@@ -42,6 +42,9 @@ pub(crate) struct RunFile {
     pub(crate) started_at: String,
     /// Null once the run has ended in order.
     pub(crate) pid: Option<u32>,
+    /// The test runner whose run it is, if that starts a process for each trial: its pid, and when it started.
+    #[serde(default)]
+    pub(crate) owner: Option<(i32, u64)>,
     /// Scratch folder; every process of the run has it in its environment.
     pub(crate) scratch: PathBuf,
     /// The suite whose restore failed, if those after it are not to run.

@@ -1,6 +1,5 @@
 //! One run: what its trials share, from the first look at the project to the last summary.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,6 +13,7 @@ use crate::flow::reports;
 use crate::flow::scratch::{Scratch, describe, sweep};
 use crate::flow::stages::Stage;
 use crate::flow::trial::Judged;
+use crate::flow::turn::{self, Turn};
 use crate::model::script::{Completion, Echo, Limits, Script};
 use crate::model::suite::{Host, Isolation, OnRestoreFailure, Project, SuiteName};
 use crate::model::verdict::Fault;
@@ -62,7 +62,7 @@ pub(crate) struct Session {
     product: OnceLock<PathBuf>,
     /// What failed, once the trials have begun.
     failures: Mutex<Option<Vec<Failure>>>,
-    _locks: (File, Option<File>),
+    _turn: Turn,
 }
 
 /// How much of what was found is going to run.
@@ -193,7 +193,7 @@ impl Session {
         let bash = settings.find_program("bash").ok_or(SessionError::NoBash)?;
         let applets = read_applets(&settings, &project)?;
         let dir = settings.proof_dir.clone();
-        let locks = take_locks(&dir, project.isolation, say)?;
+        let turn = turn::take(&settings, project.isolation, say)?;
         let new_id = run_id(&settings);
         let joined = RunFile::read(&dir).filter(|run| part.join.joins(run, &new_id));
         let own_id = joined.as_ref().map_or(new_id, |run| run.run_id.clone());
@@ -217,7 +217,7 @@ impl Session {
         let run = RunFile {
             pid: Some(std::process::id()),
             scratch: scratch.path().to_path_buf(),
-            ..joined.unwrap_or_else(|| new_run(&own_id, part.join))
+            ..joined.unwrap_or_else(|| new_run(&own_id, part.join, turn::owner(&settings)))
         };
         run.write(&dir)?;
         let identity =
@@ -232,12 +232,11 @@ impl Session {
             journal.write(&event)?;
         }
         let traces = traces.or_else(|| earlier.as_ref().and_then(|earlier| earlier.traces.clone()));
-        let header = header(&host, &project, &run, part.selection, traces);
-        // What was run is told as it was, not as this machine and its environment are now.
-        let header = match &earlier {
-            Some(earlier) if part.join == Join::Finished => earlier.header(header),
-            Some(_) | None => header,
-        };
+        let mut header = header(&host, &project, &run, part.selection, traces);
+        if let Some(earlier) = earlier.as_ref().filter(|_| part.join == Join::Finished) {
+            // What was run is told as it was, not as this machine and its environment are now.
+            header = earlier.header(header);
+        }
         let interrupt = Interrupt::new()?;
         interrupt.listen()?;
         Ok(Self {
@@ -247,7 +246,7 @@ impl Session {
             run: Mutex::new(run),
             product: OnceLock::new(),
             failures: Mutex::default(),
-            _locks: locks,
+            _turn: turn,
             settings,
             host,
             project,
@@ -525,18 +524,6 @@ pub(crate) fn refuse_own(settings: &Settings, text: &str) -> Result<(), SessionE
     Ok(())
 }
 
-/// Takes the proof folder, and the machine if suites change it.
-fn take_locks(dir: &Path, isolation: Isolation, say: &dyn Fn(&str)) -> Result<(File, Option<File>), ProofError> {
-    let proof = proof::lock(dir, || say("another run uses this proof folder; waiting for it to end"))?;
-    let machine = match isolation {
-        Isolation::Container | Isolation::Overlay => {
-            Some(proof::lock_machine(|| say("another run changes this machine; waiting for it to end"))?)
-        }
-        Isolation::None => None,
-    };
-    Ok((proof, machine))
-}
-
 fn read_applets(settings: &Settings, project: &Project) -> Result<Vec<String>, SessionError> {
     let Some(rules) = &project.presence else { return Ok(Vec::new()) };
     let path = settings.project_dir.join(&rules.applets);
@@ -566,12 +553,13 @@ fn header(host: &Host, project: &Project, run: &RunFile, selection: Selection, t
     }
 }
 
-fn new_run(run_id: &str, join: Join) -> RunFile {
+fn new_run(run_id: &str, join: Join, owner: Option<(i32, u64)>) -> RunFile {
     RunFile {
         schema: SCHEMA,
         run_id: run_id.to_owned(),
         started_at: timestamp(Timestamp::now()),
         pid: None,
+        owner,
         scratch: PathBuf::new(),
         dirtied_by: None,
         build: None,

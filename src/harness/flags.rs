@@ -128,12 +128,7 @@ const FORMATS: [(&str, Format); 4] =
 
 const COLORS: [(&str, Color); 3] = [("auto", Color::Auto), ("always", Color::Always), ("never", Color::Never)];
 
-fn word<T: Copy>(
-    flag: &str,
-    value: Option<String>,
-    words: &[(&str, T)],
-    wanted: &str,
-) -> Result<Option<T>, FlagError> {
+fn word<T: Copy>(flag: &str, value: Option<String>, words: &[(&str, T)], wanted: &str) -> Result<Option<T>, FlagError> {
     let Some(value) = value else { return Ok(None) };
     let found = words.iter().find(|(word, _)| *word == value);
     found

@@ -3,7 +3,7 @@
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::world::{Ended, Project, claim};
+use crate::world::{Ended, Project, claim, until};
 
 pub(crate) fn claims() -> Vec<Trial> {
     vec![
@@ -13,6 +13,8 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_failed_build_fails_every_process_without_another_try),
         claim(after_a_failed_restore_other_processes_run_nothing),
         claim(a_second_attempt_is_told_from_a_first),
+        claim(a_retry_tells_of_the_attempts_before_it),
+        claim(between_two_of_its_processes_the_folder_is_still_of_the_run),
         claim(a_name_that_is_not_there_is_an_error),
     ]
 }
@@ -94,6 +96,39 @@ fn a_second_attempt_is_told_from_a_first() {
     run(&project, "10-a").code(0);
     assert_eq!(project.result("10-a").0["attempt"], 2);
     assert_eq!(project.record("10-a").0["attempt"], 2);
+}
+
+fn a_retry_tells_of_the_attempts_before_it() {
+    let mut project = under_nextest(Project::new());
+    project.suite("10-a", &[("execute", "echo x >>tries; exit $(( $(wc -l <tries) < 3 ))")]);
+    for (attempt, code) in [("1", 101), ("2", 101), ("3", 0)] {
+        project = project.variable("NEXTEST_ATTEMPT", attempt);
+        run(&project, "10-a").code(code);
+    }
+    let failed = |attempt| json!({"attempt": attempt, "status": "fail", "reason": "execute exited with code 1"});
+    assert_eq!(project.record("10-a").0["earlier"], json!([failed(1), failed(2)]));
+    assert_eq!(project.result("10-a").0, project.record("10-a").0);
+}
+
+/// The wrapper is called as nextest is, and starts two processes of one run; or, with other arguments, one of another run.
+fn between_two_of_its_processes_the_folder_is_still_of_the_run() {
+    let project = under_nextest(Project::new());
+    project.suite("10-a", &[("execute", "true")]).suite("20-b", &[("execute", "true")]);
+    let run = "case $2 in two) \"$1\" --exact 10-a || exit 1; mkfifo go; echo x >between; read -r line <go; \"$1\" --exact 20-b;; \
+               *) exec env NEXTEST_RUN_ID=other \"$@\";; esac";
+    project.program("cargo-nextest", &format!("#!/bin/sh\ncd {}\n{run}\n", project.path("").display()));
+    let nextest = project.path("cargo-nextest").display().to_string();
+    let project = project.wrapped(&[&nextest]);
+    let one = project.start(&["two"]);
+    project.wait_for("between");
+    let mut other = project.start(&["--exact", "20-b"]);
+    until("the other run to say that it waits", || other.stderr().contains("waiting") || other.has_ended());
+    assert!(!other.has_ended() && other.stderr().contains("nextest run some-run"), "{}", other.stderr());
+    std::fs::write(project.path("go"), "on\n").unwrap();
+    one.wait().code(0);
+    other.wait().code(0);
+    assert_eq!(project.summary()["run_id"], "other");
+    assert_eq!(project.summary()["suites"].as_array().unwrap().len(), 1);
 }
 
 /// nextest would take a run without tests for a pass.

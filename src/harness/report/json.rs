@@ -93,6 +93,7 @@ pub(in crate::harness) fn listing<'a>(tests: impl ExactSizeIterator<Item = (&'a 
         ];
         shown += &event("test", fields);
     }
-    let counts = [("tests", count.clone()), ("benchmarks", "0".to_owned()), ("total", count), ("ignored", "0".to_owned())];
+    let counts =
+        [("tests", count.clone()), ("benchmarks", "0".to_owned()), ("total", count), ("ignored", "0".to_owned())];
     shown + &event("suite", [("event", text("completed"))].into_iter().chain(counts))
 }

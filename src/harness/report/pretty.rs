@@ -1,6 +1,8 @@
 //! `--format pretty`: a line for each trial.
 
-use super::{Beginning, Ended, Formatter, NO_BENCHMARK, Outcome, Style, Totals, closing, green, heading, red, time_of, yellow};
+use super::{
+    Beginning, Ended, Formatter, NO_BENCHMARK, Outcome, Style, Totals, closing, green, heading, red, time_of, yellow,
+};
 
 pub(super) struct Pretty {
     style: Style,

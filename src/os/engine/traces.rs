@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 use crate::model::script::Leak;
+use crate::os::process::Process;
 
 /// Between two looks for the end of what was killed.
 const LOOK: Duration = Duration::from_millis(1);
@@ -110,39 +111,4 @@ fn every_process() -> impl Iterator<Item = Process> {
 fn pids() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-#[derive(Clone)]
-struct Process {
-    pid: i32,
-    command: String,
-    is_dead: bool,
-    parent: i32,
-    /// In clock ticks since boot: with the pid, an identity.
-    started: u64,
-}
-
-impl Process {
-    /// Reads /proc/PID/stat (proc(5)); the command may itself hold parentheses.
-    fn read(pid: i32) -> Option<Self> {
-        let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        let text = String::from_utf8_lossy(&bytes);
-        let (start, end) = (text.find('(')?, text.rfind(')')?);
-        let fields: Vec<&str> = text.get(end + 2..)?.split(' ').collect();
-        Some(Self {
-            pid,
-            command: text.get(start + 1..end)?.to_owned(),
-            is_dead: matches!(*fields.first()?, "Z" | "X"),
-            parent: fields.get(1)?.parse().ok()?,
-            started: fields.get(22 - 3)?.parse().ok()?,
-        })
-    }
-
-    fn id(&self) -> (i32, u64) {
-        (self.pid, self.started)
-    }
-
-    fn is_alive(&self) -> bool {
-        Self::read(self.pid).is_some_and(|now| now.id() == self.id() && !now.is_dead)
-    }
 }

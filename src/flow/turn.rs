@@ -1,0 +1,60 @@
+//! Waiting for one's turn: a proof folder is of one run at a time, and so is a machine that suites change.
+
+use std::fs::File;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use crate::flow::proof::{self, ProofError, RunFile};
+use crate::model::suite::Isolation;
+use crate::os::host::Settings;
+use crate::os::process::{Process, is_alive};
+
+/// How often it is looked whether nextest has ended.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What keeps others out as long as it lives.
+pub(super) struct Turn {
+    _proof: File,
+    _machine: Option<File>,
+}
+
+/// Takes the proof folder, and the machine if suites change it, when no other run has them. `say` tells the user of waiting. Of the
+/// processes of a nextest run each has the folder for itself, and between two of them it still belongs to their run.
+///
+/// # Errors
+/// If the locks cannot be made.
+pub(super) fn take(settings: &Settings, isolation: Isolation, say: &dyn Fn(&str)) -> Result<Turn, ProofError> {
+    let dir = &settings.proof_dir;
+    let proof = take_folder(dir, settings.nextest.as_ref().map(|nextest| nextest.run_id.as_str()), say)?;
+    let machine = match isolation {
+        Isolation::Container | Isolation::Overlay => {
+            Some(proof::lock_machine(|| say("another run changes this machine; waiting for it to end"))?)
+        }
+        Isolation::None => None,
+    };
+    Ok(Turn { _proof: proof, _machine: machine })
+}
+
+fn take_folder(dir: &Path, nextest: Option<&str>, say: &dyn Fn(&str)) -> Result<File, ProofError> {
+    let mut waits_for = None;
+    loop {
+        let proof = proof::lock(dir, || say("another run uses this proof folder; waiting for it to end"))?;
+        let Some(run) = RunFile::read(dir).filter(|run| nextest != Some(&run.run_id)) else { return Ok(proof) };
+        if !run.owner.is_some_and(is_alive) {
+            return Ok(proof);
+        }
+        drop(proof);
+        if waits_for.as_ref() != Some(&run.run_id) {
+            say(&format!("nextest run {} uses this proof folder; waiting for it to end", run.run_id));
+            waits_for = Some(run.run_id);
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// Returns the nextest that started this process, as whose a run lives on between two of its processes.
+pub(super) fn owner(settings: &Settings) -> Option<(i32, u64)> {
+    settings.nextest.as_ref()?;
+    Process::parent_of_this().filter(|parent| parent.command.contains("nextest")).map(|parent| parent.id())
+}
