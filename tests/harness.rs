@@ -24,6 +24,8 @@ mod outputs;
 mod presence;
 #[path = "harness/product_log.rs"]
 mod product_log;
+#[path = "harness/reports.rs"]
+mod reports;
 #[path = "harness/selection.rs"]
 mod selection;
 #[path = "harness/setups.rs"]
@@ -51,6 +53,7 @@ fn main() -> std::process::ExitCode {
             outputs::claims(),
             presence::claims(),
             product_log::claims(),
+            reports::claims(),
             selection::claims(),
             setups::claims(),
             strictness::claims(),

@@ -97,13 +97,17 @@ const FLAGS: [(&str, &str, HasArg, &str); 24] = [
 pub(super) fn parse(args: &[String], variables: &LibtestVariables) -> Result<Flags, FlagError> {
     let matches = options().parse(args).map_err(|error| FlagError(format!("{error}; see --help")))?;
     let has = |name| matches.opt_present(name);
+    if has("help") {
+        // Who asks for help is not told what else is wrong.
+        return Ok(Flags { help: true, ..Flags::default() });
+    }
     let value = |name| matches.opt_str(name);
     if let Some(other) = value("Z").filter(|value| value != "unstable-options") {
         return Err(FlagError(format!("unknown argument `{other}` of -Z; unstable-options is the only one")));
     }
     let format = word("format", value("format"), &FORMATS, "pretty, terse, json or junit")?;
     Ok(Flags {
-        help: has("help"),
+        help: false,
         list: has("list"),
         exact: has("exact"),
         nocapture: has("nocapture") || has("no-capture") || variables.nocapture,
@@ -114,7 +118,11 @@ pub(super) fn parse(args: &[String], variables: &LibtestVariables) -> Result<Fla
         include_ignored: has("include-ignored"),
         bench: has("bench") && !has("test"),
         fail_fast: has("fail-fast"),
-        test_threads: test_threads(value("test-threads").as_deref(), variables.threads.as_deref())?,
+        // As libtest, a listing does not look at the variable: it starts no thread.
+        test_threads: test_threads(
+            value("test-threads").as_deref(),
+            variables.threads.as_deref().filter(|_| !has("list")),
+        )?,
         format: format.unwrap_or(if has("quiet") { Format::Terse } else { Format::Pretty }),
         color: word("color", value("color"), &COLORS, "auto, always, or never")?.unwrap_or_default(),
         logfile: value("logfile"),

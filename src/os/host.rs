@@ -31,7 +31,7 @@ pub(crate) struct Settings {
     pub(crate) toolchain: String,
     /// Where nextest's run and attempt come from.
     pub(crate) nextest: Option<Nextest>,
-    /// `NO_COLOR` is set: <https://no-color.org>.
+    /// `NO_COLOR` is set (<https://no-color.org>), or `TERM` is of no terminal that has colours.
     pub(crate) no_color: bool,
     /// We run in a workflow of GitHub Actions.
     pub(crate) github: Option<GitHub>,
@@ -172,7 +172,7 @@ impl Settings {
             toolchain: text("RUSTUP_TOOLCHAIN")?.unwrap_or_else(|| "stable".to_owned()),
             nextest: nextest(text("NEXTEST_RUN_ID")?, text("NEXTEST_ATTEMPT")?)?,
             github: github(text("GITHUB_ACTIONS")?, path("GITHUB_WORKSPACE"), path("GITHUB_STEP_SUMMARY")),
-            no_color: text("NO_COLOR")?.is_some(),
+            no_color: text("NO_COLOR")?.is_some() || text("TERM")?.is_none_or(|term| term == "dumb"),
             libtest: LibtestVariables {
                 threads: text("RUST_TEST_THREADS")?,
                 nocapture: is_on(text("RUST_TEST_NOCAPTURE")?),

@@ -75,13 +75,13 @@ fn status(trial: &Told) -> TestCaseStatus {
         Status::Fail => failure(trial, trial.reason.as_deref().unwrap_or("failed")),
         Status::Running | Status::Interrupted => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-            status.set_message("never judged: the run ended before it");
+            status.set_type("interrupted").set_message("never judged: the run ended before it");
             status
         }
     };
     status.add_reruns(trial.earlier.iter().filter(|earlier| earlier.status != Status::Pass).map(|earlier| {
         let mut rerun = TestRerun::new(NonSuccessKind::Failure);
-        rerun.set_message(escaped(earlier.reason.as_deref().unwrap_or("never judged")));
+        rerun.set_type("attempt").set_message(escaped(earlier.reason.as_deref().unwrap_or("never judged")));
         rerun
     }));
     status
@@ -93,7 +93,7 @@ fn failure(trial: &Told, reason: &str) -> TestCaseStatus {
     let notes = trial.notes.iter().map(|note| format!("  note: {note}\n"));
     let drift = trial.drift.iter().map(|path| format!("not as before, after restore: {path}\n"));
     let text: String = findings.chain(notes).chain(drift).collect();
-    status.set_message(escaped(reason)).set_description(escaped(&text));
+    status.set_type("findings").set_message(escaped(reason)).set_description(escaped(&text));
     status
 }
 

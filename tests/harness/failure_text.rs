@@ -61,10 +61,11 @@ fn control_characters_are_escaped() {
 /// nextest always asks for live output, and shows it in the log of a build.
 fn live_output_is_escaped_too() {
     let project = Project::new();
-    project.suite("10-a", &[("execute", r"printf 'a\e[31mred\a\n'; printf 'b\e[2J\n' >&2")]);
+    project.suite("10-a", &[("execute", r"printf 'a\e[31mred\a\u009b1m\n'; printf 'b\e[2J' >&2")]);
     let ended = project.run(&["--nocapture"]);
     ended.code(0).stderr_says("red");
     assert!(ended.stderr.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'), "{:?}", ended.stderr);
+    assert!(ended.stderr.ends_with('\n'), "what is said next would not begin a line: {:?}", ended.stderr);
 }
 
 /// To GitHub, a line that begins with two colons is an order, also behind blanks.

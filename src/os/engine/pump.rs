@@ -53,7 +53,8 @@ pub(super) struct Pump<'a> {
     total_bytes: u64,
     log: Log,
     echo: Echo,
-    echo_begins_line: bool,
+    /// The last byte that was shown; a line end before there is any.
+    echoed: u8,
     pipe_is_large: bool,
 }
 
@@ -70,7 +71,7 @@ impl<'a> Pump<'a> {
             total_bytes: 0,
             log,
             echo,
-            echo_begins_line: true,
+            echoed: b'\n',
             pipe_is_large: false,
         }
     }
@@ -102,7 +103,7 @@ impl<'a> Pump<'a> {
         self.head.extend_from_slice(&bytes[..len.min(room)]);
         self.log.write(bytes);
         if self.echo == Echo::Stderr {
-            self.echo_begins_line = echo(bytes, self.echo_begins_line);
+            self.echoed = echo(bytes, self.echoed);
         }
         self.total_bytes += len as u64;
         self.ring.next = (at + len) % self.ring.bytes.len();
@@ -122,6 +123,10 @@ impl<'a> Pump<'a> {
 
     /// Returns what was kept, and why the log file is not whole, if it is not.
     pub(super) fn finish(self) -> (Stream, Option<String>) {
+        if self.echoed != b'\n' {
+            // What somebody says next begins a line.
+            echo(b"\n", self.echoed);
+        }
         let after_head = self.total_bytes - self.head.len() as u64;
         let tail_len = usize::try_from(after_head).map_or(self.kept_each_max, |len| len.min(self.kept_each_max));
         let tail = self.ring.last(tail_len);
@@ -202,21 +207,24 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 /// Shows output on our standard error, each line behind `| `: neither escape sequences nor a CI service's orders (`::...` at the
-/// start of a line) of a script must reach a terminal or a CI log. Returns whether the next byte begins a line.
-fn echo(bytes: &[u8], mut begins_line: bool) -> bool {
+/// start of a line) of a script must reach a terminal or a CI log. `last` is the byte before; returns that of the next call.
+fn echo(bytes: &[u8], mut last: u8) -> u8 {
     let mut shown = Vec::with_capacity(bytes.len());
     for byte in bytes {
-        if begins_line {
+        if last == b'\n' {
             shown.extend_from_slice(b"| ");
         }
-        begins_line = *byte == b'\n';
-        match byte {
-            b'\n' | b'\t' | b' '..=b'~' | 0x80.. => shown.push(*byte),
-            b'\r' => {}
-            0..=0x1f | 0x7f => shown.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+        match (last, byte) {
+            // U+0080 to U+009F in UTF-8 are control characters, too.
+            (0xc2, 0x80..=0x9f) | (_, 0..=0x08 | 0x0b | 0x0c | 0x0e..=0x1f | 0x7f) => {
+                shown.extend_from_slice(format!("\\x{byte:02x}").as_bytes());
+            }
+            (_, b'\r') => {}
+            (_, b'\n' | b'\t' | b' '..=b'~' | 0x80..) => shown.push(*byte),
         }
+        last = *byte;
     }
     // Nobody may be listening; the log file has it all.
     io::stderr().write_all(&shown).ok();
-    begins_line
+    last
 }
