@@ -1,8 +1,9 @@
-//! What the harness adds to trivial suites and scripts, and what a listing costs: ratios to the bare processes, in one run.
+//! What the harness adds to trivial suites and scripts, and what a listing costs: ratios to the bare processes and to a plain
+//! libtest-mimic harness, in one run.
 //!
 //! `cargo bench --bench harness [-- TRIALS ROUNDS]`
 //!
-//! This binary is also the harness that it measures: called by the name of a `suites` test binary it acts as one.
+//! This binary is also the harnesses that it measures: called by the name of one it acts as that.
 
 #![expect(
     clippy::print_stdout,
@@ -21,11 +22,14 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use contest::{Contestant, compare};
+use libtest_mimic::{Arguments, Trial};
 use proving_ground::internals::is_cargos;
 
 mod contest;
 
 const AS_HARNESS: &str = "suites-0000000000000000";
+/// A plain libtest-mimic harness.
+const AS_MIMIC: &str = "mimic-0000000000000000";
 const SNAPSHOT_FILES: usize = 100;
 const LISTED: usize = 1000;
 /// Each has a proof folder of its own.
@@ -35,6 +39,7 @@ static RUNS: AtomicUsize = AtomicUsize::new(0);
 struct Field {
     dir: PathBuf,
     harness: PathBuf,
+    mimic: PathBuf,
     trials: usize,
     scripts: Vec<PathBuf>,
 }
@@ -44,19 +49,40 @@ fn main() -> ExitCode {
     if exe.file_name().is_some_and(|name| name == AS_HARNESS) {
         return proving_ground::harness::main();
     }
+    if exe.file_name().is_some_and(|name| name == AS_MIMIC) {
+        return plain_harness();
+    }
     let mut numbers = std::env::args().filter_map(|arg| arg.parse().ok());
     let trials = numbers.next().unwrap_or(300);
     let rounds = numbers.next().unwrap_or(7);
     let dir = tempfile::tempdir().unwrap();
-    let harness = dir.path().join(AS_HARNESS);
-    if fs::hard_link(&exe, &harness).is_err() {
-        fs::copy(&exe, &harness).unwrap();
-    }
+    let [harness, mimic] = [AS_HARNESS, AS_MIMIC].map(|name| {
+        let path = dir.path().join(name);
+        if fs::hard_link(&exe, &path).is_err() {
+            fs::copy(&exe, &path).unwrap();
+        }
+        path
+    });
     generate(dir.path(), trials);
     let scripts = (0..trials).map(|n| dir.path().join(format!("scripts/unit/{n:04}.sh"))).collect();
-    let field = Field { dir: dir.path().to_owned(), harness, trials, scripts };
+    let field = Field { dir: dir.path().to_owned(), harness, mimic, trials, scripts };
     compare(&contestants(&field), rounds);
     ExitCode::SUCCESS
+}
+
+/// What somebody would write who has libtest-mimic and an hour: a trial a script, its output captured.
+fn plain_harness() -> ExitCode {
+    let scripts = PathBuf::from(std::env::var_os("SCRIPTS").unwrap());
+    let mut paths: Vec<_> = fs::read_dir(scripts).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let trials = paths.into_iter().map(|path| {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        Trial::test(name, move || {
+            let output = Command::new("/bin/sh").arg(&path).stdin(Stdio::null()).output()?;
+            if output.status.success() { Ok(()) } else { Err(output.status.to_string().into()) }
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
 fn contestants(field: &Field) -> Vec<Contestant<'_>> {
@@ -72,6 +98,10 @@ fn contestants(field: &Field) -> Vec<Contestant<'_>> {
         contestant("bare sh", trials, true, || field.scripts.iter().for_each(|script| bare_sh(script))),
         contestant("scripts, each in its fresh copy", trials, false, ours("scripts", &["-q"])),
         contestant("bare sh, copies and files by hand", trials, false, || field.scripts_by_hand()),
+        contestant("libtest-mimic, the same scripts", trials, true, || field.mimic(1)),
+        contestant("scripts, each in its fresh copy", trials, false, ours("scripts", &["-q"])),
+        contestant("libtest-mimic, two at a time", trials, true, || field.mimic(2)),
+        contestant("scripts, two at a time", trials, false, ours("scripts", &["-q", "--test-threads=2"])),
         contestant("walk and read 1,000 task.yaml", LISTED, true, move || walk_and_read(&many)),
         contestant("--list of 1,000 suites", LISTED, false, ours("many", &["--list"])),
         contestant("--exact NAME, of one suite", 1, true, ours("one", &["--exact", "0000"])),
@@ -88,6 +118,13 @@ impl Field {
             .env("PROOF_DIR", self.new_proof());
         command.env_remove("TEST_FILTER").args(args).stdin(Stdio::null()).stdout(Stdio::null());
         assert!(command.status().unwrap().success());
+    }
+
+    /// As cargo starts it: its scripts inherit all that cargo adds to the environment.
+    fn mimic(&self, threads: usize) {
+        let mut command = Command::new(&self.mimic);
+        command.env("SCRIPTS", self.dir.join("scripts/unit")).arg(format!("--test-threads={threads}")).arg("-q");
+        assert!(command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success());
     }
 
     /// To empty a folder is nobody's work here, and makes a file system slower for whoever comes next.

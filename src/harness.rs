@@ -2,6 +2,7 @@
 //! `libtest_mimic`.
 
 mod flags;
+mod line;
 mod report;
 
 use std::collections::VecDeque;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, FormatSetting, Trial};
 
 use crate::flow::plan::{Plan, PlanError, Planned, Wanted};
 use crate::flow::reports;
@@ -25,9 +26,9 @@ use crate::model::verdict::Fault;
 use crate::os::engine::tee;
 use crate::os::host::{self, Overrides, Settings, SettingsError};
 use crate::rules::junit;
-use crate::rules::report::{Failure, escaped, failure_text, output_text};
-use crate::rules::summary::{Record, Status};
+use crate::rules::report::{Failure, escaped, failure_text};
 use flags::{Color, FlagError, Flags, Format, Shuffle};
+use line::Line;
 use report::{Beginning, Ended, Outcome, Report, ReportError, Style, json};
 
 /// libtest's code for a failed trial and for a command line that it refuses.
@@ -289,41 +290,34 @@ fn run_trials(session: &Arc<Session>, mut plan: Plan, asked: &Asked<'_>) -> Resu
         plan.shuffle(seed);
     }
     let beginning = Beginning { count: plan.trials.len(), filtered_out, shuffle_seed };
-    let report = Arc::new(asked.begin_report(&beginning, threads)?);
+    let report = asked.begin_report(&beginning, threads)?;
     let running = plan.announce(session);
     let mut next: VecDeque<_> = running.into_iter().skip(1).filter(|_| threads == 1).collect();
-    let stops_early = asked.flags.fail_fast;
+    let line = Arc::new(Line::new(Arc::clone(session), report, asked.flags.fail_fast));
     let trials = plan.trials.into_iter().map(|planned| {
-        let (session, report, next) = (Arc::clone(session), Arc::clone(&report), next.pop_front());
+        let (line, next) = (Arc::clone(&line), next.pop_front());
         Trial::test(planned.name().to_owned(), move || {
-            if !(stops_early && report.has_failed()) {
-                run_one(&session, &planned, next.as_ref(), &report);
-            }
+            line.run(planned, next);
             Ok(())
         })
     });
     // It says nothing: the report does.
-    let arguments =
-        Arguments { test_threads: Some(threads), logfile: Some("/dev/null".into()), ..Arguments::default() };
+    let arguments = Arguments {
+        test_threads: Some(threads),
+        format: Some(FormatSetting::Terse),
+        logfile: Some("/dev/null".into()),
+        ..Arguments::default()
+    };
     let bugs = libtest_mimic::run(&arguments, trials.collect()).num_failed;
-    report.finish()?;
+    line.finish_waiting();
+    line.report.finish()?;
     if asked.flags.format == Format::Junit {
         print(&reports::junit(&session.proof).map_err(HarnessError::Fault)?)?;
     }
     if bugs > 0 {
         return Err(HarnessError::Fault(Fault::from_text(format!("{bugs} trials ended in a bug of proving-ground"))));
     }
-    Ok(report.has_failed())
-}
-
-fn run_one(session: &Session, planned: &Planned, next: Option<&Record>, report: &Report) {
-    report.started(planned.name());
-    let started = Instant::now();
-    let judged = planned.run(session, next);
-    let has_passed = judged.record.status == Status::Pass;
-    let output = if has_passed { output_text(&judged.last_lines) } else { explain(session, &judged) };
-    let outcome = if has_passed { Outcome::Ok } else { Outcome::Failed };
-    report.ended(&Ended { name: planned.name(), outcome, output: &output, time: started.elapsed() });
+    Ok(line.report.has_failed())
 }
 
 fn seed(shuffle: Shuffle) -> u64 {

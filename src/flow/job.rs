@@ -59,27 +59,31 @@ impl SetupRun {
         self.setup.entries.iter().position(|entry| entry.script == script)
     }
 
-    /// Runs the script at `index`, after those that it depends on. Say before the first one runs which are going to.
-    pub(crate) fn run(&self, session: &Session, index: usize) -> Judged {
-        self.attempt(session, index).judged.clone()
+    /// Runs the script at `index`, after those that it depends on. Say before the first one runs which are going to. `begun` is
+    /// called as soon as the script runs, or before, if something else has to run first.
+    pub(crate) fn run(&self, session: &Session, index: usize, begun: &mut dyn FnMut()) -> Judged {
+        if self.copies.get().is_none() || !self.setup.entries[index].depends_on.is_empty() {
+            begun();
+        }
+        self.attempt(session, index, begun).judged.clone()
     }
 
     /// Scripts that were not selected run too, if a selected one depends on them; they are not reported.
-    fn attempt(&self, session: &Session, index: usize) -> &Attempt {
-        self.outcomes[index].get_or_init(|| self.first_attempt(session, index))
+    fn attempt(&self, session: &Session, index: usize, begun: &mut dyn FnMut()) -> &Attempt {
+        self.outcomes[index].get_or_init(|| self.first_attempt(session, index, begun))
     }
 
     /// Runs the script at `index`, between the lines of the log that say so.
-    fn first_attempt(&self, session: &Session, index: usize) -> Attempt {
-        let begun =
+    fn first_attempt(&self, session: &Session, index: usize, begun: &mut dyn FnMut()) -> Attempt {
+        let start =
             session.log(&Event { suite: Some(self.names[index].as_str()), ..Event::new(RUN_SUITES, "suite_start") });
-        let mut attempt = self.judged_attempt(session, index);
+        let mut attempt = self.judged_attempt(session, index, begun);
         let ended = session.log(&end_event(&attempt.judged.record));
-        [begun, ended].into_iter().filter_map(Result::err).for_each(|fault| attempt.judged.add_fault(fault));
+        [start, ended].into_iter().filter_map(Result::err).for_each(|fault| attempt.judged.add_fault(fault));
         attempt
     }
 
-    fn judged_attempt(&self, session: &Session, index: usize) -> Attempt {
+    fn judged_attempt(&self, session: &Session, index: usize, begun: &mut dyn FnMut()) -> Attempt {
         let entry = &self.setup.entries[index];
         let name = self.names[index].as_str();
         let mut record = Record::new(name, TrialKind::Script, Status::Running);
@@ -93,7 +97,7 @@ impl SetupRun {
             let outcome = chickadee::skipped_outcome(prerequisite);
             return conclude(record, entry, &outcome, None);
         }
-        match self.execute(session, entry, name) {
+        match self.execute(session, entry, name, begun) {
             Ok(done) => {
                 let outcome = chickadee::outcome_of(&done);
                 record.artifacts = artifacts(session, name, &done);
@@ -113,12 +117,18 @@ impl SetupRun {
 
     fn failed_prerequisite<'a>(&self, session: &Session, entry: &'a ScriptEntry) -> Option<&'a str> {
         let has_passed = |script: &&String| {
-            self.index_of(script).is_some_and(|index| self.attempt(session, index).status == TestStatus::Pass)
+            self.index_of(script).is_some_and(|index| self.attempt(session, index, &mut || {}).status == TestStatus::Pass)
         };
         entry.depends_on.iter().find(|script| !has_passed(script)).map(String::as_str)
     }
 
-    fn execute(&self, session: &Session, entry: &ScriptEntry, name: &str) -> Result<Completion, Finding> {
+    fn execute(
+        &self,
+        session: &Session,
+        entry: &ScriptEntry,
+        name: &str,
+        begun: &mut dyn FnMut(),
+    ) -> Result<Completion, Finding> {
         let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
         let copies = self.copies.get_or_init(|| self.prepare(session)).as_ref().map_err(Clone::clone)?;
         let copy = copies.take().map_err(|error| fault(&error))?;
@@ -139,7 +149,7 @@ impl SetupRun {
             copy.place(),
             LogFiles { stdout: logs.join("execute.stdout.log"), stderr: logs.join("execute.stderr.log") },
         );
-        let done = session.run(&script, session.interrupt.work()).map_err(Finding::Fault)?;
+        let done = session.run_while(&script, session.interrupt.work(), begun).map_err(Finding::Fault)?;
         copies.give_back(copy);
         if done.ended_by == EndedBy::Cancel { Err(Finding::RunInterrupted) } else { Ok(done) }
     }

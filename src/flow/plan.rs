@@ -187,17 +187,42 @@ impl Planned {
 
     /// Runs the trial and keeps its record. `next` is the one after it, if they run one at a time.
     pub(crate) fn run(&self, session: &Session, next: Option<&Record>) -> Judged {
+        self.keep(session, self.judge(session, &mut || {}), next)
+    }
+
+    /// Tells whether the next trial need not wait until this one is kept: it leaves nothing behind that the next could meet.
+    pub(crate) fn may_be_kept_later(&self) -> bool {
+        matches!(self.work, Work::Script { .. })
+    }
+
+    /// Runs the trial. Calls `begun` once: before anything of a suite runs, and as soon as a script runs.
+    pub(crate) fn judge(&self, session: &Session, begun: &mut dyn FnMut()) -> Judged {
         let earlier = if session.is_retry() { session.proof.earlier(self.name()) } else { Vec::new() };
-        let begun = session.proof.begin(&self.running());
+        let mut marked = None;
+        let mut begin = || {
+            if marked.is_none() {
+                begun();
+                marked = Some(session.proof.begin(&self.running()));
+            }
+        };
         let mut judged = match &self.work {
-            Work::Suite => trial::run(session, &self.name, &self.source),
-            Work::Script { setup, index } => setup.run(session, *index),
+            Work::Suite => {
+                begin();
+                trial::run(session, &self.name, &self.source)
+            }
+            Work::Script { setup, index } => setup.run(session, *index, &mut begin),
             Work::Broken { text } => Judged::not_run(self.running(), &Finding::Invalid(text.clone())),
         };
-        if let Err(error) = begun {
+        begin();
+        if let Some(Err(error)) = marked {
             judged.add_fault(Fault::new(&error));
         }
         judged.record.earlier = earlier;
+        judged
+    }
+
+    /// Keeps the record of the trial. `next` is the one after it, if they run one at a time.
+    pub(crate) fn keep(&self, session: &Session, judged: Judged, next: Option<&Record>) -> Judged {
         let judged = trial::keep(session, judged, next);
         if judged.record.status != Status::Pass {
             session.note_failure(&judged, &self.source);

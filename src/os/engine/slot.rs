@@ -77,7 +77,11 @@ impl Slot {
             return Ok(None);
         }
         drop((stdout.1, stderr.1));
+        let before = Instant::now();
         meanwhile();
+        // A limit that ran out while nobody listened would be told of a script that could not be heard.
+        let deaf = before.elapsed();
+        let give_up_at = give_up_at + deaf;
         let Self { supervisor, cgroup, rings: [out_ring, err_ring], is_usable, .. } = self;
         let limits = script.limits;
         let pump = |pipe: OwnedFd, ring, log: fn(&LogFiles) -> &PathBuf| {
@@ -93,7 +97,7 @@ impl Slot {
             stderr: pump(stderr.0, err_ring, |files| &files.stderr),
             started,
             stage: Stage::Running,
-            until: started + limits.wall,
+            until: started + limits.wall + deaf,
             give_up_at,
             ended_by: EndedBy::Itself,
             ended_at: None,
