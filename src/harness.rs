@@ -264,10 +264,10 @@ fn run_none(plan: &Plan, asked: &Asked<'_>) -> Result<ExitCode, HarnessError> {
         report.started(name);
         report.ended(&Ended { name, outcome: Outcome::Ignored, output: "", time: Duration::ZERO });
     }
-    report.finish()?;
     if asked.flags.format == Format::Junit {
-        return print(&junit::document(&[], &[]).map_err(|error| HarnessError::Fault(Fault::new(&error)))?);
+        report.document(&junit::document(&[], &[]).map_err(|error| HarnessError::Fault(Fault::new(&error)))?);
     }
+    report.finish()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -310,10 +310,10 @@ fn run_trials(session: &Arc<Session>, mut plan: Plan, asked: &Asked<'_>) -> Resu
     };
     let bugs = libtest_mimic::run(&arguments, trials.collect()).num_failed;
     line.finish_waiting();
-    line.report.finish()?;
     if asked.flags.format == Format::Junit {
-        print(&reports::junit(&session.proof).map_err(HarnessError::Fault)?)?;
+        line.report.document(&reports::junit(&session.proof).map_err(HarnessError::Fault)?);
     }
+    line.report.finish()?;
     if bugs > 0 {
         return Err(HarnessError::Fault(Fault::from_text(format!("{bugs} trials ended in a bug of proving-ground"))));
     }

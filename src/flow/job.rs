@@ -117,7 +117,8 @@ impl SetupRun {
 
     fn failed_prerequisite<'a>(&self, session: &Session, entry: &'a ScriptEntry) -> Option<&'a str> {
         let has_passed = |script: &&String| {
-            self.index_of(script).is_some_and(|index| self.attempt(session, index, &mut || {}).status == TestStatus::Pass)
+            self.index_of(script)
+                .is_some_and(|index| self.attempt(session, index, &mut || {}).status == TestStatus::Pass)
         };
         entry.depends_on.iter().find(|script| !has_passed(script)).map(String::as_str)
     }

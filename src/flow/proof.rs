@@ -286,13 +286,18 @@ impl Proof {
     /// # Errors
     /// If the summary cannot be written.
     pub(crate) fn keep_stage(&self, stage: StageRecord) -> Result<(), ProofError> {
+        self.note_stage(stage);
+        self.write_summary(&mut self.state())
+    }
+
+    /// Adds a stage to what is written next.
+    pub(crate) fn note_stage(&self, stage: StageRecord) {
         let mut state = self.state();
         // Under nextest each process has its share of the same stage.
         match state.stages.iter_mut().find(|other| other.name == stage.name) {
             Some(other) => *other = stage,
             None => state.stages.push(stage),
         }
-        self.write_summary(&mut state)
     }
 
     /// Returns the stage before the trials that has failed, if one has.

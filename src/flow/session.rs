@@ -434,14 +434,16 @@ impl Session {
     /// If the log does not take it.
     pub(crate) fn begin_suites(&self) -> Result<(), Fault> {
         self.failures().get_or_insert_default();
-        self.note(|run| run.has_run_suites = true)?;
+        if !self.run_file().has_run_suites {
+            self.note(|run| run.has_run_suites = true)?;
+        }
         self.log(&Event::new(RUN_SUITES, "stage_start"))
     }
 
     /// Says how the stage of the trials has ended.
     ///
     /// # Errors
-    /// If the log or the summary does not take it.
+    /// If the log does not take it.
     pub(crate) fn end_suites(&self, elapsed: Duration) -> Result<(), Fault> {
         let counts = self.proof.counts();
         let is_fine = counts.fail == 0 && self.interrupt.signal().is_none();
@@ -454,8 +456,9 @@ impl Session {
             message: message.clone(),
             ..Event::new(RUN_SUITES, "stage_end")
         })?;
-        let stage = StageRecord { name: RUN_SUITES.to_owned(), status, duration_ms, rc: None, message };
-        self.proof.keep_stage(stage).map_err(|error| Fault::new(&error))
+        // Each trial is on record. What follows, a stage or the end, writes this too.
+        self.proof.note_stage(StageRecord { name: RUN_SUITES.to_owned(), status, duration_ms, rc: None, message });
+        Ok(())
     }
 
     /// Writes the last summary and the reports, and removes the scratch folder.
@@ -564,7 +567,8 @@ fn new_run(run_id: &str, join: Join, owner: Option<(i32, u64)>) -> RunFile {
         dirtied_by: None,
         build: None,
         in_stages: join != Join::Nextest,
-        has_run_suites: false,
+        // A run that no stage can join has nothing else to do.
+        has_run_suites: join == Join::Nextest,
         has_packages: false,
     }
 }

@@ -170,6 +170,11 @@ impl Report {
         state.log(&log_line(ended, self.style));
     }
 
+    /// Writes what is the whole report, in a format that is made when all is over.
+    pub(super) fn document(&self, text: &str) {
+        self.state().print(text);
+    }
+
     /// Says how all of it ended.
     ///
     /// # Errors

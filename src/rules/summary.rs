@@ -340,8 +340,11 @@ impl SummaryText {
 
     /// Says of every trial that is still marked as running that it will never be judged.
     pub(crate) fn interrupt(&mut self) {
+        // Most often there is none, and all that is written stays as it is.
+        let first = self.trials.iter().find(|(_, placed)| placed.entry.status == Status::Running);
+        let Some((name, at)) = first.map(|(name, placed)| (name.clone(), placed.at)) else { return };
         self.trials.values_mut().for_each(|placed| placed.entry.interrupt());
-        self.place("", self.list.start);
+        self.place(&name, at);
     }
 
     /// Puts the trials from the name `from` on at `at`.

@@ -229,11 +229,8 @@ impl Supervisor {
 
     /// Waits for the supervisor's death.
     fn is_gone_within(&self, patience: Duration) -> bool {
-        let patience_ms = c_int::try_from(patience.as_millis()).unwrap_or(c_int::MAX);
         // Without events, poll(2) tells of the other side's end only.
-        let mut event = libc::pollfd { fd: self.socket.as_raw_fd(), events: 0, revents: 0 };
-        // SAFETY: one event on our own stack.
-        unsafe { libc::poll(&raw mut event, 1, patience_ms) > 0 }
+        poll_one(&self.socket, 0, patience)
     }
 
     /// Tells whether a supervisor that is dead had taken the request.
@@ -299,15 +296,40 @@ impl Drop for Supervisor {
         unsafe { libc::shutdown(self.socket.as_raw_fd(), libc::SHUT_WR) };
         self.wake_keeper();
         let is_gone = self.is_gone_within(until.saturating_duration_since(Instant::now()));
+        let keeper = open_pidfd(self.keeper_pid);
         // SAFETY: our own child, which only we reap.
         while unsafe { libc::waitpid(self.keeper_pid, ptr::null_mut(), libc::__WALL | libc::WNOHANG) } == 0
             && is_gone
             && Instant::now() < until
         {
-            std::thread::sleep(STOP_LOOK);
+            match &keeper {
+                Some(keeper) => poll_one(keeper, libc::POLLIN, until.saturating_duration_since(Instant::now())),
+                None => {
+                    std::thread::sleep(STOP_LOOK);
+                    true
+                }
+            };
         }
         unmap_exchange(self.exchange);
     }
+}
+
+/// Tells whether one of `events` has come within `patience`.
+fn poll_one(fd: &OwnedFd, events: i16, patience: Duration) -> bool {
+    // Rounded up: a wait that is too short by a part of a millisecond would be a loop that burns it.
+    let patience_ms = c_int::try_from(patience.as_millis() + 1).unwrap_or(c_int::MAX);
+    let mut event = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // SAFETY: one event on our own stack.
+    unsafe { libc::poll(&raw mut event, 1, patience_ms) > 0 }
+}
+
+/// Returns what can be waited for until our child `pid` has ended; nothing on kernels before 5.3.
+fn open_pidfd(pid: libc::pid_t) -> Option<OwnedFd> {
+    // SAFETY: plain numbers; the descriptor is a new one, and nobody else's.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = c_int::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+    // SAFETY: as above.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 impl RawLeak {
