@@ -1,0 +1,2 @@
+use libtest_mimic::Trial;
+pub(crate) fn claims() -> Vec<Trial> { vec![] }
