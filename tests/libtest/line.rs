@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+/// Options of libtest that take a value.
+const VALUED: [&str; 7] = ["--logfile", "--test-threads", "--skip", "--color", "--format", "--shuffle-seed", "-Z"];
+
 /// A command line and the variables that go with it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Line {
@@ -50,14 +53,32 @@ impl Line {
         self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The same without an option that stands there once.
-    pub(crate) fn without(&self, option: &str, has_value: bool) -> Self {
+    /// The same without an option that stands there once, and rightly: with its value, or without one.
+    pub(crate) fn without(&self, option: &str) -> Self {
         let mut line = self.clone();
         if let Some(at) = self.options().position(|argument| is_option(argument, option)).filter(|_| self.has(option)) {
-            let words = if has_value && !self.arguments[at].contains('=') { 2 } else { 1 };
-            line.arguments.drain(at..(at + words).min(self.arguments.len()));
+            let is_inline = self.arguments[at].contains('=');
+            let words = if VALUED.contains(&option) && !is_inline { 2 } else { 1 };
+            let is_right = at + words <= self.arguments.len() && (!is_inline || VALUED.contains(&option));
+            line.arguments.drain(at..if is_right { at + words } else { at });
         }
         line
+    }
+
+    /// The words that are no options.
+    pub(crate) fn filters(&self) -> Vec<&str> {
+        let end = self.options().count();
+        let mut words = self.options();
+        let mut filters = Vec::new();
+        while let Some(word) = words.next() {
+            if VALUED.contains(&word) {
+                words.next();
+            } else if !word.starts_with('-') || word == "-" {
+                filters.push(word);
+            }
+        }
+        filters.extend(self.arguments.iter().skip(end + 1).map(String::as_str));
+        filters
     }
 
     pub(crate) fn without_variables(&self, start: &str) -> Self {

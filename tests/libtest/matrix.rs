@@ -61,8 +61,21 @@ const FACTORS: [&[&str]; 17] = [
     &["", "--test", "--bench", "--bench --test"],
     &["", "--logfile log"],
     &["", "--color always", "--color=never", "--color auto"],
-    &["", "--report-time", "--ensure-time", "--report-time --ensure-time", "RUST_TEST_TIME_INTEGRATION=0,0 --ensure-time"],
-    &["", "--shuffle", "--shuffle-seed 7", "--shuffle --shuffle-seed=8", "RUST_TEST_SHUFFLE=1", "RUST_TEST_SHUFFLE_SEED=7"],
+    &[
+        "",
+        "--report-time",
+        "--ensure-time",
+        "--report-time --ensure-time",
+        "RUST_TEST_TIME_INTEGRATION=0,0 --ensure-time",
+    ],
+    &[
+        "",
+        "--shuffle",
+        "--shuffle-seed 7",
+        "--shuffle --shuffle-seed=8",
+        "RUST_TEST_SHUFFLE=1",
+        "RUST_TEST_SHUFFLE_SEED=7",
+    ],
     &["", "--fail-fast"],
     &["", "--exclude-should-panic", "--force-run-in-process"],
     &["", "--"],
@@ -142,7 +155,9 @@ const ODD: [&str; 66] = [
 fn lines() -> Vec<Line> {
     let alone = FLAGS.iter().map(|(flag, value)| Line::of(&format!("{flag} {value}")));
     let twice = FLAGS.iter().map(|(flag, value)| Line::of(&format!("{flag} {value} {flag} {value}")));
-    let odd = ODD.iter().flat_map(|text| [Line::of(text), Line::of(text).after("--list"), Line::of(text).after("--bench -q")]);
+    let odd = ODD
+        .iter()
+        .flat_map(|text| [Line::of(text), Line::of(text).after("--list"), Line::of(text).after("--bench -q")]);
     let runs = pairs(&FACTORS);
     let lists: Vec<_> = runs.iter().map(|line| line.after("--list")).collect();
     alone.chain(twice).chain(odd).chain(runs).chain(lists).chain([Line::default()]).collect()
@@ -228,12 +243,19 @@ fn a_refusal_names_what_libtest_names() {
     for text in ODD {
         let line = Line::of(text);
         let libtests = twins.libtests(&as_if(&line).0);
-        let Some((_, words)) = libtests.stderr.split_once("error: ").filter(|_| libtests.stdout.is_empty()) else { continue };
+        let Some((_, words)) = libtests.stderr.split_once("error: ").filter(|_| libtests.stdout.is_empty()) else {
+            continue;
+        };
         let ours = twins.ours(&line);
         // Option 'list', Unrecognized option: 'x', (was red), --test-threads, --shuffle-seed.
-        let names = words.split([' ', '(', ')', '\n']).filter(|word| word.starts_with(['\'', '-', '`'])).chain(quoted(words));
+        let names =
+            words.split([' ', '(', ')', '\n']).filter(|word| word.starts_with(['\'', '-', '`'])).chain(quoted(words));
         for name in names.map(|name| name.trim_matches(['\'', '`', ':'])) {
-            assert!(ours.stderr.contains(name), "`{name}` is not named:\n{line}\nlibtest: {words}\nours: {}", ours.stderr);
+            assert!(
+                ours.stderr.contains(name),
+                "`{name}` is not named:\n{line}\nlibtest: {words}\nours: {}",
+                ours.stderr
+            );
             tried += 1;
         }
     }

@@ -54,7 +54,8 @@ impl fmt::Display for Seen {
 
 /// Then what tests say is on standard error, or nowhere, as they like.
 fn is_uncaptured(line: &Line) -> bool {
-    line.count("--nocapture") + line.count("--no-capture") > 0 || line.variable("RUST_TEST_NOCAPTURE").is_some_and(|v| v != "0")
+    line.count("--nocapture") + line.count("--no-capture") > 0
+        || line.variable("RUST_TEST_NOCAPTURE").is_some_and(|v| v != "0")
 }
 
 /// Times, the text of failures, places, numbers drawn at random, and the ways of terminals to end a colour.
@@ -127,7 +128,10 @@ pub(crate) fn cases(document: &str) -> String {
     let mut found = String::new();
     for case in document.split("<testcase ").skip(1) {
         // Not the end of another word.
-        let name = format!(" {case}").split_once(" name=\"").map_or("?", |(_, rest)| rest.split('"').next().unwrap()).to_owned();
+        let name = format!(" {case}")
+            .split_once(" name=\"")
+            .map_or("?", |(_, rest)| rest.split('"').next().unwrap())
+            .to_owned();
         let outcome = ["failure", "error", "skipped"].into_iter().find(|word| case.contains(&format!("<{word}")));
         found += &format!("case {name} {}\n", outcome.unwrap_or("ok"));
     }

@@ -2,6 +2,7 @@
 
 use crate::line::Line;
 use crate::seen::{Seen, Stderr, cases};
+use crate::twins::NAMES;
 
 /// One intended difference.
 pub(crate) struct Row {
@@ -21,11 +22,16 @@ pub(crate) enum How {
 use How::{AsIf, Seen as Otherwise};
 
 /// The intended differences. Beside them, times, the text of failures and of refusals, and that of `--help`, are our own.
-pub(crate) const TABLE: [Row; 13] = [
+pub(crate) const TABLE: [Row; 15] = [
     Row {
         what: "no flag needs `-Z unstable-options`",
         why: "nothing here is unstable, and stable toolchains refuse -Z",
         how: AsIf(no_z),
+    },
+    Row {
+        what: "an empty variable is one that is not set",
+        why: "so it is for every variable that we read",
+        how: AsIf(empty_variables),
     },
     Row {
         what: "`--ignored --include-ignored` is `--include-ignored`",
@@ -52,11 +58,7 @@ pub(crate) const TABLE: [Row; 13] = [
         why: "blocks are shown on standard error, in every format; the findings of a failure are no output of it",
         how: AsIf(nocapture),
     },
-    Row {
-        what: "`--list` writes no `--logfile`",
-        why: "a listing writes no file",
-        how: AsIf(log_of_a_listing),
-    },
+    Row { what: "`--list` writes no `--logfile`", why: "a listing writes no file", how: AsIf(log_of_a_listing) },
     Row {
         what: "`--logfile` is not called deprecated",
         why: "it is not: a warning would be one line too many for whoever reads standard error",
@@ -72,15 +74,12 @@ pub(crate) const TABLE: [Row; 13] = [
         why: "libtest has no reason to give, we have one",
         how: Otherwise(reason),
     },
+    Row { what: "the same in json", why: "IDEs show `message`", how: Otherwise(reason_in_json) },
+    Row { what: "the same in the log file", why: "it is libtest's place for it", how: Otherwise(reason_in_log) },
     Row {
-        what: "the same in json",
-        why: "IDEs show `message`",
-        how: Otherwise(reason_in_json),
-    },
-    Row {
-        what: "the same in the log file",
-        why: "it is libtest's place for it",
-        how: Otherwise(reason_in_log),
+        what: "with one `--exact` filter, what else there is is not counted as filtered out",
+        why: "nextest starts the binary once for every test: only that suite is looked for",
+        how: Otherwise(not_looked_for),
     },
     Row {
         what: "`--format junit` is the document of the proof folder",
@@ -108,13 +107,20 @@ fn no_z(line: &Line) -> Option<Line> {
     (!has_z && (is_unstable || has_variable)).then(|| line.after("-Zunstable-options"))
 }
 
+fn empty_variables(line: &Line) -> Option<Line> {
+    let mut without = line.clone();
+    without.variables.retain(|(_, value)| !value.is_empty());
+    (without != *line).then_some(without)
+}
+
 fn both_ignored(line: &Line) -> Option<Line> {
-    (line.has("--ignored") && line.has("--include-ignored")).then(|| line.without("--ignored", false))
+    (line.has("--ignored") && line.has("--include-ignored")).then(|| line.without("--ignored"))
 }
 
 fn threads(line: &Line) -> Option<Line> {
-    let is_many = |value: Option<&str>| value.and_then(|value| value.parse::<usize>().ok()).is_some_and(|value| value > 1);
-    let flag = is_many(line.value("--test-threads")).then(|| line.without("--test-threads", true).after("--test-threads 1"));
+    let is_many =
+        |value: Option<&str>| value.and_then(|value| value.parse::<usize>().ok()).is_some_and(|value| value > 1);
+    let flag = is_many(line.value("--test-threads")).then(|| line.without("--test-threads").after("--test-threads 1"));
     let variable = is_many(line.variable("RUST_TEST_THREADS")).then(|| line.without_variables("RUST_TEST_THREADS"));
     flag.or(variable)
 }
@@ -126,12 +132,12 @@ fn shuffle(line: &Line) -> Option<Line> {
     if !is_seed(flag.or(line.variable("RUST_TEST_SHUFFLE_SEED"))) {
         return None;
     }
-    let without = line.without("--shuffle", false).without("--shuffle-seed", true).without_variables("RUST_TEST_SHUFFLE");
+    let without = line.without("--shuffle").without("--shuffle-seed").without_variables("RUST_TEST_SHUFFLE");
     (without != *line).then_some(without)
 }
 
 fn time_limits(line: &Line) -> Option<Line> {
-    let mut as_if = line.without("--ensure-time", false).without_variables("RUST_TEST_TIME_");
+    let mut as_if = line.without("--ensure-time").without_variables("RUST_TEST_TIME_");
     if line.has("--ensure-time") && line.count("--report-time") == 0 {
         as_if = as_if.after("--report-time");
     }
@@ -139,13 +145,13 @@ fn time_limits(line: &Line) -> Option<Line> {
 }
 
 fn nocapture(line: &Line) -> Option<Line> {
-    let without = line.without("--nocapture", false).without("--no-capture", false);
+    let without = line.without("--nocapture").without("--no-capture");
     let without = without.without_variables("RUST_TEST_NOCAPTURE");
     (without != *line).then_some(without)
 }
 
 fn log_of_a_listing(line: &Line) -> Option<Line> {
-    let without = line.without("--logfile", true);
+    let without = line.without("--logfile");
     (line.has("--list") && without != *line).then_some(without)
 }
 
@@ -165,9 +171,8 @@ fn replaced(seen: &Seen, this: &str, by: &str) -> Option<Seen> {
 }
 
 fn reason(_: &Line, seen: &Seen) -> Option<Seen> {
-    replaced(seen, " ... ignored\n", " ... ignored, it is no benchmark\n").or_else(|| {
-        replaced(seen, "\u{1b}[33mignored\u{1b}[0m\n", "\u{1b}[33mignored, it is no benchmark\u{1b}[0m\n")
-    })
+    replaced(seen, " ... ignored\n", " ... ignored, it is no benchmark\n")
+        .or_else(|| replaced(seen, "\u{1b}[33mignored\u{1b}[0m\n", "\u{1b}[33mignored, it is no benchmark\u{1b}[0m\n"))
 }
 
 fn reason_in_json(_: &Line, seen: &Seen) -> Option<Seen> {
@@ -177,6 +182,19 @@ fn reason_in_json(_: &Line, seen: &Seen) -> Option<Seen> {
 fn reason_in_log(_: &Line, seen: &Seen) -> Option<Seen> {
     let log = seen.log.as_ref().filter(|log| log.contains("ignored "))?;
     Some(Seen { log: Some(log.replace("ignored ", "ignored: it is no benchmark ")), ..seen.clone() })
+}
+
+fn not_looked_for(line: &Line, seen: &Seen) -> Option<Seen> {
+    let filters = line.filters();
+    let others = NAMES.len() - 1;
+    if !line.has("--exact") || filters.len() != 1 || !NAMES.contains(&filters[0]) {
+        return None;
+    }
+    let counts = [(others, 0), (others + 1, 1)];
+    counts.into_iter().find_map(|(all, looked_for)| {
+        let text = |count: usize| [format!("; {count} filtered out"), format!("\"filtered_out\": {count}")];
+        text(all).iter().zip(text(looked_for)).find_map(|(this, by)| replaced(seen, this, &by))
+    })
 }
 
 fn junit(_: &Line, seen: &Seen) -> Option<Seen> {

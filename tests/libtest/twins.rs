@@ -53,6 +53,11 @@ impl Twins {
 
     /// Runs the crate, one test at a time, as an owner of nightly features.
     pub(crate) fn libtests(&self, line: &Line) -> Ended {
+        self.libtests_of(&reference().plain, line)
+    }
+
+    /// The same with either crate.
+    pub(crate) fn libtests_of(&self, program: &Path, line: &Line) -> Ended {
         let mut line = line.clone();
         for (name, value) in [("RUST_TEST_THREADS", "1"), ("RUSTC_BOOTSTRAP", "1")] {
             if line.variable(name).is_none() {
@@ -63,7 +68,7 @@ impl Twins {
         for argument in &mut line.arguments {
             *argument = argument.replace("m/", "m::");
         }
-        self.run(&line, &reference().plain)
+        self.run(&line, program)
     }
 
     /// What there is to see of each: libtest's, ours.
