@@ -135,7 +135,7 @@ pub(crate) fn harness() -> PathBuf {
     .clone()
 }
 
-/// A script that starts a program which sees this machine without the marks of a container: the same folders below another root.
+/// A script: what it starts sees this machine without the marks of a container, the same folders below another root.
 pub(crate) const NO_CONTAINER: &str = r#"
 set -eu
 root=$(mktemp -d)

@@ -56,6 +56,8 @@ fn names_may_differ_in_case_only() {
     assert_eq!(project.order(), ["FOO", "Foo", "foo"]);
     for name in ["foo", "Foo", "FOO"] {
         assert_eq!(project.text(format!("proof/logs/{name}/execute.stdout.log")), format!("this is {name}\n"));
+    }
+    for name in ["foo", "Foo", "FOO"] {
         assert_eq!(project.run(&["--exact", name]).code(0).names(), [name]);
     }
     assert_eq!(project.run(&["oo"]).code(0).names(), ["Foo", "foo"]);

@@ -74,7 +74,7 @@ fn rust_analyzers_explorer_sees_every_trial_end() {
         for (name, state) in &states {
             match state {
                 State::Failed { stdout } => {
-                    assert!(["b_fails", "c_errs"].contains(&name.as_str()) && !stdout.is_empty())
+                    assert!(["b_fails", "c_errs"].contains(&name.as_str()) && !stdout.is_empty());
                 }
                 State::Ok => assert!(!["b_fails", "c_errs"].contains(&name.as_str())),
                 State::Started | State::Ignored => panic!("{name} did not end: {ended}"),

@@ -8,16 +8,17 @@ use libtest_mimic::Trial;
 use pretty_assertions::StrComparison;
 
 use crate::line::{Line, pairs};
-use crate::seen::{Seen, cases};
+use crate::seen::{Seen, blurred, cases};
 use crate::table::{TABLE, as_if, otherwise};
 use crate::twins::Twins;
-use crate::world::claim;
+use crate::world::{claim, is_ci};
 
 pub(crate) fn claims() -> Vec<Trial> {
     vec![
         claim(every_command_line_does_what_libtest_does),
         claim(every_flag_of_libtest_is_known_here),
         claim(a_refusal_names_what_libtest_names),
+        claim(what_is_compared_is_not_blurred_away),
     ]
 }
 
@@ -153,6 +154,7 @@ const ODD: [&str; 66] = [
 ];
 
 fn lines() -> Vec<Line> {
+    let has_colors = has_colors();
     let alone = FLAGS.iter().map(|(flag, value)| Line::of(&format!("{flag} {value}")));
     let twice = FLAGS.iter().map(|(flag, value)| Line::of(&format!("{flag} {value} {flag} {value}")));
     let odd = ODD
@@ -160,7 +162,21 @@ fn lines() -> Vec<Line> {
         .flat_map(|text| [Line::of(text), Line::of(text).after("--list"), Line::of(text).after("--bench -q")]);
     let runs = pairs(&FACTORS);
     let lists: Vec<_> = runs.iter().map(|line| line.after("--list")).collect();
-    alone.chain(twice).chain(odd).chain(runs).chain(lists).chain([Line::default()]).collect()
+    alone
+        .chain(twice)
+        .chain(odd)
+        .chain(runs)
+        .chain(lists)
+        .chain([Line::default()])
+        .filter(|line| has_colors || line.value("--color") != Some("always"))
+        .collect()
+}
+
+/// Tells whether libtest finds the terminal that it is told of, in terminfo.
+pub(crate) fn has_colors() -> bool {
+    let has_colors = Twins::new().libtests(&Line::of("--color always d_pass")).stdout.contains('\u{1b}');
+    assert!(has_colors || !is_ci(), "CI must have the terminfo of xterm");
+    has_colors
 }
 
 /// What came of all lines.
@@ -208,7 +224,10 @@ fn compare(twins: &Twins, line: &Line, found: &Mutex<Found>) {
         return;
     }
     let (expected, ours) = (expected.to_string(), ours.to_string());
-    found.differences.push(format!("== {line}\n   libtest as: {real}\n{}", StrComparison::new(&expected, &ours)));
+    found.differences.push(format!(
+        "== {line}\n   left, libtest as: {real}\n   right, ours\n{}",
+        StrComparison::new(&expected, &ours)
+    ));
 }
 
 /// What libtest's `--help` names.
@@ -265,4 +284,33 @@ fn a_refusal_names_what_libtest_names() {
 /// The word after `was`.
 fn quoted(words: &str) -> Option<&str> {
     words.split_once("(was ").and_then(|(_, rest)| rest.split(')').next())
+}
+
+fn what_is_compared_is_not_blurred_away() {
+    let alike = [
+        ("test a ... ok <0.012s>\n", "test a ... ok <1.0s>\n"),
+        ("; finished in 0.01s\n", "; finished in 12.50s\n"),
+        ("---- a stdout ----\nx\ny\n\n\nfailures:\n    a\n", "---- a stdout ----\nz\n\n\nfailures:\n    a\n"),
+        (r#""exec_time": 0.5, "stdout": "a\"b\\" }"#, r#""exec_time": 1, "stdout": "c" }"#),
+        ("(shuffle seed: 1234567)", "(shuffle seed: 98765432)"),
+    ];
+    for (one, other) in alike {
+        assert_eq!(blurred(one), blurred(other));
+    }
+    let different = [
+        ("test a ... ok <0.012s>\n", "test a ... ok\n"),
+        ("test a ... ok\n", "test a  ... ok\n"),
+        ("\ntest result: ok", "test result: ok"),
+        ("---- a stdout ----\nx\n\n\nfailures:\n", "---- a stdout ----\nx\n\nfailures:\n"),
+        ("---- a stdout ----\nx\n\n---- b stdout ----\n", "---- b stdout ----\nx\n\n---- a stdout ----\n"),
+        (r#""exec_time": 0.5 }"#, r#""exec_time": 5e-1 }"#),
+        (r#""exec_time": 0.5 }"#, r#""exec_time": "0.5" }"#),
+        (r#"{ "name": "a", "event": "ok" }"#, r#"{ "event": "ok", "name": "a" }"#),
+        (r#""stdout": "a", "message": "b""#, r#""message": "b", "stdout": "a""#),
+        ("(shuffle seed: 7)", "(shuffle seed: 8)"),
+        ("\u{1b}[31mFAILED\u{1b}(B\u{1b}[m", "FAILED"),
+    ];
+    for (one, other) in different {
+        assert_ne!(blurred(one), blurred(other));
+    }
 }
