@@ -4,7 +4,7 @@ use std::fs;
 
 use libtest_mimic::Trial;
 
-use crate::world::{Project, User, both, claim, root_claim, until};
+use crate::world::{NO_CONTAINER, Project, User, both, claim, root_claim, until};
 
 pub(crate) fn claims() -> Vec<Trial> {
     let mut claims = vec![
@@ -17,21 +17,6 @@ pub(crate) fn claims() -> Vec<Trial> {
     claims.push(claim(two_runs_do_not_change_one_machine_at_once));
     claims
 }
-
-/// Sees this machine without the marks of a container: the same folders below another root.
-const NO_CONTAINER: &str = r#"
-set -eu
-root=$(mktemp -d)
-mount --make-rprivate /
-mount -t tmpfs none "$root"
-for entry in bin dev etc home lib lib32 lib64 libx32 opt proc root sbin sys tmp usr var; do
-    if [ -L "/$entry" ]; then cp -a "/$entry" "$root/"; continue; fi
-    [ -d "/$entry" ] || continue
-    mkdir "$root/$entry"
-    mount --rbind "/$entry" "$root/$entry"
-done
-exec chroot "$root" "$@"
-"#;
 
 fn on_a_host(settings: &str) -> Project {
     let project = Project::bare().wrapped(&["unshare", "--mount", "sh", "-c", NO_CONTAINER, "sh"]);

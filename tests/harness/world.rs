@@ -135,6 +135,21 @@ pub(crate) fn harness() -> PathBuf {
     .clone()
 }
 
+/// A script: what it starts sees this machine without the marks of a container, the same folders below another root.
+pub(crate) const NO_CONTAINER: &str = r#"
+set -eu
+root=$(mktemp -d)
+mount --make-rprivate /
+mount -t tmpfs none "$root"
+for entry in bin dev etc home lib lib32 lib64 libx32 opt proc root sbin sys tmp usr var; do
+    if [ -L "/$entry" ]; then cp -a "/$entry" "$root/"; continue; fi
+    [ -d "/$entry" ] || continue
+    mkdir "$root/$entry"
+    mount --rbind "/$entry" "$root/$entry"
+done
+exec chroot "$root" "$@"
+"#;
+
 /// A project with suites. Its folder goes with it.
 pub(crate) struct Project {
     folder: TempDir,
