@@ -519,11 +519,11 @@ fn uses(tokens: &[Token], name: &str) -> bool {
     (0..tokens.len()).any(|at| word(tokens.get(at)) == Some(name) && starts(at) && goes_on(at))
 }
 
-/// ARCHITECTURE.md names each top-level entry (anywhere in backticks, a folder with a slash) and, as the first word of a line,
-/// each file of `src/` by its path below it; and no file of `src/` that is not there.
+/// ARCHITECTURE.md names each top-level entry (anywhere in backticks, a folder with a slash) and, at the start of a line, each file
+/// of `src/` by its path below it, others of the same folder behind a comma; and no file of `src/` that is not there.
 fn unnamed_files(paths: &[String], architecture: &str) -> Vec<String> {
     let quoted: BTreeSet<String> = quoted(&architecture.replace("```", "")).into_iter().collect();
-    let firsts: BTreeSet<&str> = architecture.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let firsts: BTreeSet<String> = architecture.lines().flat_map(files_of_line).collect();
     let mut violations = BTreeSet::new();
     for path in paths {
         let top = path.split_once('/').map_or_else(|| path.clone(), |(folder, _)| format!("{folder}/"));
@@ -537,11 +537,25 @@ fn unnamed_files(paths: &[String], architecture: &str) -> Vec<String> {
         }
     }
     for named in firsts.iter().filter(|first| is_rust(first)) {
-        if !paths.iter().any(|path| path.strip_prefix("src/") == Some(named)) {
+        if !paths.iter().any(|path| path.strip_prefix("src/") == Some(named.as_str())) {
             violations.insert(format!("src/{named}: named in ARCHITECTURE.md, but not there"));
         }
     }
     violations.into_iter().collect()
+}
+
+/// `a/b.rs, c.rs  what they are` is `a/b.rs` and `a/c.rs`.
+fn files_of_line(line: &str) -> Vec<String> {
+    let mut files: Vec<String> = Vec::new();
+    for word in line.split_whitespace() {
+        let (file, goes_on) = word.strip_suffix(',').map_or((word, false), |file| (file, true));
+        let folder = files.first().and_then(|first| first.rsplit_once('/')).map(|(folder, _)| format!("{folder}/"));
+        files.push(folder.unwrap_or_default() + file);
+        if !goes_on {
+            break;
+        }
+    }
+    files
 }
 
 /// No file names a folder of the machine it was written on. (A part of a longer path, as in `$DIR/root/`, is none.)
