@@ -40,6 +40,7 @@ mod rules {
     pub(crate) mod chickadee;
     pub(crate) mod judge;
     pub(crate) mod manifest;
+    pub(crate) mod merge;
     pub(crate) mod nearest;
     pub(crate) mod parse;
     pub(crate) mod plan;
@@ -59,6 +60,7 @@ mod os {
     pub(crate) mod machine;
     pub(crate) mod packages;
     pub(crate) mod probe;
+    pub(crate) mod revision;
     pub(crate) mod workdir;
 }
 
@@ -73,6 +75,7 @@ mod flow {
     pub(crate) mod evidence_json;
     pub(crate) mod job;
     pub(crate) mod looks;
+    pub(crate) mod merge;
     pub(crate) mod plan;
     pub(crate) mod proof;
     pub(crate) mod scratch;

@@ -21,6 +21,7 @@ use crate::os::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
 use crate::os::interrupt::{Interrupt, InterruptError};
 use crate::os::journal::{Event, Identity, Journal, JournalError, Level};
+use crate::os::revision::revision;
 use crate::os::workdir;
 use crate::rules::parse::ParseError;
 use crate::rules::presence::AppletListError;
@@ -201,7 +202,7 @@ impl Session {
         let run = RunFile {
             pid: Some(std::process::id()),
             scratch: scratch.path().to_path_buf(),
-            ..joined.unwrap_or_else(|| new_run(&own_id, part.join))
+            ..joined.unwrap_or_else(|| new_run(&own_id, part.join, revision(&settings.suites_dir)))
         };
         run.write(&dir)?;
         let identity =
@@ -496,11 +497,13 @@ fn header(host: &Host, project: &Project, run: &RunFile, selection: Selection, t
         selected: selection.selected,
         not_selected: selection.not_selected,
         product: project.product.name.clone(),
+        revision: run.revision.clone(),
         traces,
+        shards: None,
     }
 }
 
-fn new_run(run_id: &str, join: Join) -> RunFile {
+fn new_run(run_id: &str, join: Join, revision: Option<String>) -> RunFile {
     RunFile {
         schema: SCHEMA,
         run_id: run_id.to_owned(),
@@ -512,6 +515,7 @@ fn new_run(run_id: &str, join: Join) -> RunFile {
         in_stages: join != Join::Nextest,
         has_run_suites: false,
         has_packages: false,
+        revision,
     }
 }
 

@@ -10,10 +10,10 @@ use crate::rules::manifest::{self, LineError, MANIFEST, Sha256};
 use crate::rules::report::escaped;
 use crate::rules::summary::{RUN, SUMMARY};
 
-use journal::JOURNAL;
+pub(crate) use journal::JOURNAL;
 
 /// What the build stage says of itself.
-const BUILD_META: &str = "results/build_meta.json";
+pub(crate) const BUILD_META: &str = "results/build_meta.json";
 
 /// One file, as far as it is judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,12 @@ pub(crate) fn is_read(path: &OsStr) -> bool {
     let Some(path) = path.to_str() else { return false };
     matches!(path, MANIFEST | RUN | SUMMARY | JOURNAL | BUILD_META)
         || path.starts_with("results/") && path.ends_with("/result.json")
+        // Of the shards of a merged run.
+        || path.starts_with("stages/") && (path.ends_with("/run.json") || is_build_meta(path))
+}
+
+fn is_build_meta(path: &str) -> bool {
+    path == BUILD_META || path.starts_with("stages/") && path.ends_with("/build_meta.json")
 }
 
 /// Something that is wrong with a proof folder or a bundle.
@@ -79,13 +85,15 @@ fn shown(path: &OsStr) -> String {
 pub(crate) fn problems(files: &Files) -> Vec<Problem> {
     let mut problems = manifest_problems(files, files);
     problems.extend(guardrails(files));
-    let run_id = summary::run_id(files).ok();
+    let mut run_ids: Vec<_> = summary::run_id(files).ok().into_iter().collect();
     // If it cannot be read, the guardrails have said so.
     if let Ok(summary) = summary::Summary::read(files) {
         problems.extend(summary.problems(files));
+        let is_known = !run_ids.is_empty();
+        run_ids.extend(summary.shard_ids().filter(|_| is_known));
     }
-    problems.extend(journal::problems(files, run_id.as_deref()));
-    problems.extend(build_problem(files));
+    problems.extend(journal::problems(files, &run_ids));
+    problems.extend(build_problems(files));
     problems
 }
 
@@ -134,7 +142,8 @@ pub(crate) fn manifest_problems(listing: &Files, files: &Files) -> Vec<Problem> 
     problems
 }
 
-fn content<'a>(files: &'a Files, path: &str) -> Option<&'a [u8]> {
+/// Returns the content of a file, if it is there and judged.
+pub(crate) fn content<'a>(files: &'a Files, path: &str) -> Option<&'a [u8]> {
     files.get(OsStr::new(path))?.content.as_deref()
 }
 
@@ -146,9 +155,13 @@ fn not_json(path: &str, error: &serde_json::Error) -> Problem {
     Problem::Text { file: path.into(), line: error.line(), why: error.to_string() }
 }
 
-fn build_problem(files: &Files) -> Option<Problem> {
-    let parsed = serde_json::from_slice::<serde_json::Map<_, _>>(content(files, BUILD_META)?);
-    parsed.err().map(|error| not_json(BUILD_META, &error))
+fn build_problems(files: &Files) -> Vec<Problem> {
+    let builds = files.keys().filter_map(|path| path.to_str().filter(|path| is_build_meta(path)));
+    let wrong = builds.filter_map(|path| {
+        let parsed = serde_json::from_slice::<serde_json::Map<_, _>>(content(files, path)?);
+        parsed.err().map(|error| not_json(path, &error))
+    });
+    wrong.collect()
 }
 
 #[cfg(test)]
