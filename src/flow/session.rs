@@ -479,10 +479,11 @@ fn read_applets(settings: &Settings, project: &Project) -> Result<Vec<String>, S
     Ok(crate::rules::presence::parse_applets(&path, &text)?)
 }
 
-/// Under nextest all processes of a run have one identity.
+/// Under nextest all processes of a run have one identity. In containers the same process ids come again and again, and runs of many
+/// machines may be merged.
 fn run_id(settings: &Settings) -> String {
     settings.nextest.as_ref().map_or_else(
-        || format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), std::process::id()),
+        || format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S%.3fZ"), std::process::id()),
         |nextest| nextest.run_id.clone(),
     )
 }

@@ -42,7 +42,7 @@ pub(crate) enum Refusal {
     )]
     Running { shard: String, trial: String },
     #[error(
-        "`{one}` and `{other}` both have the run `{run_id}`: the same one twice, or two that began in the same second with the same \
+        "`{one}` and `{other}` both have the run `{run_id}`: the same one twice, or two that began in the same moment with the same \
          process id; leave one out, or run it again",
         one = line(one), other = line(other), run_id = line(run_id)
     )]
@@ -477,5 +477,167 @@ impl Merged {
     fn all_values<'a>(&'a self, value: impl Fn(&'a Summary) -> &'a String) -> Vec<&'a str> {
         let values: BTreeSet<_> = self.shards.iter().map(|run| value(&run.summary).as_str()).collect();
         values.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+    use serde_json::json;
+
+    use super::*;
+    use crate::rules::audit::{File, is_read};
+
+    fn put(files: &mut Files, path: &str, text: &str) {
+        let content = is_read(OsStr::new(path)).then(|| text.as_bytes().to_vec());
+        files.insert(path.into(), File { sha256: [0; 32], content });
+    }
+
+    /// A run that has passed a trial for each of `names`; `change` has its summary.
+    fn run(run_id: &str, names: &[&str], change: impl FnOnce(&mut Value)) -> Files {
+        let mut files = Files::new();
+        let trials =
+            names.iter().map(|name| json!({"name": name, "status": "pass", "reason": null})).collect::<Vec<_>>();
+        let mut summary = json!({
+            "schema": SCHEMA, "run_id": run_id, "distro": "debian", "container_id": null, "started_at": "2026-01-02T00:00:00Z",
+            "isolation": "none", "product": null, "runner_version": "1", "revision": null, "suites": trials,
+            "selected": names.len(), "not_selected": 0, "interrupted": false, "finished_at": "2026-01-02T00:00:09Z", "stages": [],
+        });
+        change(&mut summary);
+        put(&mut files, SUMMARY, &summary.to_string());
+        put(&mut files, RUN, &json!({"run_id": run_id, "pid": null}).to_string());
+        put(&mut files, JOURNAL, &format!("{run_id}\n"));
+        names.iter().for_each(|name| put(&mut files, &format!("results/{name}/result.json"), "{}"));
+        files
+    }
+
+    fn of(files: &[&Files]) -> Result<Merged, Refusal> {
+        let names = ["A", "B", "C"];
+        let shards: Vec<_> = names.iter().zip(files).map(|(name, files)| Shard { name, files }).collect();
+        merge(&shards)
+    }
+
+    fn summary(merged: &Merged) -> Value {
+        serde_json::from_slice(&merged.summary("m").unwrap()).unwrap()
+    }
+
+    /// Of a run with one trial, `change`d, and one that is as it should be.
+    fn with(change: impl FnOnce(&mut Value)) -> Value {
+        summary(&of(&[&run("r1", &["a"], change), &run("r2", &["b"], |_| {})]).unwrap())
+    }
+
+    #[test]
+    fn the_order_of_the_shards_does_not_matter() {
+        let (one, two) = (run("r1", &["a", "c"], |_| {}), run("r2", &["b"], |_| {}));
+        let [forth, back] = [of(&[&one, &two]).unwrap(), of(&[&two, &one]).unwrap()];
+        assert_eq!(summary(&forth), summary(&back));
+        assert_eq!((forth.essence(), &forth.journal), (back.essence(), &back.journal));
+        assert_eq!(forth.journal, b"r1\nr2\n");
+        assert_eq!(forth.files.keys().collect::<Vec<_>>(), back.files.keys().collect::<Vec<_>>());
+        assert_eq!(
+            (
+                forth.files[OsStr::new("results/b/result.json")].shard,
+                back.files[OsStr::new("results/b/result.json")].shard
+            ),
+            (1, 0)
+        );
+        let names =
+            |value: &Value| value.as_array().unwrap().iter().map(|trial| trial["name"].clone()).collect::<Vec<_>>();
+        assert_eq!(names(&summary(&forth)["suites"]), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn another_result_is_another_run() {
+        let two = run("r2", &["b"], |_| {});
+        let essence = |one: &Files| of(&[one, &two]).unwrap().essence();
+        let one = essence(&run("r1", &["a"], |_| {}));
+        assert_ne!(one, essence(&run("r1", &["a"], |summary| summary["suites"][0]["rc"] = json!(7))));
+        assert_ne!(one, essence(&run("r3", &["a"], |_| {})));
+    }
+
+    #[test]
+    fn a_run_lasts_from_the_first_beginning_to_the_last_end() {
+        let times = |change: fn(&mut Value)| {
+            let merged = with(change);
+            [merged["started_at"].clone(), merged["finished_at"].clone()]
+        };
+        let earlier = |summary: &mut Value| {
+            summary["started_at"] = json!("2026-01-01T23:59:59Z");
+            summary["finished_at"] = json!("2026-01-02T00:00:01Z");
+        };
+        assert_eq!(times(earlier), ["2026-01-01T23:59:59Z", "2026-01-02T00:00:09Z"]);
+        let endless = times(|summary| summary["finished_at"] = Value::Null);
+        assert_eq!(endless, [json!("2026-01-02T00:00:00Z"), Value::Null]);
+    }
+
+    #[test]
+    fn what_is_true_of_one_shard_only_is_not_said_of_all() {
+        let policy = |change: fn(&mut Value)| with(change)["harness_policy"].clone();
+        assert!(policy(|_| {}).is_string());
+        assert!(policy(|summary| summary["selected"] = json!(2)).is_null());
+        assert!(policy(|summary| summary["interrupted"] = json!(true)).is_null());
+        assert!(policy(|summary| summary["finished_at"] = Value::Null).is_null());
+        let merged = with(|summary| {
+            summary["container_id"] = json!("docker");
+            summary["distro"] = json!("arch");
+        });
+        assert_eq!((&merged["container_id"], &merged["distro"]), (&Value::Null, &json!("arch, debian")));
+    }
+
+    #[test]
+    fn trials_that_no_shard_selected_are_counted_once() {
+        let found = |first: (usize, usize), second: (usize, usize)| {
+            let set = |(selected, not_selected): (usize, usize)| {
+                move |summary: &mut Value| {
+                    summary["selected"] = json!(selected);
+                    summary["not_selected"] = json!(not_selected);
+                }
+            };
+            of(&[&run("r1", &["a"], set(first)), &run("r2", &["b"], set(second))]).unwrap().selected()
+        };
+        assert_eq!(found((2, 8), (3, 7)), (5, 5));
+        assert_eq!(found((2, 3), (3, 2)), (5, 0));
+        // Under nextest each process looks for its own trial only.
+        assert_eq!(found((2, 0), (3, 0)), (5, 0));
+        assert_eq!(found((2, 0), (3, 7)), (5, 5));
+    }
+
+    #[test]
+    fn what_a_run_has_once_goes_below_its_own_folder() {
+        let mut one = run("r1", &["a"], |_| {});
+        let build =
+            json!({"profile": "p", "toolchain": "t", "sha256": "0", "revision": "1", "dirty": false}).to_string();
+        put(&mut one, BUILD_META, &build);
+        put(&mut one, "stages/build.stdout.log", "");
+        put(&mut one, MANIFEST, "");
+        let merged = of(&[&one]).unwrap();
+        let places: Vec<_> =
+            merged.files.iter().map(|(to, from)| (to.to_str().unwrap(), from.path.to_str().unwrap())).collect();
+        let expected = [
+            ("results/a/result.json", "results/a/result.json"),
+            ("stages/r1/build.stdout.log", "stages/build.stdout.log"),
+            ("stages/r1/build_meta.json", BUILD_META),
+            ("stages/r1/run.json", RUN),
+        ];
+        assert_eq!(places, expected);
+        put(&mut one, "elsewhere/file", "");
+        assert!(matches!(of(&[&one]), Err(Refusal::Foreign { .. })));
+    }
+
+    #[test]
+    fn a_stage_that_is_called_as_what_we_add_is_refused() {
+        let mut one = run("r1", &["a"], |_| {});
+        put(&mut one, "stages/run.json", "{}");
+        assert!(matches!(of(&[&one]), Err(Refusal::Clash { .. })), "{:?}", of(&[&one]));
+    }
+
+    #[test]
+    fn failures_of_stages_within_a_shard_are_told() {
+        let stage = json!({"name": "build", "status": "fail", "duration_ms": 1, "rc": 101, "message": "no"});
+        let nested = json!([{"run_id": "r0", "stages": [stage]}]);
+        let one = run("r1", &["a"], |summary| summary["shards"] = nested);
+        assert_eq!(of(&[&one]).unwrap().failures, ["`A`: the stage `build` has failed: no"]);
+        let two = run("r0", &["b"], |_| {});
+        assert!(matches!(of(&[&one, &two]), Err(Refusal::SameRun { .. })));
     }
 }

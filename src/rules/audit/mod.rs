@@ -335,6 +335,83 @@ mod tests {
         assert_eq!(of(&summary, |_| {}), Vec::<String>::new());
     }
 
+    /// A sound merged run.
+    fn merged() -> Value {
+        with(
+            "shards",
+            json!([
+                {"run_id": "r1", "trials": ["b"], "selected": 1, "interrupted": false},
+                {"run_id": "r2", "trials": ["a"], "selected": 1, "interrupted": false, "shards": [
+                    {"run_id": "r3", "trials": ["a"], "selected": 1, "interrupted": false},
+                ]},
+            ]),
+        )
+    }
+
+    fn put_shards(files: &mut Files) {
+        for run_id in ["r1", "r2"] {
+            put(files, &format!("stages/{run_id}/run.json"), &json!({"run_id": run_id}).to_string());
+        }
+        let lines = ["r1", "r2", "r3", "r"].map(|run_id| LINE.replace("\"r\"", &format!("\"{run_id}\"")) + "\n");
+        put(files, JOURNAL, &lines.concat());
+        list_anew(files);
+    }
+
+    #[test]
+    fn a_merged_run_is_sound_with_lines_of_all_its_shards() {
+        assert_eq!(of(&merged(), put_shards), Vec::<String>::new());
+        let found = of(&summary(), put_shards);
+        assert_eq!(found.len(), 3, "{found:#?}");
+        assert!(found[0].ends_with("line 1: it is of the run `r1`, not `r`"), "{found:#?}");
+    }
+
+    #[test]
+    fn a_merged_run_that_contradicts_its_shards_is_found() {
+        type Change = fn(&mut Value);
+        let with = |change: Change| {
+            let mut merged = merged();
+            change(&mut merged["shards"]);
+            of(&merged, put_shards)
+        };
+        let cases: [(Change, &str); 4] = [
+            (|shards| shards[0]["trials"] = json!(["c"]), "`summary.json`: its trials are not those of its `shards`"),
+            (
+                |shards| shards[0]["trials"] = json!(["a", "b"]),
+                "`summary.json`: its trials are not those of its `shards`",
+            ),
+            (
+                |shards| shards[0]["selected"] = json!(2),
+                "`summary.json`: 2 trials were selected, and in its `shards` 3",
+            ),
+            (|shards| shards[1]["interrupted"] = json!(true), "`summary.json`: `interrupted` is false, although"),
+        ];
+        for (change, why) in cases {
+            let found = with(change);
+            assert!(matches!(&found[..], [one] if one.starts_with(why)), "{why}\n{found:#?}");
+        }
+    }
+
+    #[test]
+    fn what_a_merged_run_keeps_of_a_shard_is_checked() {
+        let cases = [
+            ("stages/r1/run.json", Some("{\"run_id\":\"r2\"}"), "differs from `summary.json`: it is of the run `r2`"),
+            ("stages/r1/run.json", Some("{"), "`stages/r1/run.json`, line 1: "),
+            ("stages/r1/run.json", None, "`stages/r1/run.json` is missing"),
+            ("stages/r1/build_meta.json", Some("[]"), "`stages/r1/build_meta.json`, line 1: "),
+        ];
+        for (path, text, why) in cases {
+            let found = of(&merged(), |files| {
+                put_shards(files);
+                files.remove(OsStr::new(path));
+                if let Some(text) = text {
+                    put(files, path, text);
+                }
+                list_anew(files);
+            });
+            assert!(matches!(&found[..], [one] if one.contains(why)), "{why}\n{found:#?}");
+        }
+    }
+
     #[test]
     fn names_do_not_drive_a_terminal() {
         let found = of(&summary(), |files| put(files, "logs/\u{1b}[31m", ""));
