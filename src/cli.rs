@@ -12,6 +12,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::flow::collect::collect;
 use crate::flow::doctor::{State, examine};
+use crate::flow::merge::{MergeError, merge};
 use crate::flow::plan::{Plan, PlanError, Wanted};
 use crate::flow::proof::RunFile;
 use crate::flow::session::{Join, Part, Selection, Session, SessionError, Shown};
@@ -87,6 +88,8 @@ enum CliError {
     NothingRun(PathBuf),
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    #[error(transparent)]
+    Merge(#[from] MergeError),
     #[error("could not write to standard output")]
     Output(#[source] io::Error),
 }
@@ -111,8 +114,13 @@ impl CliError {
             // It is what is looked at that is at fault.
             Self::Verify(VerifyError::Bundle(_)) => FAILED,
             Self::Session(error) if error.is_configuration() => CONFIGURATION,
+            Self::Merge(error) if error.is_refusal() => CONFIGURATION,
             Self::Stage(StageFailure::Command { rc, .. }) => u8::try_from(*rc).unwrap_or(FAULT),
-            Self::Stage(StageFailure::Fault(_)) | Self::Session(_) | Self::Fault(_) | Self::Output(_) => FAULT,
+            Self::Stage(StageFailure::Fault(_))
+            | Self::Session(_)
+            | Self::Merge(_)
+            | Self::Fault(_)
+            | Self::Output(_) => FAULT,
         }
     }
 }
@@ -130,7 +138,8 @@ fn carry_out(cli: Cli, volume: Volume, show: &Show) -> Result<ExitCode, CliError
         Order::Deps => run(&[Stage::Deps], Join::Stages),
         Order::Build => run(&[Stage::Build], Join::Stages),
         Order::RunSuites => run(&[Stage::RunSuites], Join::Stages),
-        Order::Collect => run(&[Stage::Collect], Join::Finished),
+        Order::Collect { merge } if merge.is_empty() => run(&[Stage::Collect], Join::Finished),
+        Order::Collect { merge } => merge_runs(&merge, &overrides, show),
         Order::Verify { path } => verify_again(path, &overrides, show),
         Order::Doctor => doctor(&overrides, show),
         Order::Probe { what } => Ok(probe(&what)),
@@ -158,6 +167,21 @@ fn verify_again(path: Option<PathBuf>, overrides: &Overrides, show: &Show) -> Re
     let (files, trials) = (verified.files, verified.trials);
     show.verdict(verified.problems.len(), &format!("{files} files, {trials} trials in {}", path.display()));
     Ok(if verified.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// Merges runs, and tells what keeps them from having passed together.
+fn merge_runs(shards: &[PathBuf], overrides: &Overrides, show: &Show) -> Result<ExitCode, CliError> {
+    let target = Settings::read(overrides, &host::host())?.proof_dir;
+    let merged = merge(shards, &target, &|text| show.note(text))?;
+    merged.failures.iter().for_each(|failure| show.failure(failure));
+    if merged.not_selected > 0 {
+        show.note(&format!("{} trials are in none of these runs", merged.not_selected));
+    }
+    let (trials, runs, bundle) = (merged.trials, shards.len(), merged.collected.bundle.display());
+    let (run_id, files) = (&merged.run_id, merged.collected.files);
+    show.note(&format!("merged {trials} trials of {runs} runs into run {run_id}: {files} files in {bundle}"));
+    show.counts(merged.counts);
+    Ok(if merged.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 /// Tells everything that is found, and by its code whether the configured run could start.

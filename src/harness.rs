@@ -311,7 +311,7 @@ fn run_trials(session: &Arc<Session>, mut plan: Plan, asked: &Asked<'_>) -> Resu
     let bugs = libtest_mimic::run(&arguments, trials.collect()).num_failed;
     line.finish_waiting();
     if asked.flags.format == Format::Junit {
-        line.report.document(&reports::junit(&session.proof).map_err(HarnessError::Fault)?);
+        line.report.document(&reports::junit(session.proof.dir()).map_err(HarnessError::Fault)?);
     }
     line.report.finish()?;
     if bugs > 0 {

@@ -42,6 +42,7 @@ mod rules {
     pub(crate) mod judge;
     pub(crate) mod junit;
     pub(crate) mod manifest;
+    pub(crate) mod merge;
     pub(crate) mod nearest;
     pub(crate) mod parse;
     pub(crate) mod plan;
@@ -62,6 +63,7 @@ mod os {
     pub(crate) mod packages;
     pub(crate) mod probe;
     pub(crate) mod process;
+    pub(crate) mod revision;
     pub(crate) mod workdir;
 }
 
@@ -76,6 +78,7 @@ mod flow {
     pub(crate) mod evidence_json;
     pub(crate) mod job;
     pub(crate) mod looks;
+    pub(crate) mod merge;
     pub(crate) mod plan;
     pub(crate) mod proof;
     pub(crate) mod reports;

@@ -8,6 +8,8 @@ mod collect;
 mod doctor;
 #[path = "runner/interrupts.rs"]
 mod interrupts;
+#[path = "runner/merge.rs"]
+mod merge;
 #[path = "runner/screen.rs"]
 mod screen;
 #[path = "runner/stages.rs"]
@@ -19,8 +21,9 @@ use world::Project;
 
 fn main() -> std::process::ExitCode {
     world::main(|| {
-        let claims = [collect::claims(), doctor::claims(), interrupts::claims(), screen::claims(), stages::claims()];
-        claims.into_iter().flatten().collect()
+        let stages = [stages::claims(), interrupts::claims(), collect::claims(), merge::claims()];
+        let claims = stages.into_iter().chain([doctor::claims(), screen::claims()]);
+        claims.flatten().collect()
     })
 }
 

@@ -19,7 +19,7 @@ Environment:
 Exit codes:
   0        everything passed
   1        a suite failed
-  2        the command line or the configuration is wrong
+  2        the command line or the configuration is wrong, or what is to be merged
   3        the runner itself failed
   130 143  interrupted by SIGINT, SIGTERM
   other    the code of the command by which a stage failed";
@@ -93,7 +93,13 @@ pub(super) enum Order {
     /// Run the suites, or the one that TEST_FILTER names.
     RunSuites,
     /// Pack the evidence of the last run: manifest.sha256 and proofs.tar.gz.
-    Collect,
+    Collect {
+        /// Fold the runs in these proof folders or bundles into one, in the proof folder.
+        ///
+        /// They must be of one revision, and no trial in two of them. Fails if a trial of them has failed or was not judged.
+        #[arg(long, num_args = 1.., value_name = "DIR", value_hint = clap::ValueHint::AnyPath)]
+        merge: Vec<PathBuf>,
+    },
     /// Check a proof folder or a proofs.tar.gz again: every file, the log, the summary.
     Verify {
         /// The folder or archive [default: the proof folder].

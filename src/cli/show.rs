@@ -97,6 +97,11 @@ impl Show {
         self.line(&format!("{style}{word:5}{style:#} {}: {}", check.name, escaped(&check.text)));
     }
 
+    /// Says what keeps a merged run from having passed.
+    pub(super) fn failure(&self, text: &str) {
+        self.line(&format!("{RED}FAIL{RED:#} {}", escaped(text)));
+    }
+
     /// Says how the trials have ended.
     pub(super) fn counts(&self, counts: Counts) {
         let style = if counts.fail == 0 { GREEN } else { RED };

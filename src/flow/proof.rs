@@ -13,7 +13,7 @@ use crate::flow::ahead::{Ahead, Place};
 use crate::flow::stages::Stage;
 use crate::os::bundle::BUNDLE;
 use crate::os::disk::{DiskError, Prepared, Replaced, write_atomically};
-use crate::rules::junit::{JUNIT, Told};
+use crate::rules::junit::JUNIT;
 use crate::rules::manifest::MANIFEST;
 use crate::rules::summary::{
     Counts, Earlier, Entry, Head, RUN, Record, SCHEMA, SUMMARY, StageRecord, Standing, Status, SummaryText, Tail,
@@ -31,7 +31,10 @@ pub(crate) struct Header {
     pub(crate) selected: usize,
     pub(crate) not_selected: usize,
     pub(crate) product: Option<String>,
+    pub(crate) revision: Option<String>,
     pub(crate) traces: Option<Traces>,
+    /// Of a merged run.
+    pub(crate) shards: Option<Box<RawValue>>,
 }
 
 /// `run.json`: the identity of a run, and what to clean up should it be killed.
@@ -60,6 +63,9 @@ pub(crate) struct RunFile {
     /// Whether the required packages are known to be there.
     #[serde(default)]
     pub(crate) has_packages: bool,
+    /// Of the repository that holds the suites, when the run began.
+    #[serde(default)]
+    pub(crate) revision: Option<String>,
 }
 
 /// What the build stage came to: the processes of one run share it.
@@ -94,6 +100,8 @@ pub(crate) struct EarlierSummary {
     interrupted: bool,
     #[serde(default)]
     pub(crate) traces: Option<Traces>,
+    #[serde(default)]
+    shards: Option<Box<RawValue>>,
     stages: Vec<StageRecord>,
     suites: Vec<Box<RawValue>>,
 }
@@ -176,29 +184,6 @@ impl Proof {
     /// The identity of the run.
     pub(crate) fn run_id(&self) -> &str {
         &self.header.run_id
-    }
-
-    /// Returns the trials on record, in the order of their names.
-    ///
-    /// # Errors
-    /// If one that another process has recorded is none.
-    pub(crate) fn trials(&self) -> Result<Vec<Told>, ProofError> {
-        let state = self.state();
-        let trials = state.text.entries().map(|entry| serde_json::from_str(entry.text.get()));
-        trials.collect::<Result<_, _>>().map_err(|source| render_error(&self.dir.join(SUMMARY), source))
-    }
-
-    /// Returns what holds for every trial of the run, names and values.
-    pub(crate) fn facts(&self) -> Vec<(&'static str, &str)> {
-        let Header { run_id, distro, container_id, isolation, product, .. } = &self.header;
-        let facts = [
-            ("run_id", Some(run_id)),
-            ("distro", Some(distro)),
-            ("container_id", container_id.as_ref()),
-            ("isolation", Some(isolation)),
-            ("product", product.as_ref()),
-        ];
-        facts.into_iter().filter_map(|(name, value)| Some((name, value?.as_str()))).collect()
     }
 
     /// Returns how a trial has ended before, if it has been tried.
@@ -350,6 +335,7 @@ impl Proof {
             interrupted: *interrupted,
             finished_at: finished_at.as_deref(),
             harness_policy: standing.policy(),
+            shards: self.header.shards.as_deref(),
         };
         let rendered = text.render(&tail).map_err(|source| render_error(&self.dir.join(SUMMARY), source));
         let (text, unchanged) = rendered?;
@@ -368,6 +354,7 @@ impl Header {
             isolation: &self.isolation,
             product: self.product.as_deref(),
             runner_version: env!("CARGO_PKG_VERSION"),
+            revision: self.revision.as_deref(),
             traces: self.traces.as_ref(),
         }
     }
@@ -392,6 +379,7 @@ impl EarlierSummary {
             product: self.product.clone(),
             selected: self.selected,
             not_selected: self.not_selected,
+            shards: self.shards.clone(),
             ..header
         }
     }
@@ -441,8 +429,14 @@ const RESULTS: &str = "results";
 /// Names, in the proof folder, of what a run leaves as its evidence: files, and folders with all that is in them.
 pub(crate) const EVIDENCE: [&str; 7] = [RUN, SUMMARY, JUNIT, "logs", "snapshots", RESULTS, "stages"];
 
+/// The folder in which a merged run is made before it takes the place of what was there.
+pub(super) const ASIDE: &str = ".merge";
+
 /// Names of what a run makes in the proof folder besides its evidence; anything else in it is not ours and stays.
-const BESIDES: [&str; 3] = [SUMMARY_SPARE, BUNDLE, MANIFEST];
+const BESIDES: [&str; 4] = [SUMMARY_SPARE, BUNDLE, MANIFEST, ASIDE];
+
+/// The file by which a process has a proof folder.
+const LOCK: &str = ".lock";
 
 /// Makes the proof folder, and takes it for this process as long as the file that is returned lives. `waiting` is called once
 /// if another process has it.
@@ -452,8 +446,24 @@ const BESIDES: [&str; 3] = [SUMMARY_SPARE, BUNDLE, MANIFEST];
 pub(crate) fn lock(dir: &Path, waiting: impl FnOnce()) -> Result<File, ProofError> {
     let root = |source| ProofError::Root { path: dir.to_path_buf(), source };
     fs::create_dir_all(dir).map_err(root)?;
-    let file = File::options().create(true).truncate(false).write(true).open(dir.join(".lock")).map_err(root)?;
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK)).map_err(root)?;
     locked(file, waiting).map_err(root)
+}
+
+/// Keeps every run out of a proof folder, without a change to it, as long as the file that is returned lives. One that never was
+/// locked, because it was unpacked or copied without hidden files, has nothing to hold.
+///
+/// # Errors
+/// `WouldBlock` if a run has it; else if it cannot be told.
+pub(super) fn hold(dir: &Path) -> io::Result<Option<File>> {
+    let path = dir.join(LOCK);
+    // Nothing else is a lock of ours, and to open a pipe would wait.
+    if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
+        return Ok(None);
+    }
+    let file = File::open(path)?;
+    file.try_lock_shared()?;
+    Ok(Some(file))
 }
 
 fn locked(file: File, waiting: impl FnOnce()) -> io::Result<File> {
@@ -484,6 +494,23 @@ fn make_lock(path: &Path) -> io::Result<File> {
     let file = File::create_new(path)?;
     file.set_permissions(fs::Permissions::from_mode(0o666))?;
     Ok(file)
+}
+
+/// Puts what was made in `ASIDE` in the place of the evidence that is there. The folder's lock must be ours.
+///
+/// # Errors
+/// If something cannot be removed or renamed.
+pub(super) fn replace_by_aside(dir: &Path) -> Result<(), ProofError> {
+    let aside = dir.join(ASIDE);
+    for name in EVIDENCE.into_iter().chain(BESIDES).filter(|name| *name != ASIDE) {
+        let path = dir.join(name);
+        let placed = crate::os::workdir::remove(&path).and_then(|()| match fs::rename(aside.join(name), &path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        });
+        placed.map_err(|source| ProofError::Root { path, source })?;
+    }
+    crate::os::workdir::remove(&aside).map_err(|source| ProofError::Root { path: aside, source })
 }
 
 /// Removes the evidence of an older run.

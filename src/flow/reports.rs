@@ -1,37 +1,62 @@
 //! What others read of a run, made of its evidence: `junit.xml`, and what GitHub Actions shows.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::flow::proof::Proof;
+use serde::Deserialize;
+
 use crate::model::verdict::Fault;
 use crate::os::disk::{read_tail, write_atomically};
 use crate::os::host::Settings;
 use crate::rules::github::{Failure, step_summary};
 use crate::rules::junit::{self, JUNIT, Output, Told};
-use crate::rules::summary::{Counts, Status};
+use crate::rules::summary::{Counts, SUMMARY, Status};
 
 /// The end of a log that the document shows.
 const SHOWN_BYTES_MAX: u64 = 16 << 10;
 
-/// Returns the JUnit document of the trials that are on record.
+/// A summary, as far as the document shows it.
+#[derive(Deserialize)]
+struct Run {
+    run_id: String,
+    distro: Option<String>,
+    container_id: Option<String>,
+    isolation: Option<String>,
+    product: Option<String>,
+    suites: Vec<Told>,
+}
+
+/// Returns the JUnit document of the run in the proof folder `dir`.
 ///
 /// # Errors
-/// If a log cannot be read.
-pub(crate) fn junit(proof: &Proof) -> Result<String, Fault> {
-    let trials = proof.trials().map_err(|error| Fault::new(&error))?;
-    let outputs = trials.into_iter().map(|trial| output(proof.dir(), &trial).map(|output| (trial, output)));
-    let trials: Vec<_> = outputs.collect::<Result<_, _>>()?;
-    junit::document(&proof.facts(), &trials).map_err(|error| Fault::new(&error))
+/// If its summary or a log cannot be read.
+pub(crate) fn junit(dir: &Path) -> Result<String, Fault> {
+    let path = dir.join(SUMMARY);
+    let unread =
+        |error: &dyn std::fmt::Display| Fault::from_text(format!("could not read `{}`: {error}", path.display()));
+    let text = fs::read(&path).map_err(|error| unread(&error))?;
+    let Run { run_id, distro, container_id, isolation, product, suites } =
+        serde_json::from_slice(&text).map_err(|error| unread(&error))?;
+    let facts = [
+        ("run_id", Some(run_id)),
+        ("distro", distro),
+        ("container_id", container_id),
+        ("isolation", isolation),
+        ("product", product),
+    ];
+    let facts: Vec<_> = facts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let trials = suites.into_iter().map(|trial| output(dir, &trial).map(|output| (trial, output)));
+    let trials: Vec<_> = trials.collect::<Result<_, _>>()?;
+    junit::document(&facts, &trials).map_err(|error| Fault::new(&error))
 }
 
 /// Writes the JUnit document beside the summary.
 ///
 /// # Errors
 /// If it cannot be made or written.
-pub(crate) fn write_junit(proof: &Proof) -> Result<(), Fault> {
-    write_atomically(&proof.dir().join(JUNIT), junit(proof)?.as_bytes()).map_err(|error| Fault::new(&error))
+pub(crate) fn write_junit(dir: &Path) -> Result<(), Fault> {
+    write_atomically(&dir.join(JUNIT), junit(dir)?.as_bytes()).map_err(|error| Fault::new(&error))
 }
 
 /// What a trial that passed said is in its logs: a document with all of it is one that no service takes.

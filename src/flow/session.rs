@@ -23,6 +23,7 @@ use crate::os::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
 use crate::os::interrupt::{Interrupt, InterruptError};
 use crate::os::journal::{Event, Identity, Journal, JournalError, Level};
+use crate::os::revision::revision;
 use crate::os::workdir;
 use crate::rules::github::{Failure, annotation};
 use crate::rules::parse::ParseError;
@@ -217,7 +218,7 @@ impl Session {
         let run = RunFile {
             pid: Some(std::process::id()),
             scratch: scratch.path().to_path_buf(),
-            ..joined.unwrap_or_else(|| new_run(&own_id, part.join, turn::owner(&settings)))
+            ..joined.unwrap_or_else(|| new_run(&own_id, part.join, &settings))
         };
         run.write(&dir)?;
         let identity =
@@ -487,7 +488,7 @@ impl Session {
     /// Under nextest each process has one trial of many, and to write of all of them each time would cost more than to run them: that
     /// report is nextest's, or `collect`'s.
     fn report(&self) -> Result<(), Fault> {
-        let written = if self.settings.nextest.is_none() { reports::write_junit(&self.proof) } else { Ok(()) };
+        let written = if self.settings.nextest.is_none() { reports::write_junit(self.proof.dir()) } else { Ok(()) };
         let failures = self.failures();
         let Some(failures) = &*failures else { return written };
         written.and(reports::write_step_summary(&self.settings, self.proof.counts(), failures))
@@ -534,10 +535,11 @@ fn read_applets(settings: &Settings, project: &Project) -> Result<Vec<String>, S
     Ok(crate::rules::presence::parse_applets(&path, &text)?)
 }
 
-/// Under nextest all processes of a run have one identity.
+/// Under nextest all processes of a run have one identity. In containers the same process ids come again and again, and runs of many
+/// machines may be merged.
 fn run_id(settings: &Settings) -> String {
     settings.nextest.as_ref().map_or_else(
-        || format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), std::process::id()),
+        || format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S%.3fZ"), std::process::id()),
         |nextest| nextest.run_id.clone(),
     )
 }
@@ -552,17 +554,19 @@ fn header(host: &Host, project: &Project, run: &RunFile, selection: Selection, t
         selected: selection.selected,
         not_selected: selection.not_selected,
         product: project.product.name.clone(),
+        revision: run.revision.clone(),
         traces,
+        shards: None,
     }
 }
 
-fn new_run(run_id: &str, join: Join, owner: Option<(i32, u64)>) -> RunFile {
+fn new_run(run_id: &str, join: Join, settings: &Settings) -> RunFile {
     RunFile {
         schema: SCHEMA,
         run_id: run_id.to_owned(),
         started_at: timestamp(Timestamp::now()),
         pid: None,
-        owner,
+        owner: turn::owner(settings),
         scratch: PathBuf::new(),
         dirtied_by: None,
         build: None,
@@ -570,6 +574,7 @@ fn new_run(run_id: &str, join: Join, owner: Option<(i32, u64)>) -> RunFile {
         // A run that no stage can join has nothing else to do.
         has_run_suites: join == Join::Nextest,
         has_packages: false,
+        revision: revision(&settings.suites_dir),
     }
 }
 

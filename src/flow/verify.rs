@@ -42,20 +42,29 @@ pub(crate) enum VerifyError {
 /// # Errors
 /// If it cannot be read; of a bundle also if it is cut off, damaged, or holds what none can hold.
 pub(crate) fn verify(path: &Path) -> Result<Verified, VerifyError> {
+    let (files, problems) = examine(path)?;
+    Ok(Verified { files: files.len(), trials: audit::trials(&files), problems })
+}
+
+/// As `verify`, with the files that were read.
+///
+/// # Errors
+/// As `verify`.
+pub(super) fn examine(path: &Path) -> Result<(Files, Vec<Problem>), VerifyError> {
     if path.metadata().map_err(|source| read_error(path, source))?.is_dir() {
         return verify_folder(path);
     }
     let (files, seal) = read_bundle(path)?;
     let mut problems: Vec<_> = seal_problem(&path.display().to_string(), seal).into_iter().collect();
     problems.extend(audit::problems(&files));
-    Ok(Verified { files: files.len(), trials: audit::trials(&files), problems })
+    Ok((files, problems))
 }
 
-fn verify_folder(dir: &Path) -> Result<Verified, VerifyError> {
+fn verify_folder(dir: &Path) -> Result<(Files, Vec<Problem>), VerifyError> {
     let (files, mut problems) = read_folder(dir)?;
     problems.extend(audit::problems(&files));
     problems.extend(bundle_problems(dir, &files));
-    Ok(Verified { files: files.len(), trials: audit::trials(&files), problems })
+    Ok((files, problems))
 }
 
 fn read_folder(dir: &Path) -> Result<(Files, Vec<Problem>), VerifyError> {

@@ -43,9 +43,9 @@ pub(crate) struct Output {
 ///
 /// # Errors
 /// None that is known.
-pub(crate) fn document(facts: &[(&str, &str)], trials: &[(Told, Output)]) -> Result<String, SerializeError> {
+pub(crate) fn document(facts: &[(&str, String)], trials: &[(Told, Output)]) -> Result<String, SerializeError> {
     let mut suite = TestSuite::new(CLASS);
-    suite.add_properties(facts.iter().map(|(name, value)| Property::new(*name, *value)));
+    suite.add_properties(facts.iter().map(|(name, value)| Property::new(*name, value.as_str())));
     suite.add_test_cases(trials.iter().map(|(trial, output)| test_case(trial, output)));
     suite.set_time(Duration::from_millis(trials.iter().map(|(trial, _)| trial.duration_ms).sum()));
     let mut report = Report::new("proving-ground");
@@ -112,7 +112,7 @@ mod tests {
     }
 
     fn written(trial: Told, output: Output) -> String {
-        document(&[("run_id", "r")], &[(trial, output)]).unwrap()
+        document(&[("run_id", "r".to_owned())], &[(trial, output)]).unwrap()
     }
 
     #[test]

@@ -36,7 +36,8 @@ fn line(path: &OsStr, sha256: &Sha256) -> Vec<u8> {
     [mark, hex(sha256).as_bytes(), BETWEEN, &escaped, b"\n"].concat()
 }
 
-fn hex(sha256: &Sha256) -> String {
+/// Returns the 64 hexadecimal digits of a hash.
+pub(crate) fn hex(sha256: &Sha256) -> String {
     let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
     sha256.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

@@ -14,6 +14,11 @@ pub(crate) const SCHEMA: u32 = 1;
 pub(crate) const RUN: &str = "run.json";
 /// The file of its summary.
 pub(crate) const SUMMARY: &str = "summary.json";
+/// Returns where a merged run keeps what a shard of it has once: a folder below the proof folder, with a slash at its end.
+pub(crate) fn shard_folder(run_id: &str) -> String {
+    format!("stages/{run_id}/")
+}
+
 /// What `harness_policy` says when it is true of a run.
 const HARNESS_POLICY: &str = "No harness mutation of product-owned artifacts; fail-on-skip enforced";
 
@@ -261,7 +266,8 @@ pub(crate) struct Head<'a> {
     pub(crate) started_at: &'a str,
     pub(crate) isolation: &'a str,
     pub(crate) product: Option<&'a str>,
-    pub(crate) runner_version: &'static str,
+    pub(crate) runner_version: &'a str,
+    pub(crate) revision: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) traces: Option<&'a Traces>,
 }
@@ -276,6 +282,9 @@ pub(crate) struct Tail<'a> {
     pub(crate) interrupted: bool,
     pub(crate) finished_at: Option<&'a str>,
     pub(crate) harness_policy: Option<&'static str>,
+    /// Of a merged run: the runs that it was made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shards: Option<&'a RawValue>,
 }
 
 /// One trial of a summary, rendered.
@@ -363,11 +372,6 @@ impl SummaryText {
         self.list.end = self.text.len();
     }
 
-    /// Returns the trials, in the order of their names.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.trials.values().map(|placed| &placed.entry)
-    }
-
     /// Returns a trial as it is on record.
     pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
         self.trials.get(name).map(|placed| &placed.entry)
@@ -416,6 +420,7 @@ mod tests {
         interrupted: false,
         finished_at: None,
         harness_policy: None,
+        shards: None,
     };
 
     fn summary() -> SummaryText {
@@ -428,6 +433,7 @@ mod tests {
             isolation: "none",
             product: None,
             runner_version: "0",
+            revision: None,
             traces: None,
         })
         .unwrap()

@@ -114,6 +114,7 @@ fn the_summary_has_every_key() {
         "counts",
         "product",
         "runner_version",
+        "revision",
         "interrupted",
     ];
     for key in keys {

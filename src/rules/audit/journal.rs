@@ -8,7 +8,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::{Files, Problem, required};
 
-pub(super) const JOURNAL: &str = "logs/runner.jsonl";
+/// The log of a run.
+pub(crate) const JOURNAL: &str = "logs/runner.jsonl";
 
 /// The keys that every line begins with, in this order; others may follow.
 const KEYS: [&str; 12] = [
@@ -26,8 +27,9 @@ const KEYS: [&str; 12] = [
     "duration_ms",
 ];
 
-/// Returns what is wrong with the lines of the log, which must be those of the run `run_id` if that is known.
-pub(super) fn problems(files: &Files, run_id: Option<&str>) -> Vec<Problem> {
+/// Returns what is wrong with the lines of the log. Each must be of one of the runs `run_ids`, of which the first is the folder's own;
+/// none: it is not known.
+pub(super) fn problems(files: &Files, run_ids: &[String]) -> Vec<Problem> {
     let text = match required(files, JOURNAL) {
         Ok(text) => text,
         Err(problem) => return vec![problem],
@@ -37,10 +39,10 @@ pub(super) fn problems(files: &Files, run_id: Option<&str>) -> Vec<Problem> {
         return vec![problem((1, "the log has no line".to_owned()))];
     }
     let lines = text.split_inclusive(|byte| *byte == b'\n').zip(1..);
-    lines.filter_map(|(line, number)| wrong(line, run_id).map(|why| problem((number, why)))).collect()
+    lines.filter_map(|(line, number)| wrong(line, run_ids).map(|why| problem((number, why)))).collect()
 }
 
-fn wrong(line: &[u8], run_id: Option<&str>) -> Option<String> {
+fn wrong(line: &[u8], run_ids: &[String]) -> Option<String> {
     let Some(line) = line.strip_suffix(b"\n") else { return Some("it is cut off: it has no line end".to_owned()) };
     let envelope: Envelope<'_> = match serde_json::from_slice(line) {
         Ok(envelope) => envelope,
@@ -49,11 +51,9 @@ fn wrong(line: &[u8], run_id: Option<&str>) -> Option<String> {
     if let Some(key) = envelope.missing {
         return Some(format!("the key `{key}` is missing, or not where it must be"));
     }
-    match (envelope.run_id, run_id) {
-        (None, _) => Some("its `run_id` is null".to_owned()),
-        (Some(found), Some(run_id)) if found != run_id => Some(format!("it is of the run `{found}`, not `{run_id}`")),
-        (Some(_), _) => None,
-    }
+    let Some(found) = envelope.run_id else { return Some("its `run_id` is null".to_owned()) };
+    let own = run_ids.first().filter(|_| !run_ids.iter().any(|run_id| *run_id == found))?;
+    Some(format!("it is of the run `{found}`, not `{own}`"))
 }
 
 struct Envelope<'a> {
@@ -107,14 +107,15 @@ mod tests {
     const LINE: &str = r#"{"ts":"t","component":"c","run_id":"r","container_id":null,"distro":"d","level":"info","stage":"s","suite":null,"event":"e","cmd":null,"rc":null,"duration_ms":1,"message":"m"}"#;
 
     fn of(line: &str) -> Option<String> {
-        wrong(format!("{line}\n").as_bytes(), Some("r"))
+        wrong(format!("{line}\n").as_bytes(), &["r".to_owned(), "shard".to_owned()])
     }
 
     #[test]
     fn a_line_as_it_must_be_is_fine() {
         assert_eq!(of(LINE), None);
         assert_eq!(of(&LINE.replace(",\"message\":\"m\"", "")), None);
-        assert_eq!(wrong(format!("{LINE}\n").as_bytes(), None), None);
+        assert_eq!(of(&LINE.replace("\"r\"", "\"shard\"")), None);
+        assert_eq!(wrong(format!("{LINE}\n").as_bytes(), &[]), None);
     }
 
     #[test]
@@ -144,6 +145,6 @@ mod tests {
         for line in ["", "[]", "null", "{", "{}{}", "\u{0}"] {
             assert!(of(line).unwrap().starts_with("it is no event"), "{line}");
         }
-        assert!(wrong(LINE.as_bytes(), Some("r")).unwrap().contains("cut off"));
+        assert!(wrong(LINE.as_bytes(), &["r".to_owned()]).unwrap().contains("cut off"));
     }
 }

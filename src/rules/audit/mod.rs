@@ -10,10 +10,10 @@ use crate::rules::manifest::{self, LineError, MANIFEST, Sha256};
 use crate::rules::report::escaped;
 use crate::rules::summary::{RUN, SUMMARY};
 
-use journal::JOURNAL;
+pub(crate) use journal::JOURNAL;
 
 /// What the build stage says of itself.
-const BUILD_META: &str = "results/build_meta.json";
+pub(crate) const BUILD_META: &str = "results/build_meta.json";
 
 /// One file, as far as it is judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,12 @@ pub(crate) fn is_read(path: &OsStr) -> bool {
     let Some(path) = path.to_str() else { return false };
     matches!(path, MANIFEST | RUN | SUMMARY | JOURNAL | BUILD_META)
         || path.starts_with("results/") && path.ends_with("/result.json")
+        // Of the shards of a merged run.
+        || path.starts_with("stages/") && (path.ends_with("/run.json") || is_build_meta(path))
+}
+
+fn is_build_meta(path: &str) -> bool {
+    path == BUILD_META || path.starts_with("stages/") && path.ends_with("/build_meta.json")
 }
 
 /// Something that is wrong with a proof folder or a bundle.
@@ -79,13 +85,15 @@ fn shown(path: &OsStr) -> String {
 pub(crate) fn problems(files: &Files) -> Vec<Problem> {
     let mut problems = manifest_problems(files, files);
     problems.extend(guardrails(files));
-    let run_id = summary::run_id(files).ok();
+    let mut run_ids: Vec<_> = summary::run_id(files).ok().into_iter().collect();
     // If it cannot be read, the guardrails have said so.
     if let Ok(summary) = summary::Summary::read(files) {
         problems.extend(summary.problems(files));
+        let is_known = !run_ids.is_empty();
+        run_ids.extend(summary.shard_ids().filter(|_| is_known));
     }
-    problems.extend(journal::problems(files, run_id.as_deref()));
-    problems.extend(build_problem(files));
+    problems.extend(journal::problems(files, &run_ids));
+    problems.extend(build_problems(files));
     problems
 }
 
@@ -134,7 +142,8 @@ pub(crate) fn manifest_problems(listing: &Files, files: &Files) -> Vec<Problem> 
     problems
 }
 
-fn content<'a>(files: &'a Files, path: &str) -> Option<&'a [u8]> {
+/// Returns the content of a file, if it is there and judged.
+pub(crate) fn content<'a>(files: &'a Files, path: &str) -> Option<&'a [u8]> {
     files.get(OsStr::new(path))?.content.as_deref()
 }
 
@@ -146,9 +155,13 @@ fn not_json(path: &str, error: &serde_json::Error) -> Problem {
     Problem::Text { file: path.into(), line: error.line(), why: error.to_string() }
 }
 
-fn build_problem(files: &Files) -> Option<Problem> {
-    let parsed = serde_json::from_slice::<serde_json::Map<_, _>>(content(files, BUILD_META)?);
-    parsed.err().map(|error| not_json(BUILD_META, &error))
+fn build_problems(files: &Files) -> Vec<Problem> {
+    let builds = files.keys().filter_map(|path| path.to_str().filter(|path| is_build_meta(path)));
+    let wrong = builds.filter_map(|path| {
+        let parsed = serde_json::from_slice::<serde_json::Map<_, _>>(content(files, path)?);
+        parsed.err().map(|error| not_json(path, &error))
+    });
+    wrong.collect()
 }
 
 #[cfg(test)]
@@ -320,6 +333,83 @@ mod tests {
         summary["suites"][1] = trial("b", "interrupted");
         summary["counts"] = json!({"pass": 1, "fail": 0, "running": 0, "interrupted": 1});
         assert_eq!(of(&summary, |_| {}), Vec::<String>::new());
+    }
+
+    /// A sound merged run.
+    fn merged() -> Value {
+        with(
+            "shards",
+            json!([
+                {"run_id": "r1", "trials": ["b"], "selected": 1, "interrupted": false},
+                {"run_id": "r2", "trials": ["a"], "selected": 1, "interrupted": false, "shards": [
+                    {"run_id": "r3", "trials": ["a"], "selected": 1, "interrupted": false},
+                ]},
+            ]),
+        )
+    }
+
+    fn put_shards(files: &mut Files) {
+        for run_id in ["r1", "r2"] {
+            put(files, &format!("stages/{run_id}/run.json"), &json!({"run_id": run_id}).to_string());
+        }
+        let lines = ["r1", "r2", "r3", "r"].map(|run_id| LINE.replace("\"r\"", &format!("\"{run_id}\"")) + "\n");
+        put(files, JOURNAL, &lines.concat());
+        list_anew(files);
+    }
+
+    #[test]
+    fn a_merged_run_is_sound_with_lines_of_all_its_shards() {
+        assert_eq!(of(&merged(), put_shards), Vec::<String>::new());
+        let found = of(&summary(), put_shards);
+        assert_eq!(found.len(), 3, "{found:#?}");
+        assert!(found[0].ends_with("line 1: it is of the run `r1`, not `r`"), "{found:#?}");
+    }
+
+    #[test]
+    fn a_merged_run_that_contradicts_its_shards_is_found() {
+        type Change = fn(&mut Value);
+        let with = |change: Change| {
+            let mut merged = merged();
+            change(&mut merged["shards"]);
+            of(&merged, put_shards)
+        };
+        let cases: [(Change, &str); 4] = [
+            (|shards| shards[0]["trials"] = json!(["c"]), "`summary.json`: its trials are not those of its `shards`"),
+            (
+                |shards| shards[0]["trials"] = json!(["a", "b"]),
+                "`summary.json`: its trials are not those of its `shards`",
+            ),
+            (
+                |shards| shards[0]["selected"] = json!(2),
+                "`summary.json`: 2 trials were selected, and in its `shards` 3",
+            ),
+            (|shards| shards[1]["interrupted"] = json!(true), "`summary.json`: `interrupted` is false, although"),
+        ];
+        for (change, why) in cases {
+            let found = with(change);
+            assert!(matches!(&found[..], [one] if one.starts_with(why)), "{why}\n{found:#?}");
+        }
+    }
+
+    #[test]
+    fn what_a_merged_run_keeps_of_a_shard_is_checked() {
+        let cases = [
+            ("stages/r1/run.json", Some("{\"run_id\":\"r2\"}"), "differs from `summary.json`: it is of the run `r2`"),
+            ("stages/r1/run.json", Some("{"), "`stages/r1/run.json`, line 1: "),
+            ("stages/r1/run.json", None, "`stages/r1/run.json` is missing"),
+            ("stages/r1/build_meta.json", Some("[]"), "`stages/r1/build_meta.json`, line 1: "),
+        ];
+        for (path, text, why) in cases {
+            let found = of(&merged(), |files| {
+                put_shards(files);
+                files.remove(OsStr::new(path));
+                if let Some(text) = text {
+                    put(files, path, text);
+                }
+                list_anew(files);
+            });
+            assert!(matches!(&found[..], [one] if one.contains(why)), "{why}\n{found:#?}");
+        }
     }
 
     #[test]

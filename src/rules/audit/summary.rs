@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::{Files, Problem, content, not_json, required};
-use crate::rules::summary::{Counts, RUN, SCHEMA, SUMMARY, Standing, Status};
+use crate::rules::summary::{Counts, RUN, SCHEMA, SUMMARY, Standing, Status, shard_folder};
 
 /// What both files begin with, whatever their schema.
 #[derive(Deserialize)]
@@ -32,9 +32,22 @@ pub(super) struct Summary<'a> {
     interrupted: bool,
     finished_at: Option<String>,
     harness_policy: Option<String>,
+    /// Of a merged run.
+    shards: Option<Vec<Shard>>,
     /// `suites`, read.
     #[serde(skip)]
     read: Vec<Trial>,
+}
+
+/// A run that was merged with others; maybe one that was merged itself.
+#[derive(Deserialize)]
+struct Shard {
+    run_id: String,
+    trials: Vec<String>,
+    selected: usize,
+    interrupted: bool,
+    #[serde(default)]
+    shards: Vec<Shard>,
 }
 
 #[derive(Deserialize)]
@@ -90,6 +103,16 @@ impl<'a> Summary<'a> {
         (self.run_id != run_id).then(|| Problem::Summary(why()))
     }
 
+    /// Returns the identities of the runs of which it was merged.
+    pub(super) fn shard_ids(&self) -> impl Iterator<Item = String> {
+        let mut left: Vec<_> = self.shards.iter().flatten().collect();
+        std::iter::from_fn(move || {
+            let shard = left.pop()?;
+            left.extend(&shard.shards);
+            Some(shard.run_id.clone())
+        })
+    }
+
     /// Returns the artifacts that it names and that are not there.
     pub(super) fn missing_artifacts(&self, files: &Files) -> Vec<Problem> {
         let named = self.read.iter().flat_map(|trial| trial.artifacts.iter().map(|artifact| (&trial.name, artifact)));
@@ -103,7 +126,9 @@ impl<'a> Summary<'a> {
     pub(super) fn problems(&self, files: &Files) -> Vec<Problem> {
         let mut problems = self.differing_results(files);
         problems.extend(self.stray_results(files));
-        problems.extend([self.wrong_counts(), self.wrong_policy()].into_iter().flatten().map(Problem::Summary));
+        let wrong = [self.wrong_counts(), self.wrong_policy(), self.wrong_shards()];
+        problems.extend(wrong.into_iter().flatten().map(Problem::Summary));
+        problems.extend(self.shards.iter().flatten().filter_map(|shard| shard.other_run(files)));
         problems
     }
 
@@ -137,6 +162,24 @@ impl<'a> Summary<'a> {
             .then(|| format!("{} trials were selected, and it has {}", self.selected, self.read.len()))
     }
 
+    /// What is said of a merged run follows from what is said of its shards.
+    fn wrong_shards(&self) -> Option<String> {
+        let shards = self.shards.as_ref()?;
+        let mut of_shards: Vec<_> = shards.iter().flat_map(|shard| &shard.trials).collect();
+        let mut trials: Vec<_> = self.read.iter().map(|trial| &trial.name).collect();
+        of_shards.sort_unstable();
+        trials.sort_unstable();
+        if of_shards != trials {
+            return Some("its trials are not those of its `shards`".to_owned());
+        }
+        let selected: usize = shards.iter().map(|shard| shard.selected).sum();
+        if selected != self.selected {
+            return Some(format!("{} trials were selected, and in its `shards` {selected}", self.selected));
+        }
+        let is_wrong = !self.interrupted && shards.iter().any(|shard| shard.interrupted);
+        is_wrong.then(|| "`interrupted` is false, although one of its `shards` was".to_owned())
+    }
+
     fn wrong_policy(&self) -> Option<String> {
         let standing = Standing {
             counts: self.counts,
@@ -151,6 +194,18 @@ impl<'a> Summary<'a> {
                 Some("`harness_policy` is affirmed, although not every selected trial was judged".to_owned())
             }
             (Some(_), Some(due)) => Some(format!("`harness_policy` is not `{due}`")),
+        }
+    }
+}
+
+impl Shard {
+    fn other_run(&self, files: &Files) -> Option<Problem> {
+        let path = format!("{}{RUN}", shard_folder(&self.run_id));
+        let Some(text) = content(files, &path) else { return Some(Problem::Missing(path.into())) };
+        match serde_json::from_slice::<Run>(text) {
+            Err(error) => Some(not_json(&path, &error)),
+            Ok(run) if run.run_id == self.run_id => None,
+            Ok(run) => Some(Problem::Differs { file: path.into(), why: format!("it is of the run `{}`", run.run_id) }),
         }
     }
 }
