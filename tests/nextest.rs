@@ -24,14 +24,8 @@ use world::{Ended, Project, Running, find, has};
 
 fn main() -> std::process::ExitCode {
     world::main(|| {
-        let claims = [
-            archive::claims(),
-            ends::claims(),
-            names::claims(),
-            reports::claims(),
-            sessions::claims(),
-            soak::claims(),
-        ];
+        let claims =
+            [archive::claims(), ends::claims(), names::claims(), reports::claims(), sessions::claims(), soak::claims()];
         claims.into_iter().flatten().collect()
     })
 }
@@ -89,7 +83,8 @@ fn cargo_metadata(folder: &str) -> Value {
 
 /// What `cargo nextest list --list-type binaries-only --message-format json` says.
 fn binaries_metadata(folder: &str) -> Value {
-    let host = json!({ "triple": format!("{}-unknown-linux-gnu", std::env::consts::ARCH), "target-features": "unknown" });
+    let host =
+        json!({ "triple": format!("{}-unknown-linux-gnu", std::env::consts::ARCH), "target-features": "unknown" });
     let libdir = json!({ "status": "unavailable", "reason": "not-asked" });
     let build = json!({
         "target-directory": format!("{folder}/target"), "base-output-directories": ["debug"], "non-test-binaries": {},
@@ -135,7 +130,8 @@ fn count(project: &Project, stage: &str, event: &str) -> usize {
 
 /// A suite that tells in `order` when it starts and ends, a line each.
 fn telling(project: &Project, name: &str) {
-    let [execute, restore] = ["echo start $SUITE_NAME >>order; echo end $SUITE_NAME >>order", "echo restore $SUITE_NAME >>order"];
+    let [execute, restore] =
+        ["echo start $SUITE_NAME >>order; echo end $SUITE_NAME >>order", "echo restore $SUITE_NAME >>order"];
     project.suite(name, &[("execute", execute), ("restore", restore)]);
 }
 
@@ -157,7 +153,8 @@ fn told(project: &Project) -> Vec<(String, String)> {
 fn processes(project: &Project) -> Vec<i32> {
     let folder = project.path("").into_os_string().into_encoded_bytes();
     let folder = folder.strip_suffix(b"/").unwrap_or(&folder).to_vec();
-    let found = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let found =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     let is_its = |pid: &i32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.windows(folder.len()).any(|window| window == folder)

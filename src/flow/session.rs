@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::flow::looks::Looks;
-use crate::flow::proof::{self, BuildOutcome, EarlierSummary, Header, Proof, ProofError, RunFile};
+use crate::flow::proof::{self, BuildOutcome, DepsFailure, EarlierSummary, Header, Proof, ProofError, RunFile};
 use crate::flow::scratch::{Scratch, describe, sweep};
 use crate::flow::stages::Stage;
 use crate::model::script::{Completion, Echo, Limits, Script};
@@ -24,7 +24,7 @@ use crate::os::journal::{Event, Identity, Journal, JournalError, Level};
 use crate::os::workdir;
 use crate::rules::parse::ParseError;
 use crate::rules::presence::AppletListError;
-use crate::rules::summary::{SCHEMA, StageRecord, Status, Traces, millis};
+use crate::rules::summary::{RUN, SCHEMA, StageRecord, Status, Traces, millis};
 
 /// The stage of the trials.
 pub(crate) const RUN_SUITES: &str = Stage::RunSuites.as_str();
@@ -182,8 +182,9 @@ impl Session {
         let joined = RunFile::read(&dir).filter(|run| part.join.joins(run, &new_id));
         let own_id = joined.as_ref().map_or(new_id, |run| run.run_id.clone());
         let traces = sweep(&dir);
-        if let Some(traces) = &traces {
-            say(&describe(traces));
+        let found = traces.as_ref().map(describe).or_else(|| unreadable(&dir));
+        if let Some(found) = &found {
+            say(found);
         }
         if joined.is_none() {
             if let Some(older) = RunFile::read(&dir).filter(|_| part.join != Join::Nextest) {
@@ -207,16 +208,12 @@ impl Session {
         let identity =
             Identity { run_id: own_id.clone(), container_id: host.container_id.clone(), distro: host.distro.clone() };
         let journal = Journal::open(identity, &settings.jsonl, &dir.join("logs/runner.jsonl"))?;
-        if let Some(traces) = &traces {
-            let event = Event {
-                level: Level::Warn,
-                message: Some(describe(traces)),
-                ..Event::new("preflight", "traces_swept")
-            };
-            journal.write(&event)?;
+        if let Some(found) = found {
+            let event = if traces.is_some() { "traces_swept" } else { "traces_unknown" };
+            journal.write(&Event { level: Level::Warn, message: Some(found), ..Event::new("preflight", event) })?;
         }
         let traces = traces.or_else(|| earlier.as_ref().and_then(|earlier| earlier.traces.clone()));
-        let header = header(&host, &project, &run, part.selection, traces);
+        let header = header(&host, &project, &run, selection(&settings, part), traces);
         // What was run is told as it was, not as this machine and its environment are now.
         let header = match &earlier {
             Some(earlier) if part.join == Join::Finished => earlier.header(header),
@@ -319,6 +316,19 @@ impl Session {
     /// If other processes of the run cannot be told.
     pub(crate) fn note_packages(&self) -> Result<(), Fault> {
         self.note(|run| run.has_packages = true)
+    }
+
+    /// Returns why the required packages cannot be had, if a process of this run has found that out.
+    pub(crate) fn deps_failure(&self) -> Option<DepsFailure> {
+        self.run_file().deps_failure.clone()
+    }
+
+    /// Notes why the required packages cannot be had.
+    ///
+    /// # Errors
+    /// If other processes of the run cannot be told.
+    pub(crate) fn set_deps_failure(&self, failure: DepsFailure) -> Result<(), Fault> {
+        self.note(|run| run.deps_failure = Some(failure))
     }
 
     /// Notes what the build stage came to, for the processes of the same run.
@@ -471,6 +481,14 @@ fn take_locks(dir: &Path, isolation: Isolation, say: &dyn Fn(&str)) -> Result<(F
     Ok((proof, machine))
 }
 
+/// Tells of a file that nothing can be learnt from.
+fn unreadable(dir: &Path) -> Option<String> {
+    let file = dir.join(RUN);
+    RunFile::is_unreadable(dir).then(|| {
+        format!("`{}` cannot be read; if that run was killed, what it has left is not removed", file.display())
+    })
+}
+
 fn read_applets(settings: &Settings, project: &Project) -> Result<Vec<String>, SessionError> {
     let Some(rules) = &project.presence else { return Ok(Vec::new()) };
     let path = settings.project_dir.join(&rules.applets);
@@ -484,6 +502,12 @@ fn run_id(settings: &Settings) -> String {
         || format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), std::process::id()),
         |nextest| nextest.run_id.clone(),
     )
+}
+
+/// Of a run of nextest a process knows its own trial only; what nextest leaves out, nobody is told.
+fn selection(settings: &Settings, part: Part) -> Selection {
+    let is_nextests = part.join == Join::Nextest && settings.nextest.is_some();
+    if is_nextests { Selection { not_selected: 0, ..part.selection } } else { part.selection }
 }
 
 fn header(host: &Host, project: &Project, run: &RunFile, selection: Selection, traces: Option<Traces>) -> Header {
@@ -512,6 +536,7 @@ fn new_run(run_id: &str, join: Join) -> RunFile {
         in_stages: join != Join::Nextest,
         has_run_suites: false,
         has_packages: false,
+        deps_failure: None,
     }
 }
 

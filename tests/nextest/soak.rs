@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
@@ -42,7 +42,8 @@ fn number(variable: &str) -> Option<u64> {
 /// The processes that nextest has started, and the name of the test that each runs.
 pub(crate) fn tests(nextest: &Running) -> Vec<(Pid, String)> {
     let parent = format!(" {} ", nextest.pid());
-    let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let numbers =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     let name = |number: i32| {
         let stat = fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
         let (_, fields) = stat.rsplit_once(") ")?;
@@ -62,6 +63,7 @@ enum Hit {
     Nextest(Signal),
 }
 
+#[expect(clippy::print_stderr, reason = "a failure must be repeatable, a run that is killed from outside, too")]
 fn a_signal_in_the_middle_of_a_run_costs_the_trial_in_flight_only() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
     let seed = number("SOAK_SEED").unwrap_or_else(|| u64::try_from(now).unwrap());
@@ -98,7 +100,8 @@ fn run(project: &Project, dice: &mut Dice) -> (Hit, usize) {
                     whole.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
                     looks.fetch_add(1, Ordering::SeqCst);
                 }
-                thread::yield_now();
+                // Those who write need a processor, too.
+                thread::sleep(Duration::from_millis(1));
             }
         });
         let nextest = start(project, "run", &["--no-fail-fast", "--test-threads", "4"]);
@@ -140,13 +143,15 @@ fn check(project: &Project, hit: &Hit, context: &str) {
     let stages = ["stage_start", "stage_end"].map(|event| count(project, "build", event));
     assert_eq!((stages, project.text("calls").as_str()), ([1, 1], "cargo\n"), "{context}");
     let summary = project.summary();
-    let recorded: BTreeMap<_, _> = summary["suites"].as_array().unwrap().iter().map(|suite| (suite["name"].as_str().unwrap(), suite)).collect();
+    let recorded: BTreeMap<_, _> =
+        summary["suites"].as_array().unwrap().iter().map(|suite| (suite["name"].as_str().unwrap(), suite)).collect();
     let hit_name = match hit {
         Hit::Test(name, _) => Some(name),
         Hit::Nextest(_) => None,
     };
     if hit_name.is_some() {
-        let missing: Vec<_> = (0..SUITES).map(|number| format!("s{number:02}")).filter(|name| !of_suites.contains_key(name)).collect();
+        let missing: Vec<_> =
+            (0..SUITES).map(|number| format!("s{number:02}")).filter(|name| !of_suites.contains_key(name)).collect();
         assert!(missing.iter().all(|name| Some(name) == hit_name), "{context}: {missing:?} did not run");
     }
     let mut odd = Vec::new();
@@ -154,7 +159,10 @@ fn check(project: &Project, hit: &Hit, context: &str) {
         let is_whole = *told == ["start", "end", "restore"];
         let status = recorded.get(name.as_str()).map(|record| record["status"].as_str().unwrap());
         // What was not killed has been restored.
-        assert!(told.last().unwrap() == "restore" || *hit == Hit::Test(name.clone(), Signal::SIGKILL), "{context}: {name}: {told:?}");
+        assert!(
+            told.last().unwrap() == "restore" || *hit == Hit::Test(name.clone(), Signal::SIGKILL),
+            "{context}: {name}: {told:?}"
+        );
         if !is_whole || status != Some("pass") {
             odd.push((name, told, status));
         }

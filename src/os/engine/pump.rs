@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, fcntl};
 
-use crate::model::script::{Echo, Stream};
+use crate::model::script::{Echo, Stream, is_hidden};
 
 /// Bytes that one read can take; also the largest tail.
 const RING_BYTES: usize = 256 << 10;
@@ -52,8 +52,7 @@ pub(super) struct Pump<'a> {
     kept_each_max: usize,
     total_bytes: u64,
     log: Log,
-    echo: Echo,
-    echo_begins_line: bool,
+    shown: Option<Shown>,
     pipe_is_large: bool,
 }
 
@@ -69,8 +68,7 @@ impl<'a> Pump<'a> {
             kept_each_max,
             total_bytes: 0,
             log,
-            echo,
-            echo_begins_line: true,
+            shown: (echo == Echo::Stderr).then(Shown::new),
             pipe_is_large: false,
         }
     }
@@ -101,8 +99,8 @@ impl<'a> Pump<'a> {
         let room = self.kept_each_max - self.head.len();
         self.head.extend_from_slice(&bytes[..len.min(room)]);
         self.log.write(bytes);
-        if self.echo == Echo::Stderr {
-            self.echo_begins_line = echo(bytes, self.echo_begins_line);
+        if let Some(shown) = &mut self.shown {
+            shown.show(bytes);
         }
         self.total_bytes += len as u64;
         self.ring.next = (at + len) % self.ring.bytes.len();
@@ -202,21 +200,69 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 /// Shows output on our standard error, each line behind `| `: neither escape sequences nor a CI service's orders (`::...` at the
-/// start of a line) of a script must reach a terminal or a CI log. Returns whether the next byte begins a line.
-fn echo(bytes: &[u8], mut begins_line: bool) -> bool {
-    let mut shown = Vec::with_capacity(bytes.len());
-    for byte in bytes {
-        if begins_line {
-            shown.extend_from_slice(b"| ");
+/// start of a line) of a script must reach a terminal or a CI log.
+struct Shown {
+    begins_line: bool,
+    /// The first bytes of a character whose others have not come yet.
+    begun: Vec<u8>,
+}
+
+impl Shown {
+    fn new() -> Self {
+        Self { begins_line: true, begun: Vec::new() }
+    }
+
+    fn show(&mut self, bytes: &[u8]) {
+        let text = [&std::mem::take(&mut self.begun), bytes].concat();
+        let mut shown = String::with_capacity(text.len());
+        let mut chunks = text.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            chunk.valid().chars().for_each(|c| self.push(c, &mut shown));
+            let may_go_on = chunks.peek().is_none() && is_begun(chunk.invalid());
+            if may_go_on {
+                self.begun = chunk.invalid().to_vec();
+            } else {
+                chunk.invalid().iter().for_each(|byte| self.push_byte(*byte, &mut shown));
+            }
         }
-        begins_line = *byte == b'\n';
-        match byte {
-            b'\n' | b'\t' | b' '..=b'~' | 0x80.. => shown.push(*byte),
-            b'\r' => {}
-            0..=0x1f | 0x7f => shown.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+        say(&shown);
+    }
+
+    fn push(&mut self, c: char, shown: &mut String) {
+        if c == '\r' {
+            return;
+        }
+        if std::mem::replace(&mut self.begins_line, c == '\n') {
+            shown.push_str("| ");
+        }
+        match c {
+            '\n' | '\t' => shown.push(c),
+            '\0'..='\x7f' if is_hidden(c) => shown.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if is_hidden(c) => shown.extend(c.escape_unicode()),
+            c => shown.push(c),
         }
     }
+
+    fn push_byte(&mut self, byte: u8, shown: &mut String) {
+        format!("\\x{byte:02x}").chars().for_each(|c| self.push(c, shown));
+    }
+}
+
+impl Drop for Shown {
+    /// What was begun does not go on.
+    fn drop(&mut self) {
+        let mut shown = String::new();
+        std::mem::take(&mut self.begun).into_iter().for_each(|byte| self.push_byte(byte, &mut shown));
+        say(&shown);
+    }
+}
+
+/// Tells whether the bytes are the beginning of a character.
+fn is_begun(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+fn say(shown: &str) {
     // Nobody may be listening; the log file has it all.
-    io::stderr().write_all(&shown).ok();
-    begins_line
+    io::stderr().write_all(shown.as_bytes()).ok();
 }
