@@ -249,10 +249,13 @@ impl Shown {
 }
 
 impl Drop for Shown {
-    /// What was begun does not go on.
+    /// What was begun does not go on, and what somebody says next begins a line.
     fn drop(&mut self) {
         let mut shown = String::new();
         std::mem::take(&mut self.begun).into_iter().for_each(|byte| self.push_byte(byte, &mut shown));
+        if !self.begins_line {
+            shown.push('\n');
+        }
         say(&shown);
     }
 }
