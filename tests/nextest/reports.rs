@@ -44,7 +44,9 @@ fn junit_has_each_test_once_and_no_script_can_break_it() {
     project.suite("20-quiet", &[("execute", "true")]);
     project.file("suites/set/1.sh", format!("{noise}\n")).file("suites/set/2.sh", "exit 0");
     run(&project, &["--config-file", "nextest.toml"]).code(FAILED);
-    let cases = test_cases(&project, "target/nextest/default/junit.xml");
+    let mut cases = test_cases(&project, "target/nextest/default/junit.xml");
+    // They stand in the order in which they ended.
+    cases.sort();
     let names: Vec<_> = cases.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["10-a", "20-quiet", "a\"&<b>']]>", "set/1", "set/2"]);
     let hidden = ['\u{9b}', '\u{202e}', '\u{ffff}', '\u{fffe}', '\u{7f}'];

@@ -104,6 +104,7 @@ fn run(project: &Project, dice: &mut Dice) -> (Hit, usize) {
                 thread::sleep(Duration::from_millis(1));
             }
         });
+        let _over = Over(&is_over);
         let nextest = start(project, "run", &["--no-fail-fast", "--test-threads", "4"]);
         let hit = hit(project, &nextest, dice);
         nextest.wait();
@@ -112,6 +113,15 @@ fn run(project: &Project, dice: &mut Dice) -> (Hit, usize) {
         reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (hit, looks.load(Ordering::SeqCst))
     })
+}
+
+/// However its scope ends, the reader must hear of it.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Sends the signal once so many suites have begun, and something is there to be hit.
@@ -125,14 +135,14 @@ fn hit(project: &Project, nextest: &Running, dice: &mut Dice) -> Hit {
         nextest.signal(signal);
         return Hit::Nextest(signal);
     }
-    loop {
+    let mut hit = None;
+    until("a test to be hit", || {
         let tests = tests(nextest);
-        if let Some((pid, name)) = tests.get(which % tests.len().max(1))
-            && kill(*pid, signal).is_ok()
-        {
-            return Hit::Test(name.clone(), signal);
-        }
-    }
+        let chosen = tests.get(which % tests.len().max(1)).filter(|(pid, _)| kill(*pid, signal).is_ok());
+        hit = chosen.map(|(_, name)| Hit::Test(name.clone(), signal));
+        hit.is_some()
+    });
+    hit.unwrap()
 }
 
 fn check(project: &Project, hit: &Hit, context: &str) {
