@@ -281,7 +281,7 @@ fn run_stage(session: &Arc<Session>, plan: Plan, asked: &Asked<'_>) -> Result<bo
 }
 
 fn run_trials(session: &Arc<Session>, mut plan: Plan, asked: &Asked<'_>) -> Result<bool, HarnessError> {
-    let filtered_out = session.proof.not_selected();
+    let found = plan.left_out + plan.trials.len();
     plan.trials.retain(|trial| asked.selects(trial));
     let may_run_in_parallel = plan.may_run_in_parallel();
     let threads = if may_run_in_parallel { asked.flags.test_threads.unwrap_or(1) } else { 1 };
@@ -289,7 +289,8 @@ fn run_trials(session: &Arc<Session>, mut plan: Plan, asked: &Asked<'_>) -> Resu
     if let Some(seed) = shuffle_seed {
         plan.shuffle(seed);
     }
-    let beginning = Beginning { count: plan.trials.len(), filtered_out, shuffle_seed };
+    let count = plan.trials.len();
+    let beginning = Beginning { count, filtered_out: found - count, shuffle_seed };
     let report = asked.begin_report(&beginning, threads)?;
     let running = plan.announce(session);
     let mut next: VecDeque<_> = running.into_iter().skip(1).filter(|_| threads == 1).collect();

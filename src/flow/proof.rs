@@ -66,6 +66,19 @@ pub(crate) struct RunFile {
     /// Of the repository that holds the suites, when the run began.
     #[serde(default)]
     pub(crate) revision: Option<String>,
+    /// Why the required packages could not be had, if so.
+    #[serde(default)]
+    pub(crate) deps_failure: Option<DepsFailure>,
+}
+
+/// Why the stage of the packages has failed: the processes of one run share it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DepsFailure {
+    /// A command of it ended otherwise than with 0; as in `BuildOutcome`.
+    Command { command: String, rc: i32, ending: String, output: String },
+    /// Anything else.
+    Fault(String),
 }
 
 /// What the build stage came to: the processes of one run share it.
@@ -194,11 +207,6 @@ impl Proof {
             earlier.push(last);
             earlier
         })
-    }
-
-    /// How many trials there are that were not selected.
-    pub(crate) fn not_selected(&self) -> usize {
-        self.header.not_selected
     }
 
     /// The folder.
@@ -407,6 +415,11 @@ impl RunFile {
     pub(crate) fn read(dir: &Path) -> Option<Self> {
         let run: Self = serde_json::from_slice(&fs::read(dir.join(RUN)).ok()?).ok()?;
         (run.schema == SCHEMA).then_some(run)
+    }
+
+    /// Tells whether there is a `run.json` in `dir` that `read` makes nothing of.
+    pub(crate) fn is_unreadable(dir: &Path) -> bool {
+        dir.join(RUN).exists() && Self::read(dir).is_none()
     }
 
     /// Writes `run.json`.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::flow::looks::Looks;
-use crate::flow::proof::{self, BuildOutcome, EarlierSummary, Header, Proof, ProofError, RunFile};
+use crate::flow::proof::{self, BuildOutcome, DepsFailure, EarlierSummary, Header, Proof, ProofError, RunFile};
 use crate::flow::reports;
 use crate::flow::scratch::{Scratch, describe, sweep};
 use crate::flow::stages::Stage;
@@ -28,7 +28,7 @@ use crate::os::workdir;
 use crate::rules::github::{Failure, annotation};
 use crate::rules::parse::ParseError;
 use crate::rules::presence::AppletListError;
-use crate::rules::summary::{SCHEMA, StageRecord, Status, Traces, millis};
+use crate::rules::summary::{RUN, SCHEMA, StageRecord, Status, Traces, millis};
 
 /// The stage of the trials.
 pub(crate) const RUN_SUITES: &str = Stage::RunSuites.as_str();
@@ -199,8 +199,9 @@ impl Session {
         let joined = RunFile::read(&dir).filter(|run| part.join.joins(run, &new_id));
         let own_id = joined.as_ref().map_or(new_id, |run| run.run_id.clone());
         let traces = sweep(&dir);
-        if let Some(traces) = &traces {
-            say(&describe(traces));
+        let found = traces.as_ref().map(describe).or_else(|| unreadable(&dir));
+        if let Some(found) = &found {
+            say(found);
         }
         if joined.is_none() {
             if let Some(older) = RunFile::read(&dir).filter(|_| part.join != Join::Nextest) {
@@ -224,16 +225,12 @@ impl Session {
         let identity =
             Identity { run_id: own_id.clone(), container_id: host.container_id.clone(), distro: host.distro.clone() };
         let journal = Journal::open(identity, &settings.jsonl, &dir.join("logs/runner.jsonl"))?;
-        if let Some(traces) = &traces {
-            let event = Event {
-                level: Level::Warn,
-                message: Some(describe(traces)),
-                ..Event::new("preflight", "traces_swept")
-            };
-            journal.write(&event)?;
+        if let Some(found) = found {
+            let event = if traces.is_some() { "traces_swept" } else { "traces_unknown" };
+            journal.write(&Event { level: Level::Warn, message: Some(found), ..Event::new("preflight", event) })?;
         }
         let traces = traces.or_else(|| earlier.as_ref().and_then(|earlier| earlier.traces.clone()));
-        let mut header = header(&host, &project, &run, part.selection, traces);
+        let mut header = header(&host, &project, &run, selection(&settings, part), traces);
         if let Some(earlier) = earlier.as_ref().filter(|_| part.join == Join::Finished) {
             // What was run is told as it was, not as this machine and its environment are now.
             header = earlier.header(header);
@@ -372,6 +369,19 @@ impl Session {
     /// If other processes of the run cannot be told.
     pub(crate) fn note_packages(&self) -> Result<(), Fault> {
         self.note(|run| run.has_packages = true)
+    }
+
+    /// Returns why the required packages cannot be had, if a process of this run has found that out.
+    pub(crate) fn deps_failure(&self) -> Option<DepsFailure> {
+        self.run_file().deps_failure.clone()
+    }
+
+    /// Notes why the required packages cannot be had.
+    ///
+    /// # Errors
+    /// If other processes of the run cannot be told.
+    pub(crate) fn set_deps_failure(&self, failure: DepsFailure) -> Result<(), Fault> {
+        self.note(|run| run.deps_failure = Some(failure))
     }
 
     /// Notes what the build stage came to, for the processes of the same run.
@@ -528,6 +538,14 @@ pub(crate) fn refuse_own(settings: &Settings, text: &str) -> Result<(), SessionE
     Ok(())
 }
 
+/// Tells of a file that nothing can be learnt from.
+fn unreadable(dir: &Path) -> Option<String> {
+    let file = dir.join(RUN);
+    RunFile::is_unreadable(dir).then(|| {
+        format!("`{}` cannot be read; if that run was killed, what it has left is not removed", file.display())
+    })
+}
+
 fn read_applets(settings: &Settings, project: &Project) -> Result<Vec<String>, SessionError> {
     let Some(rules) = &project.presence else { return Ok(Vec::new()) };
     let path = settings.project_dir.join(&rules.applets);
@@ -542,6 +560,12 @@ fn run_id(settings: &Settings) -> String {
         || format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S%.3fZ"), std::process::id()),
         |nextest| nextest.run_id.clone(),
     )
+}
+
+/// Of a run of nextest a process knows its own trial only; what nextest leaves out, nobody is told.
+fn selection(settings: &Settings, part: Part) -> Selection {
+    let is_nextests = part.join == Join::Nextest && settings.nextest.is_some();
+    if is_nextests { Selection { not_selected: 0, ..part.selection } } else { part.selection }
 }
 
 fn header(host: &Host, project: &Project, run: &RunFile, selection: Selection, traces: Option<Traces>) -> Header {
@@ -575,6 +599,7 @@ fn new_run(run_id: &str, join: Join, settings: &Settings) -> RunFile {
         has_run_suites: join == Join::Nextest,
         has_packages: false,
         revision: revision(&settings.suites_dir),
+        deps_failure: None,
     }
 }
 

@@ -85,12 +85,18 @@ pub struct Limits {
     pub pids_max: Option<NonZeroU32>,
 }
 
+/// Tells whether a character does not show what it is: it would drive a terminal, turn what stands beside it around, or make XML
+/// that nobody can read (XML 1.0, "Characters").
+pub(crate) fn is_hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}')
+}
+
 /// Whether a script's output is shown while it comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Echo {
     /// It is only captured.
     Off,
-    /// Both streams are copied to our standard error, control characters escaped.
+    /// Both streams are copied to our standard error, hidden characters escaped.
     Stderr,
 }
 

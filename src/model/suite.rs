@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::model::script::is_hidden;
+
 /// The trial's name: the folder's path below the suites folder, `/` between its parts, printable, no white space.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SuiteName(String);
@@ -20,15 +22,15 @@ impl SuiteName {
     /// Accepts a name that every test runner can list and select.
     ///
     /// # Errors
-    /// If it is empty, starts with `-`, has white space, control characters, or a part that is empty, `.` or `..`.
+    /// If it is empty, starts with `-`, has white space, hidden characters, or a part that is empty, `.` or `..`.
     pub(crate) fn new(name: impl Into<String>) -> Result<Self, SuiteNameError> {
         let name = name.into();
         let why = if name.is_empty() {
             "it is empty"
         } else if name.starts_with('-') {
             "it starts with `-`, which test runners read as a flag"
-        } else if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            "it has white space or control characters"
+        } else if name.chars().any(|c| c.is_whitespace() || is_hidden(c)) {
+            "it has white space or characters that do not show"
         } else if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
             "a part between slashes is empty, `.` or `..`"
         } else {

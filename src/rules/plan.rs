@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::model::script::is_hidden;
 use crate::model::setup::TestSetup;
 use crate::model::suite::{SuiteName, SuiteNameError};
 use crate::rules::nearest::ranked;
@@ -59,7 +60,7 @@ const PART_BYTES_MAX: usize = 200;
 
 /// One part of a name: words joined by dashes.
 fn plain(part: &str) -> String {
-    let words = part.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let words = part.split(|c: char| c.is_whitespace() || is_hidden(c)).filter(|word| !word.is_empty());
     let text = words.collect::<Vec<_>>().join("-");
     match text.trim_start_matches('-') {
         "" | "." | ".." => "_".to_owned(),
@@ -138,6 +139,7 @@ mod tests {
         assert_eq!(name("--flag"), "flag");
         assert_eq!(name("a/../b"), "a/_/b");
         assert_eq!(name("tab\tnew\nline"), "tab-new-line");
+        assert_eq!(name("turned\u{202e}around\u{ffff}"), "turned-around");
         assert_eq!(name(&format!("set/a{}", "ä".repeat(1000))), format!("set/a{}", "ä".repeat(99)));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::model::script::Stream;
+use crate::model::script::{Stream, is_hidden};
 use crate::rules::summary::Record;
 
 /// Lines of each stream that a failure shows.
@@ -97,7 +97,7 @@ fn quoted(text: &str) -> String {
     text.lines().map(|line| format!("| {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns `text` with control characters, but for line ends and tabs, made visible: a script must not drive a terminal or a
+/// Returns `text` with hidden characters, but for line ends and tabs, made visible: a script must not drive a terminal or a
 /// CI log through our report.
 pub(crate) fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -105,7 +105,7 @@ pub(crate) fn escaped(text: &str) -> String {
         match c {
             '\n' | '\t' => shown.push(c),
             '\r' => {}
-            c if c.is_control() => shown.extend(c.escape_unicode()),
+            c if is_hidden(c) => shown.extend(c.escape_unicode()),
             c => shown.push(c),
         }
     }
@@ -119,6 +119,7 @@ mod tests {
     #[test]
     fn escape_sequences_are_made_visible() {
         assert_eq!(escaped("a\x1b[31mred\u{9b}\r\n\tb"), "a\\u{1b}[31mred\\u{9b}\n\tb");
+        assert_eq!(escaped("\u{202e}\u{ffff}\u{fffd}é"), "\\u{202e}\\u{ffff}\u{fffd}é");
     }
 
     #[test]

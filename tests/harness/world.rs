@@ -41,6 +41,11 @@ pub(crate) fn main(claims: fn() -> Vec<Trial>) -> ExitCode {
 
 /// A claim, named by its function.
 pub(crate) fn claim<F: FnOnce() + Send + 'static>(run: F) -> Trial {
+    claim_named::<F>(run)
+}
+
+/// A claim, named by a function that it calls.
+pub(crate) fn claim_named<F>(run: impl FnOnce() + Send + 'static) -> Trial {
     Trial::test(name_of::<F>(), move || {
         run();
         Ok(())
@@ -452,7 +457,8 @@ impl Running {
         killpg(self.pid(), signal).unwrap();
     }
 
-    fn pid(&self) -> Pid {
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 

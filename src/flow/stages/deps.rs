@@ -1,6 +1,7 @@
 //! The `deps` stage: what is required and missing is installed, with the distribution's package manager.
 
 use super::{Command, Stage, StageFailure, ending, has_succeeded, staged, text};
+use crate::flow::proof::DepsFailure;
 use crate::flow::session::Session;
 use crate::model::script::Completion;
 use crate::model::suite::Isolation;
@@ -18,7 +19,7 @@ enum Outcome {
     Installed(PackageNames),
 }
 
-/// As `run`, for the first process of a run that has trials; the others find it done. On a machine that is no container nothing is
+/// As `run`, for the first process of a run that has trials; the others find it done, or failed. On a machine that is no container nothing is
 /// installed: `cargo test` is not to change somebody's laptop.
 ///
 /// # Errors
@@ -31,8 +32,39 @@ pub(crate) fn once(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFai
         Isolation::Container => Policy::Install,
         Isolation::Overlay | Isolation::None => Policy::Check,
     };
-    perform(session, policy, say)?;
-    Ok(session.note_packages()?)
+    if let Some(failure) = session.deps_failure() {
+        return Err(failure.into());
+    }
+    match perform(session, policy, say) {
+        Ok(()) => Ok(session.note_packages()?),
+        // It has not failed: it was not allowed to end.
+        Err(failure) if session.interrupt.signal().is_some() => Err(failure),
+        Err(failure) => {
+            session.set_deps_failure(DepsFailure::from(&failure))?;
+            Err(failure)
+        }
+    }
+}
+
+impl From<&StageFailure> for DepsFailure {
+    fn from(failure: &StageFailure) -> Self {
+        match failure {
+            StageFailure::Command { command, rc, ending, output } => {
+                let (command, ending, output) = (command.clone(), ending.clone(), output.clone());
+                Self::Command { command, rc: *rc, ending, output }
+            }
+            StageFailure::Fault(fault) => Self::Fault(fault.to_string()),
+        }
+    }
+}
+
+impl From<DepsFailure> for StageFailure {
+    fn from(failure: DepsFailure) -> Self {
+        match failure {
+            DepsFailure::Command { command, rc, ending, output } => Self::Command { command, rc, ending, output },
+            DepsFailure::Fault(text) => Self::Fault(Fault::from_text(text)),
+        }
+    }
 }
 
 /// What is done about a missing package.

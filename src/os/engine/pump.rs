@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, fcntl};
 
-use crate::model::script::{Echo, Stream};
+use crate::model::script::{Echo, Stream, is_hidden};
 
 /// Bytes that one read can take; also the largest tail.
 const RING_BYTES: usize = 256 << 10;
@@ -52,9 +52,7 @@ pub(super) struct Pump<'a> {
     kept_each_max: usize,
     total_bytes: u64,
     log: Log,
-    echo: Echo,
-    /// The last byte that was shown; a line end before there is any.
-    echoed: u8,
+    shown: Option<Shown>,
     pipe_is_large: bool,
 }
 
@@ -70,8 +68,7 @@ impl<'a> Pump<'a> {
             kept_each_max,
             total_bytes: 0,
             log,
-            echo,
-            echoed: b'\n',
+            shown: (echo == Echo::Stderr).then(Shown::new),
             pipe_is_large: false,
         }
     }
@@ -102,8 +99,8 @@ impl<'a> Pump<'a> {
         let room = self.kept_each_max - self.head.len();
         self.head.extend_from_slice(&bytes[..len.min(room)]);
         self.log.write(bytes);
-        if self.echo == Echo::Stderr {
-            self.echoed = echo(bytes, self.echoed);
+        if let Some(shown) = &mut self.shown {
+            shown.show(bytes);
         }
         self.total_bytes += len as u64;
         self.ring.next = (at + len) % self.ring.bytes.len();
@@ -123,10 +120,6 @@ impl<'a> Pump<'a> {
 
     /// Returns what was kept, and why the log file is not whole, if it is not.
     pub(super) fn finish(self) -> (Stream, Option<String>) {
-        if self.echoed != b'\n' {
-            // What somebody says next begins a line.
-            echo(b"\n", self.echoed);
-        }
         let after_head = self.total_bytes - self.head.len() as u64;
         let tail_len = usize::try_from(after_head).map_or(self.kept_each_max, |len| len.min(self.kept_each_max));
         let tail = self.ring.last(tail_len);
@@ -207,24 +200,72 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 /// Shows output on our standard error, each line behind `| `: neither escape sequences nor a CI service's orders (`::...` at the
-/// start of a line) of a script must reach a terminal or a CI log. `last` is the byte before; returns that of the next call.
-fn echo(bytes: &[u8], mut last: u8) -> u8 {
-    let mut shown = Vec::with_capacity(bytes.len());
-    for byte in bytes {
-        if last == b'\n' {
-            shown.extend_from_slice(b"| ");
-        }
-        match (last, byte) {
-            // U+0080 to U+009F in UTF-8 are control characters, too.
-            (0xc2, 0x80..=0x9f) | (_, 0..=0x08 | 0x0b | 0x0c | 0x0e..=0x1f | 0x7f) => {
-                shown.extend_from_slice(format!("\\x{byte:02x}").as_bytes());
-            }
-            (_, b'\r') => {}
-            (_, b'\n' | b'\t' | b' '..=b'~' | 0x80..) => shown.push(*byte),
-        }
-        last = *byte;
+/// start of a line) of a script must reach a terminal or a CI log.
+struct Shown {
+    begins_line: bool,
+    /// The first bytes of a character whose others have not come yet.
+    begun: Vec<u8>,
+}
+
+impl Shown {
+    fn new() -> Self {
+        Self { begins_line: true, begun: Vec::new() }
     }
+
+    fn show(&mut self, bytes: &[u8]) {
+        let text = [&std::mem::take(&mut self.begun), bytes].concat();
+        let mut shown = String::with_capacity(text.len());
+        let mut chunks = text.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            chunk.valid().chars().for_each(|c| self.push(c, &mut shown));
+            let may_go_on = chunks.peek().is_none() && is_begun(chunk.invalid());
+            if may_go_on {
+                self.begun = chunk.invalid().to_vec();
+            } else {
+                chunk.invalid().iter().for_each(|byte| self.push_byte(*byte, &mut shown));
+            }
+        }
+        say(&shown);
+    }
+
+    fn push(&mut self, c: char, shown: &mut String) {
+        if c == '\r' {
+            return;
+        }
+        if std::mem::replace(&mut self.begins_line, c == '\n') {
+            shown.push_str("| ");
+        }
+        match c {
+            '\n' | '\t' => shown.push(c),
+            '\0'..='\x7f' if is_hidden(c) => shown.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if is_hidden(c) => shown.extend(c.escape_unicode()),
+            c => shown.push(c),
+        }
+    }
+
+    fn push_byte(&mut self, byte: u8, shown: &mut String) {
+        format!("\\x{byte:02x}").chars().for_each(|c| self.push(c, shown));
+    }
+}
+
+impl Drop for Shown {
+    /// What was begun does not go on, and what somebody says next begins a line.
+    fn drop(&mut self) {
+        let mut shown = String::new();
+        std::mem::take(&mut self.begun).into_iter().for_each(|byte| self.push_byte(byte, &mut shown));
+        if !self.begins_line {
+            shown.push('\n');
+        }
+        say(&shown);
+    }
+}
+
+/// Tells whether the bytes are the beginning of a character.
+fn is_begun(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+fn say(shown: &str) {
     // Nobody may be listening; the log file has it all.
-    io::stderr().write_all(&shown).ok();
-    last
+    io::stderr().write_all(shown.as_bytes()).ok();
 }
