@@ -231,7 +231,7 @@ impl Form for Distros {
     }
 }
 
-const DISTRO: Scalar<String> = Scalar { read: distro, pattern: Some(r"^\S+$"), minimum: None };
+const DISTRO: Scalar<String> = Scalar { read: distro, pattern: Some(r"^[^\s\x85]+$"), minimum: None };
 
 fn distro(field: Field<'_>) -> Result<String, Problem> {
     let name = field.some_text()?;
