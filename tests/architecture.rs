@@ -758,7 +758,7 @@ fn the_readme_names_every_key() {
 #[test]
 fn the_readme_names_every_variable() {
     let readme = read("README.md");
-    let settings = arguments(&read("src/os/host.rs"), &["text", "path", "folder", "get"]);
+    let settings = arguments(&read("src/os/host.rs"), &["text", "path", "folder", "get", "named"]);
     assert!(settings.contains("TEST_FILTER") && settings.contains("SUITES_DIR"), "{settings:?}");
     expect_none(&differences(&readme, "setting", &settings));
     expect_none(&differences(&readme, "variable of a block", &arguments(&read("src/flow/blocks.rs"), &["set"])));
