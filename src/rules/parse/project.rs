@@ -52,7 +52,7 @@ const MANIFEST_PATH: Key<Scalar<PathBuf>> = Key {
 
 const BIN: Key<Scalar<PathBuf>> = Key {
     name: "bin",
-    about: "The binary; its folder goes in front of `PATH`. Absent: what cargo reports.",
+    about: "The binary; its folder goes in front of `PATH`. Absent: what cargo reports, or the package's own binary of that name.",
     default: None,
     form: FILE,
 };
