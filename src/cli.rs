@@ -26,7 +26,8 @@ use crate::os::engine::tee;
 use crate::os::host::{self, Overrides, Settings, SettingsError};
 use crate::os::probe::Probe;
 use crate::rules::report::{Failure, failure_text};
-use args::{Cli, Order};
+use crate::rules::schema;
+use args::{Cli, Order, SchemaOf};
 use show::{Show, Volume};
 
 /// A suite failed.
@@ -148,6 +149,7 @@ fn carry_out(cli: Cli, volume: Volume, show: &Show) -> Result<ExitCode, CliError
             clap_complete::generate(shell, &mut Cli::command(), "container-runner", &mut script);
             print(&script)
         }
+        Order::Schema { file } => print(schema(file).as_bytes()),
         Order::Man => {
             let mut page = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(CliError::Output)?;
@@ -193,6 +195,13 @@ fn doctor(overrides: &Overrides, show: &Show) -> Result<ExitCode, CliError> {
     checks.iter().for_each(|check| show.check(check));
     let can_start = checks.iter().all(|check| check.state != State::Needed);
     Ok(if can_start { ExitCode::SUCCESS } else { ExitCode::from(CONFIGURATION) })
+}
+
+fn schema(file: SchemaOf) -> String {
+    match file {
+        SchemaOf::Task => schema::of_task(),
+        SchemaOf::Runner => schema::of_runner(),
+    }
 }
 
 fn probe(what: &str) -> ExitCode {

@@ -88,6 +88,14 @@ impl Harness {
         self
     }
 
+    /// Sets the product that suites call, for a project whose `runner.yaml` says neither `bin` nor `build: cargo`. It is for
+    /// `env!("CARGO_BIN_EXE_name")`: cargo builds the binaries of a package before its tests.
+    #[must_use]
+    pub fn product(mut self, binary: impl Into<PathBuf>) -> Self {
+        self.overrides.product = Some(binary.into());
+        self
+    }
+
     /// Does what the command line and the environment say, and returns how it ended (see [`main`]). Call it first in `main`,
     /// and return its value: it also serves calls that are not for the user.
     #[must_use]

@@ -11,9 +11,11 @@ use crate::flow::collect;
 use crate::flow::evidence_json::snapshot_json;
 use crate::flow::verify;
 use crate::model::snapshot::Snapshot;
+use crate::model::suite::SuiteName;
 use crate::model::verdict::Fault;
 use crate::os::disk::{SnapshotRoot, Snapshotter};
 use crate::os::host;
+use crate::rules::parse::{parse_project, parse_suite};
 
 /// Tells whether blocks do without the variable `name`, because cargo, rustup or nextest set it.
 #[must_use]
@@ -28,6 +30,23 @@ pub fn is_cargos(name: &OsStr) -> bool {
 pub fn collect(proof_dir: &Path) -> Result<(usize, usize), String> {
     let collected = collect::collect(proof_dir, &|| true).map_err(|error| Fault::new(&error).to_string())?;
     Ok((collected.files, collected.trials))
+}
+
+/// Reads a `task.yaml`.
+///
+/// # Errors
+/// The first thing that is wrong with it, and where.
+pub fn check_task(text: &[u8]) -> Result<(), String> {
+    let name = SuiteName::new("suite").map_err(|error| error.to_string())?;
+    parse_suite(name, Path::new("task.yaml"), text).map(drop).map_err(|error| error.to_string())
+}
+
+/// Reads a `runner.yaml`.
+///
+/// # Errors
+/// The first thing that is wrong with it, and where.
+pub fn check_runner(text: &[u8]) -> Result<(), String> {
+    parse_project(Path::new("runner.yaml"), text).map(drop).map_err(|error| error.to_string())
 }
 
 /// What was verified.

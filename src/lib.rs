@@ -48,6 +48,7 @@ mod rules {
     pub(crate) mod plan;
     pub(crate) mod presence;
     pub(crate) mod report;
+    pub(crate) mod schema;
     pub(crate) mod summary;
 }
 

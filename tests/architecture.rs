@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
+
 /// Which floors a floor may import.
 const FLOORS: [(&str, &[&str]); 8] = [
     ("model", &["model"]),
@@ -576,16 +578,6 @@ fn paths_of_a_machine(sources: &[Source]) -> Vec<String> {
     violations
 }
 
-/// Returns the texts in the constant `NAME: … = &[…]` of a file, in its order.
-fn listed(source: &str, name: &str) -> Vec<String> {
-    let tokens = tokens(source);
-    let start = (0..tokens.len())
-        .find(|at| word(tokens.get(*at)) == Some("const") && word(tokens.get(at + 1)) == Some(name))
-        .unwrap_or_else(|| panic!("there is no constant {name}"));
-    let value = tokens[start..].iter().skip_while(|token| !is(Some(token), "="));
-    value.take_while(|token| !is(Some(token), ";")).filter_map(text).collect()
-}
-
 fn text(token: &Token) -> Option<String> {
     match token {
         Token::Text(text) => Some(text.clone()),
@@ -615,37 +607,42 @@ fn set<T: Into<String>>(values: impl IntoIterator<Item = T>) -> BTreeSet<String>
     values.into_iter().map(Into::into).collect()
 }
 
-/// Returns every key that runner.yaml may have, with a dot where one is below another.
-fn project_keys(source: &str) -> BTreeSet<String> {
-    let mut keys = set(listed(source, "KEYS"));
-    let mut below: Vec<(String, Vec<String>)> =
-        vec![("product".into(), listed(source, "PRODUCT_KEYS")), ("presence".into(), listed(source, "PRESENCE_KEYS"))];
-    // `.read("scope", |field| field.fields(&["distros"], …`
-    let tokens = tokens(source);
-    for at in 0..tokens.len() {
-        let shape = [tokens.get(at), tokens.get(at + 1), tokens.get(at + 2), tokens.get(at + 3)];
-        if word(shape[0]) == Some("fields") && is(shape[1], "(") && is(shape[2], "&") && is(shape[3], "[") {
-            let parent = tokens[..at].iter().rev().find_map(text).unwrap();
-            let children = tokens[at + 4..].iter().take_while(|token| !is(Some(token), "]")).filter_map(text);
-            below.push((parent, children.collect()));
+/// Returns every key of a schema with its own, with a dot where one is below another; and those that must be there.
+fn keys(schema: &Value, above: &str) -> (BTreeMap<String, Value>, BTreeSet<String>) {
+    let (mut keys, mut required) = (BTreeMap::new(), BTreeSet::new());
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{above}{name}");
+        if property["properties"].is_object() {
+            let below = self::keys(property, &format!("{path}."));
+            keys.extend(below.0);
+            required.extend(below.1);
+        } else {
+            keys.insert(path, property.clone());
         }
     }
-    for (parent, children) in below {
-        assert!(keys.remove(&parent), "{parent}");
-        keys.extend(children.into_iter().map(|child| format!("{parent}.{child}")));
-    }
-    keys
+    let names = schema["required"].as_array().into_iter().flatten();
+    required.extend(names.map(|name| format!("{above}{}", name.as_str().unwrap())));
+    (keys, required)
 }
 
-/// Each word that a key takes stands in the row of that key.
-fn missing_words(readme: &str, heading: &str, source: &str, words: &[(&str, &str)]) -> Vec<String> {
-    let rows = table(readme, heading);
-    let mut violations = Vec::new();
-    for (key, constant) in words {
-        let row = rows.iter().find(|row| quoted(&row[0]).iter().any(|name| name == key));
-        let said = row.map(|row| quoted(&row.join(" "))).unwrap_or_default();
-        let missing = listed(source, constant).into_iter().filter(|word| !said.contains(word));
-        violations.extend(missing.map(|word| format!("README.md: the row of `{key}` lacks `{word}`")));
+/// The table of a file's keys names each of them, the words that it takes, its default, and whether it must be there.
+fn differing_keys(readme: &str, heading: &str, schema: &str) -> Vec<String> {
+    let (keys, required) = keys(&serde_json::from_str(schema).unwrap(), "");
+    let mut violations = differences(readme, heading, &set(keys.keys().map(String::as_str)));
+    for row in table(readme, heading) {
+        let told = row[1..].join(" ");
+        for (key, property) in quoted(&row[0]).iter().filter_map(|key| Some((key, keys.get(key)?))) {
+            let words = property["enum"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let default = property["default"].as_str().map_or_else(|| property["default"].to_string(), str::to_owned);
+            let mut wanted: Vec<_> = words.map(str::to_owned).collect();
+            wanted.extend(Some(default).filter(|default| default != "null"));
+            let said = quoted(&told);
+            let missing = wanted.iter().filter(|word| !said.contains(word));
+            violations.extend(missing.map(|word| format!("README.md: the row of `{key}` lacks `{word}`")));
+            if required.contains(key) != told.starts_with("required") {
+                violations.push(format!("README.md: the row of `{key}` begins with `required` if and only if it is"));
+            }
+        }
     }
     violations
 }
@@ -763,32 +760,19 @@ fn the_guards_have_looked_at_the_tree() {
 }
 
 #[test]
-fn the_readme_names_every_key_of_a_suite() {
-    let (readme, task) = (read("README.md"), read("src/rules/parse/task.rs"));
-    expect_none(&differences(&readme, "key of `task.yaml`", &set(listed(&task, "KEYS"))));
-    let words = [("expect", "EXPECTS"), ("presence", "CLAIMS")];
-    expect_none(&missing_words(&readme, "key of `task.yaml`", &task, &words));
-}
-
-#[test]
-fn the_readme_names_every_key_of_a_project() {
-    let (readme, project) = (read("README.md"), read("src/rules/parse/project.rs"));
-    let keys = project_keys(&project);
-    assert!(keys.contains("scope.distros") && keys.contains("product.manifest-path"), "{keys:?}");
-    expect_none(&differences(&readme, "key of `runner.yaml`", &keys));
-    let words = [
-        ("isolation", "ISOLATIONS"),
-        ("on-restore-failure", "ON_RESTORE_FAILURE"),
-        ("restore-check", "RESTORE_CHECKS"),
-        ("product.build", "BUILDS"),
-    ];
-    expect_none(&missing_words(&readme, "key of `runner.yaml`", &project, &words));
+fn the_readme_names_every_key() {
+    let readme = read("README.md");
+    for (file, at_least) in [("task", 12), ("runner", 17)] {
+        let schema = read(&format!("schemas/{file}.schema.json"));
+        assert!(keys(&serde_json::from_str(&schema).unwrap(), "").0.len() >= at_least, "{file}");
+        expect_none(&differing_keys(&readme, &format!("key of `{file}.yaml`"), &schema));
+    }
 }
 
 #[test]
 fn the_readme_names_every_variable() {
     let readme = read("README.md");
-    let settings = arguments(&read("src/os/host.rs"), &["text", "path", "folder", "get"]);
+    let settings = arguments(&read("src/os/host.rs"), &["text", "path", "folder", "get", "named"]);
     assert!(settings.contains("TEST_FILTER") && settings.contains("SUITES_DIR"), "{settings:?}");
     expect_none(&differences(&readme, "setting", &settings));
     expect_none(&differences(&readme, "variable of a block", &arguments(&read("src/flow/blocks.rs"), &["set"])));
@@ -950,19 +934,27 @@ fn a_readme_that_differs_is_caught() {
     assert_eq!(differences(readme, "key", &set(["a", "b", "c", "d"])), ["README.md: table `key` lacks `d`"]);
     assert_eq!(differences(readme, "key", &set(["a", "b"])).len(), 1);
     assert_eq!(differences(readme, "no such table", &set(["a"])).len(), 1);
-    let code = "const WORDS: &[(&str, W)] = &[(\"one\", W::One), (\"two\", W::Two)]; const KEYS: [&str; 1] = [\"a\"];";
-    assert_eq!(listed(code, "WORDS"), ["one", "two"]);
-    assert_eq!(missing_words(readme, "key", code, &[("a", "WORDS")]), Vec::<String>::new());
-    assert_eq!(missing_words(readme, "key", code, &[("b", "WORDS")]).len(), 2);
 }
 
 #[test]
-fn keys_variables_codes_and_words_are_read_from_code() {
-    let project =
-        "const KEYS: &[&str] = &[\"product\", \"presence\", \"scope\"]; const PRODUCT_KEYS: &[&str] = &[\"bin\"];
-        const PRESENCE_KEYS: &[&str] = &[\"target\"];
-        fn f() { fields.read(\"scope\", |field| field.fields(&[\"distros\"], Refuse)); }";
-    assert_eq!(project_keys(project), set(["product.bin", "presence.target", "scope.distros"]));
+fn a_key_that_the_readme_tells_otherwise_is_caught() {
+    let schema = r#"{"properties": {
+        "a": {"enum": ["one", "two"], "default": "two"},
+        "b": {"required": ["c"], "properties": {"c": {}, "d": {"default": false}}}
+    }}"#;
+    let heading = "| key | default |\n|---|---|\n";
+    let readme = format!("{heading}| `a` | `two`, or `one` |\n| `b.c` | required |\n| `b.d` | `false` |\n");
+    assert_eq!(differing_keys(&readme, "key", schema), Vec::<String>::new());
+    for (said, planted) in
+        [("`one`", "one"), ("`two`", "`three`"), ("required", "none"), ("`false`", ""), ("`b.d`", "`d`")]
+    {
+        let violations = differing_keys(&readme.replace(said, planted), "key", schema);
+        assert!(!violations.is_empty(), "not caught: {planted} instead of {said}");
+    }
+}
+
+#[test]
+fn variables_codes_and_words_are_read_from_code() {
     let host = "fn f() { text(\"A\"); path(\"B\")?; other(\"C\"); } #[cfg(test)] mod tests { fn t() { text(\"D\"); } }";
     assert_eq!(arguments(host, &["text", "path"]), set(["A", "B"]));
     assert_eq!(exit_codes("const FAILED: u8 = 101; const N: u32 = 7;"), set(["0", "101", "130", "143"]));

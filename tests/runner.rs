@@ -17,7 +17,7 @@ mod stages;
 #[path = "harness/world.rs"]
 mod world;
 
-use world::Project;
+use world::{Project, with_cargo};
 
 fn main() -> std::process::ExitCode {
     world::main(|| {
@@ -40,15 +40,4 @@ fn with_product(project: &Project, build_script: &str) {
     project.file("Cargo.toml", "[package]\nname = \"tool\"\nversion = \"1.0.0\"\nedition = \"2021\"\n[workspace]\n");
     project.file("src/main.rs", "fn main() { println!(\"it works\"); }\n");
     project.file("build.rs", build_script);
-}
-
-/// Where cargo and rustup have their files: a project has a home of its own.
-fn with_cargo(project: Project) -> Project {
-    let home = std::env::home_dir().unwrap();
-    let place = |name: &str, folder: &str| {
-        let named = std::env::vars_os().find(|(other, _)| other == name).map(|(_, value)| value);
-        named.unwrap_or_else(|| home.join(folder).into_os_string())
-    };
-    let (cargo, rustup) = (place("CARGO_HOME", ".cargo"), place("RUSTUP_HOME", ".rustup"));
-    project.variable("CARGO_HOME", cargo).variable("RUSTUP_HOME", rustup)
 }

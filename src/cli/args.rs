@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::os::probe::ORDER;
 
@@ -79,6 +79,15 @@ impl Places {
     }
 }
 
+/// A file that has a schema.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum SchemaOf {
+    /// `task.yaml`, a suite.
+    Task,
+    /// `runner.yaml`, a project.
+    Runner,
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(super) enum Order {
@@ -111,6 +120,11 @@ pub(super) enum Order {
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
+    },
+    /// Print the JSON Schema of a file that people write, for editors.
+    Schema {
+        /// Of which file.
+        file: SchemaOf,
     },
     /// Print the man page, in roff.
     Man,

@@ -419,6 +419,7 @@ mod tests {
             project_dir: Some(dir.to_path_buf()),
             suites_dir: Some(PathBuf::from("suites")),
             proof_dir: Some(PathBuf::from("proof")),
+            product: None,
             flags: Vec::new(),
         };
         let mut settings = Settings::read(&overrides, &host).unwrap();

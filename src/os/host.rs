@@ -1,8 +1,10 @@
 //! The machine and the environment, read once: the only place that looks at variables.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,6 +39,10 @@ pub(crate) struct Settings {
     pub(crate) github: Option<GitHub>,
     /// What libtest takes from the environment.
     pub(crate) libtest: LibtestVariables,
+    /// Binaries of the package whose tests run, each by the variable that names it.
+    package_binaries: BTreeMap<OsString, PathBuf>,
+    /// The product, as the caller of the harness fixes it.
+    product: Option<PathBuf>,
     /// What blocks inherit: ours without what cargo adds for tests.
     pub(crate) block_environment: Environment,
     /// What cargo and rustup get: as blocks, with where their own files are.
@@ -111,6 +117,8 @@ pub(crate) struct Overrides {
     pub(crate) suites_dir: Option<PathBuf>,
     /// Where evidence goes, relative to the project's folder.
     pub(crate) proof_dir: Option<PathBuf>,
+    /// The product, for a project that does not build it.
+    pub(crate) product: Option<PathBuf>,
     /// Variables that the command line sets.
     pub(crate) flags: Vec<(&'static str, OsString)>,
 }
@@ -153,6 +161,7 @@ impl Settings {
         };
         let below = |dir: &Option<PathBuf>| dir.as_ref().map(|dir| project_dir.join(dir));
         let path = |name| path(environment, name, cwd);
+        let named = |start| named(environment, start, cwd);
         let proof_dir =
             path("PROOF_DIR").or_else(|| below(&overrides.proof_dir)).unwrap_or_else(|| project_dir.join(".proof"));
         let jsonl = match path("RUNNER_JSONL") {
@@ -179,6 +188,8 @@ impl Settings {
                 shuffle: is_on(text("RUST_TEST_SHUFFLE")?),
                 shuffle_seed: text("RUST_TEST_SHUFFLE_SEED")?,
             },
+            package_binaries: named("NEXTEST_BIN_EXE_").chain(named("CARGO_BIN_EXE_")).collect(),
+            product: overrides.product.as_ref().map(|path| cwd.join(path)),
             block_environment: environment.iter().filter(|(name, _)| !is_cargos(name)).cloned().collect(),
             tool_environment: environment
                 .iter()
@@ -190,6 +201,18 @@ impl Settings {
             temp_dir: path("TMPDIR").unwrap_or_else(|| "/tmp".into()),
             project_dir,
         })
+    }
+
+    /// Returns the product of a project that does not build it, and who says so: nextest and cargo, else our caller.
+    pub(crate) fn given_product(&self, name: Option<&str>) -> Option<(String, PathBuf)> {
+        let variables = name.map(|name| {
+            // nextest knows where it has moved them. Shells drop variables whose names have dashes, so it sets two.
+            let of_nextest = [name, &name.replace('-', "_")].map(|name| format!("NEXTEST_BIN_EXE_{name}"));
+            of_nextest.into_iter().chain([format!("CARGO_BIN_EXE_{name}")])
+        });
+        let path = |variable: &String| self.package_binaries.get(OsStr::new(variable)).cloned();
+        let named = variables.into_iter().flatten().find_map(|name| Some((format!("`{name}`"), path(&name)?)));
+        named.or_else(|| Some(("`Harness::product`".to_owned(), self.product.clone()?)))
     }
 
     /// Finds a program as a shell would.
@@ -312,6 +335,17 @@ fn path(environment: &Environment, name: &str, cwd: &Path) -> Option<PathBuf> {
     environment.get(name).filter(|value| !value.is_empty()).map(|value| cwd.join(value))
 }
 
+/// Returns the paths in the variables whose names begin with `start`.
+fn named<'a>(
+    environment: &'a Environment,
+    start: &'a str,
+    cwd: &'a Path,
+) -> impl Iterator<Item = (OsString, PathBuf)> + 'a {
+    let is_one = move |name: &OsStr| name.as_bytes().starts_with(start.as_bytes());
+    let named = environment.iter().filter(move |(name, value)| is_one(name) && !value.is_empty());
+    named.map(|(name, value)| (name.clone(), cwd.join(value)))
+}
+
 fn folder(environment: &Environment, name: &'static str, cwd: &Path) -> Result<Option<PathBuf>, SettingsError> {
     match path(environment, name, cwd) {
         Some(path) if !path.is_dir() => Err(SettingsError::NotAFolder { name, path }),
@@ -388,6 +422,24 @@ mod tests {
     fn a_project_dir_that_is_none_is_an_error() {
         let error = read(&[("PROJECT_DIR", "/no/such/folder")]).unwrap_err().to_string();
         assert_eq!(error, "`PROJECT_DIR` names `/no/such/folder`, which is not a folder; correct it or unset it");
+    }
+
+    #[test]
+    fn nextest_names_binaries_before_cargo_and_both_before_our_caller() {
+        let overrides = Overrides { product: Some("called".into()), ..Overrides::default() };
+        let host = Host { distro: "arch".into(), container_id: None };
+        let given = |variables: &[&str], name: Option<&str>| {
+            let environment = variables.iter().map(|name| (OsString::from(name), OsString::from(name))).collect();
+            let settings = Settings::from_environment(&environment, Path::new("/"), &overrides, &host).unwrap();
+            settings.given_product(name).unwrap().1
+        };
+        let (cargo, both) = ("CARGO_BIN_EXE_a-b", ["CARGO_BIN_EXE_a-b", "NEXTEST_BIN_EXE_a-b"]);
+        assert_eq!(given(&both, Some("a-b")), Path::new("/NEXTEST_BIN_EXE_a-b"));
+        assert_eq!(given(&["NEXTEST_BIN_EXE_a_b"], Some("a-b")), Path::new("/NEXTEST_BIN_EXE_a_b"));
+        assert_eq!(given(&[cargo], Some("a-b")), Path::new("/CARGO_BIN_EXE_a-b"));
+        assert_eq!(given(&[cargo], Some("a")), Path::new("/called"));
+        assert_eq!(given(&[cargo], None), Path::new("/called"));
+        assert_eq!(read(&[]).unwrap().given_product(Some("a-b")), None);
     }
 
     #[test]

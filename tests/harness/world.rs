@@ -291,7 +291,8 @@ impl Project {
         Running { child: command.spawn().unwrap(), streams }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The command that runs the harness.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let program = self.program.clone().unwrap_or_else(harness);
         let words = self.wrapper.iter().cloned().chain([program.into_os_string()]);
         let mut words = words.chain(arguments.iter().map(OsString::from));
@@ -386,6 +387,17 @@ impl Project {
     pub(crate) fn wait_for(&self, path: &str) {
         until(&format!("`{path}` to be written"), || fs::metadata(self.path(path)).is_ok_and(|meta| meta.len() > 0));
     }
+}
+
+/// Where cargo and rustup have their files: a project has a home of its own.
+pub(crate) fn with_cargo(project: Project) -> Project {
+    let home = std::env::home_dir().unwrap();
+    let place = |name: &str, folder: &str| {
+        let named = std::env::vars_os().find(|(other, _)| other == name).map(|(_, value)| value);
+        named.unwrap_or_else(|| home.join(folder).into_os_string())
+    };
+    let (cargo, rustup) = (place("CARGO_HOME", ".cargo"), place("RUSTUP_HOME", ".rustup"));
+    project.variable("CARGO_HOME", cargo).variable("RUSTUP_HOME", rustup)
 }
 
 fn give_away(path: &Path, id: u32) {

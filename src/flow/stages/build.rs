@@ -73,14 +73,24 @@ pub(crate) fn find(session: &Session) -> Result<(), StageFailure> {
     if let Some(outcome) = session.build_outcome() {
         return reuse(session, outcome);
     }
-    let binary = match (&product.bin, &product.name, product.build) {
-        (Some(bin), _, _) => settings.project_dir.join(bin),
-        (None, Some(name), Build::Cargo) => target_dir(session).join(profile_dir(&settings.cargo_profile)).join(name),
-        (None, _, _) => return Ok(()),
+    let (binary, remedy) = match (&product.bin, &product.name, product.build) {
+        (Some(bin), _, _) => (settings.project_dir.join(bin), BUILD_IT.to_owned()),
+        (None, Some(name), Build::Cargo) => {
+            (target_dir(session).join(profile_dir(&settings.cargo_profile)).join(name), BUILD_IT.to_owned())
+        }
+        (None, name, Build::None) => match settings.given_product(name.as_deref()) {
+            Some((who, binary)) => (binary, format!("{who} names it: build the package again, or correct that")),
+            // It is looked for on PATH.
+            None => return Ok(()),
+        },
+        (None, None, Build::Cargo) => return Ok(()),
     };
-    session.set_product(existing(binary)?);
+    session.set_product(existing(binary, &remedy)?);
     Ok(())
 }
+
+/// What to do where a product does not exist that is built or configured.
+const BUILD_IT: &str = "build it (stage `build`), or correct `product.bin` in runner.yaml";
 
 /// A folder of its own: an outer cargo may hold the lock of another.
 fn target_dir(session: &Session) -> PathBuf {
@@ -110,7 +120,7 @@ fn profile_dir(profile: &str) -> &str {
 fn reuse(session: &Session, outcome: BuildOutcome) -> Result<(), StageFailure> {
     match outcome {
         BuildOutcome::Built(binary) => {
-            session.set_product(existing(binary)?);
+            session.set_product(existing(binary, BUILD_IT)?);
             Ok(())
         }
         BuildOutcome::Failed { command, rc, ending, output } => {
@@ -119,14 +129,11 @@ fn reuse(session: &Session, outcome: BuildOutcome) -> Result<(), StageFailure> {
     }
 }
 
-fn existing(binary: PathBuf) -> Result<PathBuf, StageFailure> {
+fn existing(binary: PathBuf, remedy: &str) -> Result<PathBuf, StageFailure> {
     if binary.is_file() {
         return Ok(binary);
     }
-    let text = format!(
-        "the product `{}` does not exist; build it (stage `build`), or correct `product.bin` in runner.yaml",
-        binary.display()
-    );
+    let text = format!("the product `{}` does not exist; {remedy}", binary.display());
     Err(StageFailure::Fault(Fault::from_text(text)))
 }
 
@@ -156,7 +163,7 @@ fn cargo_build(session: &Session) -> Result<BuildMeta, StageFailure> {
     let binary = binary.or(configured).ok_or_else(|| {
         Fault::from_text(format!("`{}` built no binary; set `product.bin` in runner.yaml", command.line()))
     })?;
-    let binary = existing(binary)?;
+    let binary = existing(binary, BUILD_IT)?;
     let revision = git(session, manifest_dir, &["rev-parse", "HEAD"])?;
     let changes = git(session, manifest_dir, &["status", "--porcelain"])?;
     let meta = BuildMeta {

@@ -1,5 +1,6 @@
 //! Text of a file -> Suite, Project, `TestSetup`. What is wrong in it is told with line and column.
 
+mod form;
 mod json;
 mod node;
 mod project;
@@ -9,7 +10,8 @@ mod task;
 mod tree;
 mod yaml;
 
+pub(crate) use form::{Keys, schema_of};
 pub(crate) use node::ParseError;
-pub(crate) use project::parse_project;
+pub(crate) use project::{KEYS as PROJECT_KEYS, parse_project};
 pub(crate) use setup::{default_setup, parse_setup, run_order};
-pub(crate) use task::parse_suite;
+pub(crate) use task::{KEYS as SUITE_KEYS, parse_suite};

@@ -156,15 +156,6 @@ impl<'a> Fields<'a> {
     pub(super) fn require(&self, key: &'static str) -> Result<Field<'a>, Problem> {
         self.get(key).ok_or_else(|| Problem::new(self.start, format!("the key `{key}` is missing")))
     }
-
-    /// Applies `read` to the entry of `key`, if the map has it.
-    pub(super) fn read<T>(
-        &self,
-        key: &'static str,
-        read: impl FnOnce(Field<'a>) -> Result<T, Problem>,
-    ) -> Result<Option<T>, Problem> {
-        self.get(key).map(read).transpose()
-    }
 }
 
 /// One entry of a map: its key, and readers of its value that name the key in every problem.
@@ -240,11 +231,6 @@ impl<'a> Field<'a> {
                 Err(self.expected("a list"))
             }
         }
-    }
-
-    /// Returns the texts of a list; none is blank.
-    pub(super) fn texts(self) -> Result<Vec<String>, Problem> {
-        self.list()?.map(|element| element.some_text().map(str::to_owned)).collect()
     }
 
     /// Returns the entries of a map with unique keys.

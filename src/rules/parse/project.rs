@@ -3,30 +3,174 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::form::{Boolean, Key, Keys, List, MapOf, Measure, Required, SOME_TEXT, Scalar, Words, names};
 use super::node::{Field, Fields, ParseError, Problem, UnknownKeys, Value, shown};
-use super::{quantity, task, yaml};
-use crate::model::suite::{Build, Isolation, OnRestoreFailure, PresenceRules, Product, Project, RestoreCheck};
+use super::task::{DURATION, Distros, PATH, PATHS};
+use super::{quantity, yaml};
+use crate::model::suite::{
+    Build, DistroGate, Isolation, OnRestoreFailure, PresenceRules, Product, Project, RestoreCheck,
+};
 
 /// Every key of a `runner.yaml`.
-pub(crate) const KEYS: &[&str] = &[
-    "product",
-    "scope",
-    "deps",
-    "snapshot",
-    "presence",
-    "isolation",
-    "sandbox",
-    "timeout",
-    "on-restore-failure",
-    "restore-check",
-    "output-limit",
+pub(crate) const KEYS: Keys = &[
+    &PRODUCT,
+    &SCOPE,
+    &DEPS,
+    &SNAPSHOT,
+    &PRESENCE,
+    &ISOLATION,
+    &SANDBOX,
+    &TIMEOUT,
+    &ON_RESTORE_FAILURE,
+    &RESTORE_CHECK,
+    &OUTPUT_LIMIT,
 ];
 
-/// Every key of `product` in a `runner.yaml`.
-pub(crate) const PRODUCT_KEYS: &[&str] = &["name", "build", "bin", "manifest-path"];
+const PRODUCT: Key<MapOf<Product>> = Key {
+    name: "product",
+    about: "What is tested.",
+    default: None,
+    form: MapOf { keys: &[&NAME, &BUILD, &MANIFEST_PATH, &BIN], read: product },
+};
 
-/// Every key of `presence` in a `runner.yaml`.
-pub(crate) const PRESENCE_KEYS: &[&str] = &["applets", "target", "providers", "unified", "preserve"];
+const NAME: Key<Scalar<String>> =
+    Key { name: "name", about: "The command that suites call.", default: None, form: COMMAND };
+
+const BUILD: Key<Words<Build>> = Key {
+    name: "build",
+    about: "`cargo`: built once before the trials, with `CARGO_PROFILE`; `none`: not built.",
+    default: Some("none"),
+    form: Words(BUILDS),
+};
+
+const MANIFEST_PATH: Key<Scalar<PathBuf>> = Key {
+    name: "manifest-path",
+    about: "The product's package. It is built into the folder `target` beside this file.",
+    default: Some("Cargo.toml"),
+    form: FILE,
+};
+
+const BIN: Key<Scalar<PathBuf>> = Key {
+    name: "bin",
+    about: "The binary; its folder goes in front of `PATH`. Absent: what cargo reports, or the package's own binary of that name.",
+    default: None,
+    form: FILE,
+};
+
+const SCOPE: Key<MapOf<Option<DistroGate>>> = Key {
+    name: "scope",
+    about: "Where the suites may run.",
+    default: None,
+    form: MapOf { keys: &[&DISTROS], read: |fields| DISTROS.read(fields) },
+};
+
+const DISTROS: Key<Distros> = Key {
+    name: "distros",
+    about: "os-release IDs (a list, or one) that the project supports; elsewhere every suite fails.",
+    default: None,
+    form: Distros,
+};
+
+const DEPS: Key<MapOf<Option<Vec<String>>>> = Key {
+    name: "deps",
+    about: "What has to be installed.",
+    default: None,
+    form: MapOf { keys: &[&PACKAGES], read: |fields| PACKAGES.read(fields) },
+};
+
+const PACKAGES: Key<List<Scalar<String>>> =
+    Key { name: "packages", about: "Strictly required packages.", default: None, form: List(PACKAGE) };
+
+const SNAPSHOT: Key<MapOf<Option<Vec<String>>>> = Key {
+    name: "snapshot",
+    about: "What is looked at before and after each suite.",
+    default: None,
+    form: MapOf { keys: &[&SNAPSHOT_PATHS], read: |fields| SNAPSHOT_PATHS.read(fields) },
+};
+
+const SNAPSHOT_PATHS: Key<List<Scalar<String>>> = Key {
+    name: "paths",
+    about: "Paths of every suite's snapshots: files, folders, patterns. `{scratch}` is the suite's scratch folder, `{applet}` \
+            each applet.",
+    default: None,
+    form: PATHS,
+};
+
+const PRESENCE: Key<MapOf<PresenceRules>> = Key {
+    name: "presence",
+    about: "What the presence of applets is judged by.",
+    default: None,
+    form: MapOf { keys: &[&APPLETS, &TARGET, &PROVIDERS, &UNIFIED, &PRESERVE], read: presence },
+};
+
+const APPLETS: Required<Scalar<PathBuf>> = Required(Key {
+    name: "applets",
+    about: "File with one applet a line; an empty one is an error.",
+    default: None,
+    form: FILE,
+});
+
+const TARGET: Required<Scalar<String>> = Required(Key {
+    name: "target",
+    about: "What the product replaces: `/usr/bin/{applet}`.",
+    default: None,
+    form: PATH,
+});
+
+const PROVIDERS: Key<List<Scalar<String>>> = Key {
+    name: "providers",
+    about: "Where an applet may come from; the first that exists provides it.",
+    default: None,
+    form: PATHS,
+};
+
+const UNIFIED: Key<List<Scalar<String>>> =
+    Key { name: "unified", about: "Binaries that provide every applet.", default: None, form: PATHS };
+
+const PRESERVE: Key<List<Scalar<String>>> =
+    Key { name: "preserve", about: "Applets of which nothing is claimed.", default: None, form: List(SOME_TEXT) };
+
+const ISOLATION: Key<Words<Isolation>> = Key {
+    name: "isolation",
+    about: "How suites are kept from the machine. `overlay` is refused until it is built.",
+    default: Some("container"),
+    form: Words(ISOLATIONS),
+};
+
+const SANDBOX: Key<Boolean> = Key {
+    name: "sandbox",
+    about: "Chickadee scripts in a sandbox. `true` is refused until it is built.",
+    default: Some("false"),
+    form: Boolean,
+};
+
+const TIMEOUT: Key<Measure<Duration>> = Key {
+    name: "timeout",
+    about: "Limit of one block: `90s`, `15m`, `1.5h`, `500ms`.",
+    default: Some("900s"),
+    form: DURATION,
+};
+
+const ON_RESTORE_FAILURE: Key<Words<OnRestoreFailure>> = Key {
+    name: "on-restore-failure",
+    about: "`stop`: after a failed restore every remaining suite fails without being run; `continue`: they run.",
+    default: Some("stop"),
+    form: Words(ON_RESTORE_FAILURES),
+};
+
+const RESTORE_CHECK: Key<Words<RestoreCheck>> = Key {
+    name: "restore-check",
+    about: "Paths that are not as before: `report` lists them, `strict` also fails.",
+    default: Some("report"),
+    form: Words(RESTORE_CHECKS),
+};
+
+const OUTPUT_LIMIT: Key<Measure<u64>> = Key {
+    name: "output-limit",
+    about: "Bytes of each stream of a block that go to its log: `64MiB`, `500kB`.",
+    default: Some("64MiB"),
+    form: SIZE,
+};
 
 impl Default for Project {
     fn default() -> Self {
@@ -55,61 +199,61 @@ pub(crate) fn parse_project(file: &Path, text: &[u8]) -> Result<Project, ParseEr
     if matches!(document.root.value, Value::Null) {
         return Ok(Project::default());
     }
-    let project = document.root.fields(KEYS, UnknownKeys::Refuse).and_then(|fields| project(&fields));
+    let project = document.root.fields(&names(KEYS), UnknownKeys::Refuse).and_then(|fields| project(&fields));
     project.map_err(|problem| document.error(problem))
 }
 
 fn project(fields: &Fields<'_>) -> Result<Project, Problem> {
     let default = Project::default();
     Ok(Project {
-        product: fields.read("product", product)?.unwrap_or(default.product),
-        distros: fields
-            .read("scope", |field| field.fields(&["distros"], UnknownKeys::Refuse)?.read("distros", task::distros))?
-            .flatten(),
-        packages: fields
-            .read("deps", |field| field.fields(&["packages"], UnknownKeys::Refuse)?.read("packages", packages))?
-            .flatten()
-            .unwrap_or(default.packages),
-        snapshot: fields
-            .read("snapshot", |field| field.fields(&["paths"], UnknownKeys::Refuse)?.read("paths", task::paths))?
-            .flatten()
-            .unwrap_or(default.snapshot),
-        presence: fields.read("presence", presence)?,
-        isolation: fields.read("isolation", |field| field.word(ISOLATIONS))?.unwrap_or(default.isolation),
-        sandbox: fields.read("sandbox", Field::boolean)?.unwrap_or(default.sandbox),
-        timeout: fields.read("timeout", task::duration)?.unwrap_or(default.timeout),
-        on_restore_failure: fields
-            .read("on-restore-failure", |field| field.word(ON_RESTORE_FAILURE))?
-            .unwrap_or(default.on_restore_failure),
-        restore_check: fields
-            .read("restore-check", |field| field.word(RESTORE_CHECKS))?
-            .unwrap_or(default.restore_check),
-        output_limit_bytes: fields.read("output-limit", size)?.unwrap_or(default.output_limit_bytes),
+        product: PRODUCT.read(fields)?.unwrap_or(default.product),
+        distros: SCOPE.read(fields)?.flatten(),
+        packages: DEPS.read(fields)?.flatten().unwrap_or(default.packages),
+        snapshot: SNAPSHOT.read(fields)?.flatten().unwrap_or(default.snapshot),
+        presence: PRESENCE.read(fields)?,
+        isolation: ISOLATION.read(fields)?.unwrap_or(default.isolation),
+        sandbox: SANDBOX.read(fields)?.unwrap_or(default.sandbox),
+        timeout: TIMEOUT.read(fields)?.unwrap_or(default.timeout),
+        on_restore_failure: ON_RESTORE_FAILURE.read(fields)?.unwrap_or(default.on_restore_failure),
+        restore_check: RESTORE_CHECK.read(fields)?.unwrap_or(default.restore_check),
+        output_limit_bytes: OUTPUT_LIMIT.read(fields)?.unwrap_or(default.output_limit_bytes),
     })
 }
 
 const ISOLATIONS: &[(&str, Isolation)] =
     &[("container", Isolation::Container), ("overlay", Isolation::Overlay), ("none", Isolation::None)];
 
-const ON_RESTORE_FAILURE: &[(&str, OnRestoreFailure)] =
+const ON_RESTORE_FAILURES: &[(&str, OnRestoreFailure)] =
     &[("stop", OnRestoreFailure::Stop), ("continue", OnRestoreFailure::Continue)];
 
 const RESTORE_CHECKS: &[(&str, RestoreCheck)] = &[("report", RestoreCheck::Report), ("strict", RestoreCheck::Strict)];
 
 const BUILDS: &[(&str, Build)] = &[("cargo", Build::Cargo), ("none", Build::None)];
 
-fn product(field: Field<'_>) -> Result<Product, Problem> {
-    let fields = field.fields(PRODUCT_KEYS, UnknownKeys::Refuse)?;
+fn product(fields: &Fields<'_>) -> Result<Product, Problem> {
     let default = Project::default().product;
     Ok(Product {
-        name: fields.read("name", command)?,
-        build: fields.read("build", |field| field.word(BUILDS))?.unwrap_or(default.build),
-        manifest_path: fields.read("manifest-path", file)?.unwrap_or(default.manifest_path),
-        bin: fields.read("bin", file)?,
+        name: NAME.read(fields)?,
+        build: BUILD.read(fields)?.unwrap_or(default.build),
+        manifest_path: MANIFEST_PATH.read(fields)?.unwrap_or(default.manifest_path),
+        bin: BIN.read(fields)?,
+    })
+}
+
+fn presence(fields: &Fields<'_>) -> Result<PresenceRules, Problem> {
+    Ok(PresenceRules {
+        applets: APPLETS.read(fields)?,
+        target: TARGET.read(fields)?,
+        providers: PROVIDERS.read(fields)?.unwrap_or_default(),
+        unified: UNIFIED.read(fields)?.unwrap_or_default(),
+        preserve: PRESERVE.read(fields)?.unwrap_or_default(),
     })
 }
 
 /// A command that is looked up in PATH: a file name.
+const COMMAND: Scalar<String> =
+    Scalar { read: command, pattern: Some(r"^(?!-|\.{1,2}$)[^/\s\x00-\x1f\x7f-\x9f]+$"), minimum: Some(0) };
+
 fn command(field: Field<'_>) -> Result<String, Problem> {
     let name = field.some_text()?;
     let forbidden = |c: char| c == '/' || c.is_whitespace() || c.is_control();
@@ -119,43 +263,31 @@ fn command(field: Field<'_>) -> Result<String, Problem> {
     Ok(name.to_owned())
 }
 
-fn file(field: Field<'_>) -> Result<PathBuf, Problem> {
-    field.some_text().map(PathBuf::from)
-}
+const FILE: Scalar<PathBuf> =
+    Scalar { read: |field| field.some_text().map(PathBuf::from), pattern: Some(r"\S"), minimum: None };
 
-/// Names of packages; one that begins with `-` would be an option of the package manager, one with a slash another source.
-fn packages(field: Field<'_>) -> Result<Vec<String>, Problem> {
-    let mut packages = Vec::new();
-    for one in field.list()? {
-        let name = one.some_text()?;
-        if name.starts_with('-') || name.chars().any(|c| c == '/' || c.is_whitespace() || c.is_control()) {
-            return Err(one.wrong(format!("holds `{}`, which is not the name of a package", shown(name))));
-        }
-        packages.push(name.to_owned());
+/// The name of a package; one that begins with `-` would be an option of the package manager, one with a slash another source.
+const PACKAGE: Scalar<String> =
+    Scalar { read: package, pattern: Some(r"^(?!-)[^/\s\x00-\x1f\x7f-\x9f]+$"), minimum: Some(0) };
+
+fn package(field: Field<'_>) -> Result<String, Problem> {
+    let name = field.some_text()?;
+    if name.starts_with('-') || name.chars().any(|c| c == '/' || c.is_whitespace() || c.is_control()) {
+        return Err(field.wrong(format!("holds `{}`, which is not the name of a package", shown(name))));
     }
-    Ok(packages)
+    Ok(name.to_owned())
 }
 
-fn size(field: Field<'_>) -> Result<u64, Problem> {
-    quantity::size_bytes(field.text()?).map_err(|error| field.wrong(error))
-}
-
-fn presence(field: Field<'_>) -> Result<PresenceRules, Problem> {
-    let fields = field.fields(PRESENCE_KEYS, UnknownKeys::Refuse)?;
-    Ok(PresenceRules {
-        applets: file(fields.require("applets")?)?,
-        target: task::path(fields.require("target")?)?,
-        providers: fields.read("providers", task::paths)?.unwrap_or_default(),
-        unified: fields.read("unified", task::paths)?.unwrap_or_default(),
-        preserve: fields.read("preserve", Field::texts)?.unwrap_or_default(),
-    })
-}
+const SIZE: Measure<u64> = Measure { quantity: &quantity::SIZE, read: quantity::size_bytes };
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::form::Declared;
     use super::*;
-    use crate::model::suite::DistroGate;
     use pretty_assertions::assert_eq;
+    use serde_json::Value as Json;
 
     fn parse(text: &str) -> Result<Project, ParseError> {
         parse_project(Path::new("runner.yaml"), text.as_bytes())
@@ -216,6 +348,19 @@ output-limit: 1MiB
             assert_eq!(parse(text), Ok(Project::default()), "{text:?}");
         }
         assert_eq!(parse("isolation: none\nproduct: { build: none }\n").unwrap().isolation, Isolation::None);
+    }
+
+    #[test]
+    fn every_default_that_is_told_is_the_one_that_is_meant() {
+        let told = |keys: Keys| {
+            let default = |key: &&dyn Declared| Some((key.name(), key.schema().get("default")?.clone()));
+            keys.iter().filter_map(default).collect::<BTreeMap<_, _>>()
+        };
+        let mut all: BTreeMap<_, Json> = told(KEYS).into_iter().collect();
+        all.insert("product", serde_json::to_value(told(PRODUCT.form.keys)).unwrap());
+        let text = serde_json::to_string(&all).unwrap();
+        assert_eq!(all.len(), 7, "{text}");
+        assert_eq!(parse(&text), Ok(Project::default()), "{text}");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::node::shown;
+
 /// Longest limit that can be asked for, in seconds: some 116 days.
 pub(crate) const DURATION_SECS_MAX: u64 = 10_000_000;
 
@@ -32,32 +34,37 @@ pub(crate) enum QuantityError {
     },
 }
 
-/// Reads a duration: a decimal number and `ms`, `s`, `m` or `h`; a whole number alone is seconds.
-///
-/// # Errors
-/// If it has another shape, is not more than zero, or is over 10,000,000 s.
-pub(crate) fn duration(text: &str) -> Result<Duration, QuantityError> {
-    const UNITS: &[(&str, u128)] = &[
+/// What a number with a unit may be.
+#[derive(Debug)]
+pub(crate) struct Quantity {
+    /// Units, each with how many of the smallest it is; an empty one is what a whole number alone is in.
+    pub(crate) units: &'static [(&'static str, u128)],
+    /// The largest whole number alone; with a unit, what is more than that is too large as well.
+    pub(crate) whole_max: u64,
+    /// The same for people.
+    limit: &'static str,
+    /// How it is done.
+    examples: &'static str,
+}
+
+/// A duration, in nanoseconds: a decimal number and `ms`, `s`, `m` or `h`; a whole number alone is seconds.
+pub(crate) const DURATION: Quantity = Quantity {
+    units: &[
         ("ms", 1_000_000),
         ("s", 1_000_000_000),
         ("m", 60_000_000_000),
         ("h", 3_600_000_000_000),
         ("", 1_000_000_000),
-    ];
-    let limit = Bound { max: u128::from(DURATION_SECS_MAX) * 1_000_000_000, words: "10000000 s" };
-    let nanos = quantity(text, UNITS, limit, "`90s`, `15m`, `1.5h` or `500ms`")?;
-    let secs = u64::try_from(nanos / 1_000_000_000).unwrap_or(DURATION_SECS_MAX);
-    let subsec = u32::try_from(nanos % 1_000_000_000).unwrap_or(0);
-    Ok(Duration::new(secs, subsec))
-}
+    ],
+    whole_max: DURATION_SECS_MAX,
+    limit: "10000000 s",
+    examples: "`90s`, `15m`, `1.5h` or `500ms`",
+};
 
-/// Reads a size in bytes: a decimal number and `B`, `kB`, `MB`, `GB` (of 1000) or `KiB`, `MiB`, `GiB` (of 1024); a whole
-/// number alone is bytes.
-///
-/// # Errors
-/// If it has another shape, is not at least one byte, or is over 1 TiB.
-pub(crate) fn size_bytes(text: &str) -> Result<u64, QuantityError> {
-    const UNITS: &[(&str, u128)] = &[
+/// A size, in bytes: a decimal number and `B`, `kB`, `MB`, `GB` (of 1000) or `KiB`, `MiB`, `GiB` (of 1024); a whole number
+/// alone is bytes.
+pub(crate) const SIZE: Quantity = Quantity {
+    units: &[
         ("kB", 1_000),
         ("MB", 1_000_000),
         ("GB", 1_000_000_000),
@@ -66,51 +73,74 @@ pub(crate) fn size_bytes(text: &str) -> Result<u64, QuantityError> {
         ("GiB", 1 << 30),
         ("B", 1),
         ("", 1),
-    ];
-    let limit = Bound { max: u128::from(SIZE_BYTES_MAX), words: "1 TiB" };
-    let bytes = quantity(text, UNITS, limit, "`64MiB`, `500kB` or a number of bytes")?;
-    Ok(u64::try_from(bytes).unwrap_or(SIZE_BYTES_MAX))
+    ],
+    whole_max: SIZE_BYTES_MAX,
+    limit: "1 TiB",
+    examples: "`64MiB`, `500kB` or a number of bytes",
+};
+
+/// Reads a [`DURATION`].
+///
+/// # Errors
+/// If it has another shape, is not more than zero, or is over 10,000,000 s.
+pub(crate) fn duration(text: &str) -> Result<Duration, QuantityError> {
+    let nanos = DURATION.read(text)?;
+    let secs = u64::try_from(nanos / 1_000_000_000).unwrap_or(DURATION_SECS_MAX);
+    let subsec = u32::try_from(nanos % 1_000_000_000).unwrap_or(0);
+    Ok(Duration::new(secs, subsec))
 }
 
-#[derive(Clone, Copy)]
-struct Bound {
-    max: u128,
-    words: &'static str,
+/// Reads a [`SIZE`].
+///
+/// # Errors
+/// If it has another shape, is not at least one byte, or is over 1 TiB.
+pub(crate) fn size_bytes(text: &str) -> Result<u64, QuantityError> {
+    Ok(u64::try_from(SIZE.read(text)?).unwrap_or(SIZE_BYTES_MAX))
 }
 
 /// More digits than any allowed quantity has; a longer number is too large or too exact.
 const DIGITS_MAX: usize = 18;
 
-fn quantity(text: &str, units: &[(&str, u128)], bound: Bound, examples: &'static str) -> Result<u128, QuantityError> {
-    let shape = || QuantityError::Shape { text: super::node::shown(text), examples };
-    let trimmed = text.trim();
-    if let Some(rest) = trimmed.strip_prefix('-')
-        && rest.starts_with(|c: char| c.is_ascii_digit())
-    {
-        return Err(QuantityError::NotPositive(super::node::shown(text)));
+impl Quantity {
+    fn scale(&self, unit: &str) -> Option<u128> {
+        self.units.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale)
     }
-    let number_end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
-    let (number, unit) = trimmed.split_at(number_end);
-    let (_, scale) = units.iter().find(|(name, _)| *name == unit.trim_start()).ok_or_else(shape)?;
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    if whole.is_empty() || fraction.is_empty() || fraction.contains('.') || (unit.is_empty() && number.contains('.')) {
-        return Err(shape());
-    }
-    if fraction.len() > DIGITS_MAX {
-        return Err(shape());
-    }
-    let too_large = || QuantityError::TooLarge { text: super::node::shown(text), limit: bound.words };
-    if whole.trim_start_matches('0').len() > DIGITS_MAX {
-        return Err(too_large());
-    }
-    let whole: u128 = whole.parse().map_err(|_| shape())?;
-    let parts: u128 = fraction.parse().map_err(|_| shape())?;
-    let digits = u32::try_from(fraction.len()).map_err(|_| shape())?;
-    let value = whole * scale + parts * scale / 10u128.pow(digits);
-    match value {
-        0 => Err(QuantityError::NotPositive(super::node::shown(text))),
-        value if value > bound.max => Err(too_large()),
-        value => Ok(value),
+
+    fn read(&self, text: &str) -> Result<u128, QuantityError> {
+        let shape = || QuantityError::Shape { text: shown(text), examples: self.examples };
+        let trimmed = text.trim();
+        if let Some(rest) = trimmed.strip_prefix('-')
+            && rest.starts_with(|c: char| c.is_ascii_digit())
+        {
+            return Err(QuantityError::NotPositive(shown(text)));
+        }
+        let number_end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+        let (number, unit) = trimmed.split_at(number_end);
+        let scale = self.scale(unit.trim_start()).ok_or_else(shape)?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+        if whole.is_empty()
+            || fraction.is_empty()
+            || fraction.contains('.')
+            || (unit.is_empty() && number.contains('.'))
+        {
+            return Err(shape());
+        }
+        if fraction.len() > DIGITS_MAX {
+            return Err(shape());
+        }
+        let too_large = || QuantityError::TooLarge { text: shown(text), limit: self.limit };
+        if whole.trim_start_matches('0').len() > DIGITS_MAX {
+            return Err(too_large());
+        }
+        let whole: u128 = whole.parse().map_err(|_| shape())?;
+        let parts: u128 = fraction.parse().map_err(|_| shape())?;
+        let digits = u32::try_from(fraction.len()).map_err(|_| shape())?;
+        let max = u128::from(self.whole_max) * self.scale("").unwrap_or(1);
+        match whole * scale + parts * scale / 10u128.pow(digits) {
+            0 => Err(QuantityError::NotPositive(shown(text))),
+            value if value > max => Err(too_large()),
+            value => Ok(value),
+        }
     }
 }
 

@@ -3,26 +3,111 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::node::{Document, Field, ParseError, Problem, UnknownKeys, Value, shown};
-use super::{quantity, yaml};
+use serde_json::{Map, Value as Json, json};
+
+use super::form::{Form, Key, Keys, List, Measure, Required, Scalar, TEXT, Words, names, object};
+use super::node::{At, Document, Field, Node, ParseError, Problem, UnknownKeys, Value, shown};
+use super::{node, quantity, yaml};
 use crate::model::suite::{Block, DistroGate, Expect, Presence, PresenceClaim, PresenceOrigin, Suite, SuiteName};
 use crate::rules::presence;
 
 /// Every key of a `task.yaml`.
-pub(crate) const KEYS: &[&str] = &[
-    "summary",
-    "details",
-    "execute",
-    "prepare",
-    "restore",
-    "debug",
-    "environment",
-    "distro-check",
-    "expect",
-    "kill-timeout",
-    "presence",
-    "snapshot",
+pub(crate) const KEYS: Keys = &[
+    &SUMMARY,
+    &DETAILS,
+    &EXECUTE,
+    &PREPARE,
+    &RESTORE,
+    &DEBUG,
+    &ENVIRONMENT,
+    &DISTRO_CHECK,
+    &EXPECT,
+    &KILL_TIMEOUT,
+    &PRESENCE,
+    &SNAPSHOT,
 ];
+
+const SUMMARY: Required<Scalar<String>> = Required(Key {
+    name: "summary",
+    about: "One line for reports and failures.",
+    default: None,
+    form: Scalar { read: one_line, pattern: Some(r"^\s*\S([^\n\r]*\S)?\s*$"), minimum: None },
+});
+
+const DETAILS: Key<Scalar<String>> =
+    Key { name: "details", about: "More text, for people.", default: None, form: TEXT };
+
+const EXECUTE: Required<Scalar<Written>> = Required(Key {
+    name: "execute",
+    about: "The bash block under test.",
+    default: None,
+    form: Scalar { read: |field| field.some_text().and(written(field)), pattern: Some(r"\S"), minimum: None },
+});
+
+const PREPARE: Key<Scalar<Written>> = Key {
+    name: "prepare",
+    about: "Bash block that runs before `execute`; if it fails, `execute` does not run and the suite fails.",
+    default: None,
+    form: BLOCK,
+};
+
+const RESTORE: Key<Scalar<Written>> = Key {
+    name: "restore",
+    about: "Bash block that runs always: after a failure, a timeout, a signal. If it fails, so does the suite.",
+    default: None,
+    form: BLOCK,
+};
+
+const DEBUG: Key<Scalar<Written>> = Key {
+    name: "debug",
+    about: "Bash block that runs after a failure, before `restore`; how it ends does not matter.",
+    default: None,
+    form: BLOCK,
+};
+
+const ENVIRONMENT: Key<Variables> = Key {
+    name: "environment",
+    about: "Variables for every block, order kept. Values are text: `0755`, `1.10` and `no` stay as written.",
+    default: None,
+    form: Variables,
+};
+
+const DISTRO_CHECK: Key<Distros> = Key {
+    name: "distro-check",
+    about: "os-release IDs (a list, or one) on which the suite may run. Elsewhere it fails, and nothing of it is run.",
+    default: None,
+    form: Distros,
+};
+
+const EXPECT: Key<Words<Expect>> = Key {
+    name: "expect",
+    about: "`fail` or `xfail`: the suite passes only if `execute` itself exits with a code other than 0.",
+    default: Some("pass"),
+    form: Words(EXPECTS),
+};
+
+const KILL_TIMEOUT: Key<Measure<Duration>> = Key {
+    name: "kill-timeout",
+    about: "Limit of each block of this suite: `90s`, `15m`, `1.5h`, `500ms`.",
+    default: None,
+    form: DURATION,
+};
+
+const PRESENCE: Key<Words<PresenceClaim>> = Key {
+    name: "presence",
+    about: "What the applets of runner.yaml must look like after `execute`. Absent: inferred from the words `enable` and \
+            `disable` in `execute`.",
+    default: None,
+    form: Words(CLAIMS),
+};
+
+const SNAPSHOT: Key<List<Scalar<String>>> = Key {
+    name: "snapshot",
+    about: "More paths for this suite's snapshots: files, folders, patterns. `{scratch}` is the suite's scratch folder, \
+            `{applet}` each applet.",
+    default: None,
+    form: PATHS,
+};
 
 /// Reads a suite from the text of its `task.yaml`.
 ///
@@ -34,16 +119,11 @@ pub(crate) fn parse_suite(name: SuiteName, file: &Path, text: &[u8]) -> Result<S
 }
 
 fn suite(name: SuiteName, document: &Document<'_>) -> Result<Suite, Problem> {
-    let fields = document.root.fields(KEYS, UnknownKeys::Refuse)?;
-    let block = |field: Field<'_>| {
-        let text = field.text()?.to_owned();
-        Ok(Block { text, line: document.line(field.key) })
-    };
-    let summary = summary(fields.require("summary")?)?;
-    let execute = fields.require("execute")?;
-    execute.some_text()?;
-    let execute = block(execute)?;
-    let presence = match fields.read("presence", |field| field.word(CLAIMS))? {
+    let fields = &document.root.fields(&names(KEYS), UnknownKeys::Refuse)?;
+    let block = |Written { text, key }| Block { text, line: document.line(key) };
+    let summary = SUMMARY.read(fields)?;
+    let execute = block(EXECUTE.read(fields)?);
+    let presence = match PRESENCE.read(fields)? {
         Some(claim) => Presence { claim, origin: PresenceOrigin::Declared },
         None => Presence { claim: presence::infer(&execute.text), origin: PresenceOrigin::Inferred },
     };
@@ -51,17 +131,17 @@ fn suite(name: SuiteName, document: &Document<'_>) -> Result<Suite, Problem> {
         name,
         file: document.file.to_owned(),
         summary,
-        details: fields.read("details", |field| field.text().map(str::to_owned))?,
-        prepare: fields.read("prepare", block)?,
+        details: DETAILS.read(fields)?,
+        prepare: PREPARE.read(fields)?.map(block),
         execute,
-        restore: fields.read("restore", block)?,
-        debug: fields.read("debug", block)?,
-        environment: fields.read("environment", environment)?.unwrap_or_default(),
-        distro_check: fields.read("distro-check", distros)?,
-        expect: fields.read("expect", |field| field.word(EXPECTS))?.unwrap_or(Expect::Pass),
-        kill_timeout: fields.read("kill-timeout", duration)?,
+        restore: RESTORE.read(fields)?.map(block),
+        debug: DEBUG.read(fields)?.map(block),
+        environment: ENVIRONMENT.read(fields)?.unwrap_or_default(),
+        distro_check: DISTRO_CHECK.read(fields)?,
+        expect: EXPECT.read(fields)?.unwrap_or(Expect::Pass),
+        kill_timeout: KILL_TIMEOUT.read(fields)?,
         presence,
-        snapshot: fields.read("snapshot", paths)?.unwrap_or_default(),
+        snapshot: SNAPSHOT.read(fields)?.unwrap_or_default(),
     })
 }
 
@@ -70,7 +150,19 @@ const EXPECTS: &[(&str, Expect)] = &[("pass", Expect::Pass), ("fail", Expect::Fa
 const CLAIMS: &[(&str, PresenceClaim)] =
     &[("linked", PresenceClaim::Linked), ("unlinked", PresenceClaim::Unlinked), ("none", PresenceClaim::None)];
 
-fn summary(field: Field<'_>) -> Result<String, Problem> {
+/// The text of a block, and the key that it stands at.
+struct Written {
+    text: String,
+    key: At,
+}
+
+fn written(field: Field<'_>) -> Result<Written, Problem> {
+    Ok(Written { text: field.text()?.to_owned(), key: field.key })
+}
+
+const BLOCK: Scalar<Written> = Scalar { read: written, pattern: None, minimum: None };
+
+fn one_line(field: Field<'_>) -> Result<String, Problem> {
     let text = field.some_text()?.trim();
     if text.contains(['\n', '\r']) {
         return Err(field.wrong("must be one line; put the rest in `details`"));
@@ -78,22 +170,33 @@ fn summary(field: Field<'_>) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
-fn environment(field: Field<'_>) -> Result<Vec<(String, String)>, Problem> {
-    let entries = field.map()?;
-    let mut environment = Vec::with_capacity(entries.len());
-    for (key, node) in entries {
-        let name = key.text.as_str();
-        if !is_variable(name) {
-            let message = format!("`{}` cannot be the name of a variable: letters, digits and `_`", shown(name));
-            return Err(Problem::new(key.at, message));
-        }
-        let value = Field { name, key: key.at, node };
-        if matches!(node.value, super::node::Value::Null) {
-            return Err(value.wrong("in `environment` has no value; write `\"\"` for an empty one"));
-        }
-        environment.push((name.to_owned(), value.text()?.to_owned()));
+/// Variables, each a name and its value.
+struct Variables;
+
+impl Form for Variables {
+    type Value = Vec<(String, String)>;
+
+    fn read(&self, field: Field<'_>) -> Result<Self::Value, Problem> {
+        field.map()?.iter().map(variable).collect()
     }
-    Ok(environment)
+
+    fn schema(&self) -> Map<String, Json> {
+        let names = json!({"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"});
+        object(json!({"type": "object", "propertyNames": names, "additionalProperties": TEXT.schema()}))
+    }
+}
+
+fn variable((key, node): &(node::Key, Node)) -> Result<(String, String), Problem> {
+    let name = key.text.as_str();
+    if !is_variable(name) {
+        let message = format!("`{}` cannot be the name of a variable: letters, digits and `_`", shown(name));
+        return Err(Problem::new(key.at, message));
+    }
+    let value = Field { name, key: key.at, node };
+    if matches!(node.value, Value::Null) {
+        return Err(value.wrong("in `environment` has no value; write `\"\"` for an empty one"));
+    }
+    Ok((name.to_owned(), value.text()?.to_owned()))
 }
 
 /// A name as POSIX allows it (Base Definitions, 8.1), the only ones that a shell can export.
@@ -102,39 +205,59 @@ fn is_variable(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Reads os-release IDs: a list, or one name.
-pub(super) fn distros(field: Field<'_>) -> Result<DistroGate, Problem> {
-    let is_list = matches!(field.node.value, Value::List(_));
-    let one_or_more: Vec<_> = if is_list { field.list()?.collect() } else { vec![field] };
-    if one_or_more.is_empty() {
-        return Err(field.wrong("names no distribution; remove the key to allow every one"));
-    }
-    let mut names = Vec::with_capacity(one_or_more.len());
-    for one in one_or_more {
-        let name = one.some_text()?;
-        if name.chars().any(char::is_whitespace) {
-            return Err(one.wrong(format!("holds `{}`, which is not one os-release ID; write a list", shown(name))));
+/// os-release IDs: a list, or one name.
+pub(super) struct Distros;
+
+impl Form for Distros {
+    type Value = DistroGate;
+
+    fn read(&self, field: Field<'_>) -> Result<DistroGate, Problem> {
+        if !matches!(field.node.value, Value::List(_)) {
+            return Ok(DistroGate(vec![DISTRO.read(field)?]));
         }
-        names.push(name.to_owned());
+        let names = List(DISTRO).read(field)?;
+        if names.is_empty() {
+            return Err(field.wrong("names no distribution; remove the key to allow every one"));
+        }
+        Ok(DistroGate(names))
     }
-    Ok(DistroGate(names))
+
+    fn schema(&self) -> Map<String, Json> {
+        let mut schema = DISTRO.schema();
+        // Each keyword is about values of its own type.
+        schema.extend(object(json!({"items": DISTRO.schema(), "minItems": 1})));
+        schema.insert("type".to_owned(), json!(["string", "number", "boolean", "array"]));
+        schema
+    }
 }
+
+const DISTRO: Scalar<String> = Scalar { read: distro, pattern: Some(r"^[^\s\x85]+$"), minimum: None };
+
+fn distro(field: Field<'_>) -> Result<String, Problem> {
+    let name = field.some_text()?;
+    if name.chars().any(char::is_whitespace) {
+        return Err(field.wrong(format!("holds `{}`, which is not one os-release ID; write a list", shown(name))));
+    }
+    Ok(name.to_owned())
+}
+
+/// A limit of time.
+pub(super) const DURATION: Measure<Duration> = Measure { quantity: &quantity::DURATION, read: quantity::duration };
 
 /// What may stand in a path: an applet of the presence rules, the folder of the suite that is ours alone.
 const PLACEHOLDERS: [&str; 2] = ["{applet}", "{scratch}"];
 
-/// Reads a limit of time.
-pub(super) fn duration(field: Field<'_>) -> Result<Duration, Problem> {
-    quantity::duration(field.text()?).map_err(|error| field.wrong(error))
-}
+/// Paths or patterns in which placeholders may stand.
+pub(super) const PATHS: List<Scalar<String>> = List(PATH);
 
-/// Reads paths or globs in which `{applet}` may stand.
-pub(super) fn paths(field: Field<'_>) -> Result<Vec<String>, Problem> {
-    field.list()?.map(path).collect()
-}
+/// One path or pattern in which placeholders may stand.
+pub(super) const PATH: Scalar<String> = Scalar {
+    read: path,
+    pattern: Some(r"^\s*([^\s{]|\{applet\}|\{scratch\})([^{]|\{applet\}|\{scratch\})*$"),
+    minimum: None,
+};
 
-/// Reads one path or glob in which `{applet}` may stand.
-pub(super) fn path(field: Field<'_>) -> Result<String, Problem> {
+fn path(field: Field<'_>) -> Result<String, Problem> {
     let path = field.some_text()?;
     let mut rest = path;
     while let Some(open) = rest.find('{') {
