@@ -17,7 +17,7 @@ use crate::rules::junit::JUNIT;
 use crate::rules::manifest::MANIFEST;
 use crate::rules::summary::{
     Counts, Earlier, Entry, Head, RUN, Record, SCHEMA, SUMMARY, StageRecord, Standing, Status, SummaryText, Tail,
-    Traces, TrialKind,
+    Traces, TrialKind, TrialList,
 };
 
 /// What is fixed for a run and stands in every summary of it.
@@ -116,13 +116,8 @@ pub(crate) struct EarlierSummary {
     #[serde(default)]
     shards: Option<Box<RawValue>>,
     stages: Vec<StageRecord>,
-    suites: Vec<Box<RawValue>>,
-}
-
-#[derive(Deserialize)]
-struct EarlierEntry {
-    name: String,
-    status: Status,
+    #[serde(skip)]
+    trials: TrialList,
 }
 
 /// A trial that has been tried, and what came of it the times before.
@@ -182,13 +177,13 @@ impl Proof {
     /// None that is known.
     pub(crate) fn new(dir: PathBuf, header: Header, earlier: Option<EarlierSummary>) -> Result<Self, ProofError> {
         let path = dir.join(SUMMARY);
-        let mut text = SummaryText::new(&header.head()).map_err(|source| render_error(&path, source))?;
         // A process of this run that was killed has left something undone, whatever it was.
         let is_of_this_run = |traces: &Traces| traces.run_id == header.run_id;
         let interrupted = earlier.as_ref().is_some_and(|earlier| earlier.interrupted)
             || header.traces.as_ref().is_some_and(is_of_this_run);
-        let (stages, trials) = earlier.map(EarlierSummary::into_parts).unwrap_or_default();
-        trials.into_iter().for_each(|(name, entry)| text.insert(&name, entry));
+        let (stages, trials) = earlier.map(|earlier| (earlier.stages, earlier.trials)).unwrap_or_default();
+        // One that is still `running` was killed with its process.
+        let text = SummaryText::new(&header.head(), trials).map_err(|source| render_error(&path, source))?;
         let state = State { text, stages, interrupted, finished_at: None };
         let summary = Replaced::new(path, dir.join(SUMMARY_SPARE));
         Ok(Self { dir, header, summary, ahead: OnceLock::new(), state: Mutex::new(state) })
@@ -202,7 +197,7 @@ impl Proof {
     /// Returns how a trial has ended before, if it has been tried.
     pub(crate) fn earlier(&self, name: &str) -> Vec<Earlier> {
         let state = self.state();
-        let last = state.text.entry(name).and_then(|entry| serde_json::from_str::<Tried>(entry.text.get()).ok());
+        let last = state.text.record(name).and_then(|record| serde_json::from_slice::<Tried>(record).ok());
         last.map_or_else(Vec::new, |Tried { mut earlier, last }| {
             earlier.push(last);
             earlier
@@ -224,7 +219,7 @@ impl Proof {
         if state.text.status(&record.name) == Some(Status::Running) {
             return Ok(());
         }
-        state.text.insert(&record.name, Entry { status: record.status, text });
+        state.text.insert(&record.name, &Entry { status: record.status, text });
         self.write_summary(&mut state)
     }
 
@@ -255,9 +250,9 @@ impl Proof {
         let written = file.and_then(|file| file.write(text.get().as_bytes()));
         let next = next.map(|next| self.render(next).map(|text| (next, text))).transpose()?;
         let mut state = self.state();
-        state.text.insert(&record.name, Entry { status: record.status, text });
+        state.text.insert(&record.name, &Entry { status: record.status, text });
         if let Some((next, text)) = next {
-            state.text.insert(&next.name, Entry { status: next.status, text });
+            state.text.insert(&next.name, &Entry { status: next.status, text });
         }
         self.write_summary(&mut state)?;
         Ok(written?)
@@ -270,7 +265,7 @@ impl Proof {
     pub(crate) fn correct(&self, record: &Record) -> Result<(), ProofError> {
         let text = self.render(record)?;
         let mut state = self.state();
-        state.text.insert(&record.name, Entry { status: record.status, text });
+        state.text.insert(&record.name, &Entry { status: record.status, text });
         self.write_summary(&mut state)
     }
 
@@ -375,7 +370,9 @@ fn render_error(path: &Path, source: serde_json::Error) -> ProofError {
 impl EarlierSummary {
     /// Reads the summary in `dir`, if there is one of this schema.
     pub(crate) fn read(dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(dir.join(SUMMARY)).ok()?).ok()
+        let (trials, rest) = TrialList::take(&fs::read(dir.join(SUMMARY)).ok()?).ok()?;
+        let summary = serde_json::from_slice::<Self>(&rest).ok()?;
+        Some(Self { trials, ..summary })
     }
 
     /// Returns the header with all that this summary says.
@@ -394,19 +391,7 @@ impl EarlierSummary {
 
     /// Returns the names of trials that were running.
     pub(crate) fn running(&self) -> Vec<String> {
-        let heads = self.suites.iter().filter_map(|text| serde_json::from_str::<EarlierEntry>(text.get()).ok());
-        heads.filter(|head| head.status == Status::Running).map(|head| head.name).collect()
-    }
-
-    /// A trial that is still `running` was killed with its process.
-    fn into_parts(self) -> (Vec<StageRecord>, Vec<(String, Entry)>) {
-        let entry = |text: Box<RawValue>| {
-            let head: EarlierEntry = serde_json::from_str(text.get()).ok()?;
-            let mut entry = Entry { status: head.status, text };
-            entry.interrupt();
-            Some((head.name, entry))
-        };
-        (self.stages, self.suites.into_iter().filter_map(entry).collect())
+        self.trials.names(Status::Running)
     }
 }
 

@@ -16,7 +16,8 @@ use crate::rules::junit::JUNIT;
 use crate::rules::manifest::MANIFEST;
 use crate::rules::report::escaped;
 use crate::rules::summary::{
-    Counts, Entry, Head, RUN, SCHEMA, SUMMARY, StageRecord, Standing, Status, SummaryText, Tail, shard_folder,
+    Counts, Entry, Head, RUN, SCHEMA, SUMMARY, StageRecord, Standing, Status, SummaryText, Tail, TrialList,
+    shard_folder,
 };
 
 /// A run that is to be merged. Its files have passed the audit.
@@ -435,21 +436,24 @@ impl Merged {
         let of_first = self.shards.first().map(|run| &run.summary);
         let container_id = of_first.and_then(|first| first.container_id.as_deref());
         let is_one = self.shards.iter().all(|run| run.summary.container_id.as_deref() == container_id);
-        let mut text = SummaryText::new(&Head {
-            schema: SCHEMA,
-            run_id,
-            distro: &distro,
-            container_id: container_id.filter(|_| is_one),
-            started_at: self.started_at(),
-            isolation: of_first.map_or("", |first| &first.isolation),
-            product: of_first.and_then(|first| first.product.as_deref()),
-            runner_version: of_first.map_or("", |first| &first.runner_version),
-            revision: self.revision(),
-            traces: None,
-        })?;
+        let mut text = SummaryText::new(
+            &Head {
+                schema: SCHEMA,
+                run_id,
+                distro: &distro,
+                container_id: container_id.filter(|_| is_one),
+                started_at: self.started_at(),
+                isolation: of_first.map_or("", |first| &first.isolation),
+                product: of_first.and_then(|first| first.product.as_deref()),
+                runner_version: of_first.map_or("", |first| &first.runner_version),
+                revision: self.revision(),
+                traces: None,
+            },
+            TrialList::default(),
+        )?;
         for run in &self.shards {
             for (trial, record) in run.trials.iter().zip(&run.summary.suites) {
-                text.insert(&trial.name, Entry { status: trial.status, text: record.clone() });
+                text.insert(&trial.name, &Entry { status: trial.status, text: record.clone() });
             }
         }
         Ok(text.render(&self.tail())?.0.to_vec())
