@@ -12,7 +12,7 @@ use crate::flow::reports;
 use crate::flow::verify::{VerifyError, examine, verify};
 use crate::model::verdict::Fault;
 use crate::os::bundle::{self, BUNDLE, BundleError, Content};
-use crate::os::disk::{DiskError, EvidenceReader, Kept, sha256, write_atomically};
+use crate::os::disk::{DiskError, EvidenceReader, Kept, Known, sha256, write_atomically};
 use crate::os::workdir::{make_empty, remove};
 use crate::rules::audit::{Files, JOURNAL, Problem};
 use crate::rules::manifest::{MANIFEST, Sha256, hex};
@@ -265,6 +265,7 @@ fn run_file(merged: &merge::Merged, run_id: &str) -> RunFile {
         scratch: PathBuf::new(),
         dirtied_by: None,
         build: None,
+        summary: Known::default(),
         in_stages: false,
         has_run_suites: true,
         has_packages: false,

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::flow::ahead::{Ahead, Place};
 use crate::flow::stages::Stage;
 use crate::os::bundle::BUNDLE;
-use crate::os::disk::{DiskError, Prepared, Replaced, write_atomically};
+use crate::os::disk::{DiskError, Known, Prepared, Replaced, write_atomically};
 use crate::rules::junit::JUNIT;
 use crate::rules::manifest::MANIFEST;
 use crate::rules::summary::{
@@ -54,6 +54,9 @@ pub(crate) struct RunFile {
     pub(crate) dirtied_by: Option<String>,
     /// What the build stage came to, once it has run.
     pub(crate) build: Option<BuildOutcome>,
+    /// How the last process has left the summary, and what is beside it.
+    #[serde(default)]
+    pub(crate) summary: Known,
     /// Whether its stages may run in processes of their own, which join it.
     #[serde(default)]
     pub(crate) in_stages: bool,
@@ -175,7 +178,12 @@ impl Proof {
     ///
     /// # Errors
     /// None that is known.
-    pub(crate) fn new(dir: PathBuf, header: Header, earlier: Option<EarlierSummary>) -> Result<Self, ProofError> {
+    pub(crate) fn new(
+        dir: PathBuf,
+        header: Header,
+        earlier: Option<EarlierSummary>,
+        known: Known,
+    ) -> Result<Self, ProofError> {
         let path = dir.join(SUMMARY);
         // A process of this run that was killed has left something undone, whatever it was.
         let is_of_this_run = |traces: &Traces| traces.run_id == header.run_id;
@@ -185,7 +193,7 @@ impl Proof {
         // One that is still `running` was killed with its process.
         let text = SummaryText::new(&header.head(), trials).map_err(|source| render_error(&path, source))?;
         let state = State { text, stages, interrupted, finished_at: None };
-        let summary = Replaced::new(path, dir.join(SUMMARY_SPARE));
+        let summary = Replaced::new(path, dir.join(SUMMARY_SPARE), known);
         Ok(Self { dir, header, summary, ahead: OnceLock::new(), state: Mutex::new(state) })
     }
 
@@ -310,9 +318,17 @@ impl Proof {
         state.finished_at = Some(finished_at);
         state.interrupted |= interrupted;
         state.text.interrupt();
-        let written = self.write_summary(&mut state);
+        self.write_summary(&mut state)
+    }
+
+    /// Removes what is kept beside the summary.
+    pub(crate) fn tidy(&self) {
         self.summary.finish();
-        written
+    }
+
+    /// Returns what the next process of the run needs to know of the summary, and of what is kept beside it.
+    pub(crate) fn leave(&self) -> Known {
+        self.summary.leave()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -341,8 +357,8 @@ impl Proof {
             shards: self.header.shards.as_deref(),
         };
         let rendered = text.render(&tail).map_err(|source| render_error(&self.dir.join(SUMMARY), source));
-        let (text, unchanged) = rendered?;
-        Ok(self.summary.write(text, unchanged)?)
+        let (parts, unchanged) = rendered?;
+        Ok(self.summary.write(&parts, unchanged)?)
     }
 }
 
@@ -370,7 +386,7 @@ fn render_error(path: &Path, source: serde_json::Error) -> ProofError {
 impl EarlierSummary {
     /// Reads the summary in `dir`, if there is one of this schema.
     pub(crate) fn read(dir: &Path) -> Option<Self> {
-        let (trials, rest) = TrialList::take(&fs::read(dir.join(SUMMARY)).ok()?).ok()?;
+        let (trials, rest) = TrialList::take(fs::read(dir.join(SUMMARY)).ok()?).ok()?;
         let summary = serde_json::from_slice::<Self>(&rest).ok()?;
         Some(Self { trials, ..summary })
     }
@@ -413,7 +429,7 @@ impl RunFile {
     /// If it cannot be written.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), ProofError> {
         let path = dir.join(RUN);
-        let text = serde_json::to_vec(self).map_err(|source| ProofError::Render { path: path.clone(), source })?;
+        let text = serde_json::to_vec(self).map_err(|source| render_error(&path, source))?;
         Ok(write_atomically(&path, &text)?)
     }
 }

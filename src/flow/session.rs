@@ -17,7 +17,7 @@ use crate::flow::turn::{self, Turn};
 use crate::model::script::{Completion, Echo, Limits, Script};
 use crate::model::suite::{Host, Isolation, OnRestoreFailure, Project, SuiteName};
 use crate::model::verdict::Fault;
-use crate::os::disk::read_config;
+use crate::os::disk::{Known, read_config};
 use crate::os::engine::tee::ProductTap;
 use crate::os::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
@@ -238,7 +238,7 @@ impl Session {
         let interrupt = Interrupt::new()?;
         interrupt.listen()?;
         Ok(Self {
-            proof: Proof::new(dir, header, earlier)?,
+            proof: Proof::new(dir, header, earlier, run.summary.clone())?,
             runner: Box::new(UnsandboxedScriptRunner::new()),
             looks: Looks::default(),
             run: Mutex::new(run),
@@ -480,7 +480,12 @@ impl Session {
         let interrupted = self.interrupt.signal().is_some();
         let finished = self.proof.finish(timestamp(Timestamp::now()), interrupted);
         let reported = self.report();
-        let noted = self.note(|run| run.pid = None);
+        let left = self.proof.leave();
+        let noted = self.note(|run| (run.pid, run.summary) = (None, left));
+        if self.settings.nextest.is_none() {
+            // No other process goes on with it.
+            self.proof.tidy();
+        }
         // The engine's helpers end before what they worked in goes.
         self.runner = Box::new(UnsandboxedScriptRunner::new());
         let removed = self.scratch.remove();
@@ -594,6 +599,7 @@ fn new_run(run_id: &str, join: Join, settings: &Settings) -> RunFile {
         scratch: PathBuf::new(),
         dirtied_by: None,
         build: None,
+        summary: Known::default(),
         in_stages: join != Join::Nextest,
         // A run that no stage can join has nothing else to do.
         has_run_suites: join == Join::Nextest,

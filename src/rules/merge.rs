@@ -456,7 +456,7 @@ impl Merged {
                 text.insert(&trial.name, &Entry { status: trial.status, text: record.clone() });
             }
         }
-        Ok(text.render(&self.tail())?.0.to_vec())
+        Ok(text.render(&self.tail())?.0.concat())
     }
 
     fn tail(&self) -> Tail<'_> {

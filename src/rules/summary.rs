@@ -311,6 +311,8 @@ pub(crate) struct TrialList {
     /// As it stands between the brackets: of each trial a line end and its record, commas between them.
     text: Vec<u8>,
     trials: Vec<Placed>,
+    /// What stood before it where it was taken from.
+    before: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -333,28 +335,37 @@ impl TrialList {
     ///
     /// # Errors
     /// If it is no summary.
-    pub(crate) fn take(summary: &[u8]) -> serde_json::Result<(Self, Vec<u8>)> {
-        std::str::from_utf8(summary).ok().and_then(Self::cut).map_or_else(|| Self::parse(summary), Ok)
+    pub(crate) fn take(mut summary: Vec<u8>) -> serde_json::Result<(Self, Vec<u8>)> {
+        let Some((trials, list)) = std::str::from_utf8(&summary).ok().and_then(Self::cut) else {
+            return Self::parse(&summary);
+        };
+        let before = summary[..list.start].to_vec();
+        let rest = [&before, &summary[list.end..]].concat();
+        // In place: of many trials it is large, and each new page of memory costs time.
+        summary.truncate(list.end);
+        summary.drain(..list.start);
+        Ok((Self { text: summary, trials, before }, rest))
     }
 
-    fn cut(summary: &str) -> Option<(Self, Vec<u8>)> {
+    /// Returns the trials, and where their list is.
+    fn cut(summary: &str) -> Option<(Vec<Placed>, Range<usize>)> {
         let begin = summary.find(LIST_BEGINS)? + LIST_BEGINS.len();
         let end = summary.rfind(LIST_ENDS)?;
         let text = summary.get(begin..end)?;
-        let mut list = Self { text: text.as_bytes().to_vec(), trials: Vec::new() };
+        let mut trials: Vec<Placed> = Vec::new();
         let mut start = 0;
         for line in text.split('\n') {
             if start > 0 {
                 let (name, status) = beginning(line)?;
-                if list.trials.last().is_some_and(|last| *last.name >= *name) {
+                if trials.last().is_some_and(|last| *last.name >= *name) {
                     return None;
                 }
                 let len = line.strip_suffix(',').unwrap_or(line).len();
-                list.trials.push(Placed { name: name.to_owned(), status, at: start..start + len });
+                trials.push(Placed { name: name.to_owned(), status, at: start..start + len });
             }
             start += line.len() + 1;
         }
-        Some((list, [&summary.as_bytes()[..begin], &summary.as_bytes()[end..]].concat()))
+        Some((trials, begin..end))
     }
 
     fn parse(summary: &[u8]) -> serde_json::Result<(Self, Vec<u8>)> {
@@ -452,39 +463,42 @@ fn beginning(record: &str) -> Option<(&str, Status)> {
 /// not grow with their number.
 #[derive(Debug)]
 pub(crate) struct SummaryText {
-    /// What stands before the list, then all that was rendered last.
-    text: Vec<u8>,
-    head_len: usize,
+    /// What stands before the list.
+    head: Vec<u8>,
     list: TrialList,
+    /// What was rendered last to stand behind it.
+    tail: Vec<u8>,
     /// Leading bytes that are as they were in the last rendering.
     unchanged: usize,
 }
 
 impl SummaryText {
-    /// Begins a summary. A trial of `list` that is still marked as running will never be judged.
+    /// Begins a summary, or goes on with the one that `list` was taken from. A trial of it that is still marked as running will never
+    /// be judged.
     ///
     /// # Errors
     /// None that is known.
     pub(crate) fn new(head: &Head<'_>, mut list: TrialList) -> serde_json::Result<Self> {
-        let mut text = serde_json::to_vec(head)?;
+        let mut head = serde_json::to_vec(head)?;
         // The object goes on.
-        text.pop();
-        text.push(b',');
-        text.extend_from_slice(LIST_BEGINS.as_bytes());
-        list.interrupt();
-        Ok(Self { head_len: text.len(), text, list, unchanged: 0 })
+        head.pop();
+        head.push(b',');
+        head.extend_from_slice(LIST_BEGINS.as_bytes());
+        let from = list.interrupt().unwrap_or(list.text.len());
+        let unchanged = if list.before == head { head.len() + from } else { 0 };
+        Ok(Self { head, list, tail: Vec::new(), unchanged })
     }
 
     /// Adds a trial, or replaces it.
     pub(crate) fn insert(&mut self, name: &str, entry: &Entry) {
-        let at = self.head_len + self.list.insert(name, entry);
+        let at = self.head.len() + self.list.insert(name, entry);
         self.unchanged = self.unchanged.min(at);
     }
 
     /// Says of every trial that is still marked as running that it will never be judged.
     pub(crate) fn interrupt(&mut self) {
         if let Some(at) = self.list.interrupt() {
-            self.unchanged = self.unchanged.min(self.head_len + at);
+            self.unchanged = self.unchanged.min(self.head.len() + at);
         }
     }
 
@@ -511,20 +525,16 @@ impl SummaryText {
         self.list.trials.len()
     }
 
-    /// Returns the whole text, and how many leading bytes of it are as they were the last time.
+    /// Returns the whole text, in parts, and how many leading bytes of it are as they were the last time, or where it was taken from.
     ///
     /// # Errors
     /// None that is known.
-    pub(crate) fn render(&mut self, tail: &Tail<'_>) -> serde_json::Result<(&[u8], usize)> {
-        let list_end = self.head_len + self.list.text.len();
-        let unchanged = std::mem::replace(&mut self.unchanged, list_end);
-        // What is as it was stands there already.
-        self.text.truncate(unchanged.max(self.head_len));
-        self.text.extend_from_slice(&self.list.text[self.text.len() - self.head_len..]);
-        self.text.extend_from_slice(b"\n],");
+    pub(crate) fn render(&mut self, tail: &Tail<'_>) -> serde_json::Result<([&[u8]; 3], usize)> {
         let rest = serde_json::to_vec(tail)?;
-        self.text.extend_from_slice(rest.strip_prefix(b"{").unwrap_or(&rest));
-        Ok((&self.text, unchanged))
+        self.tail = [b"\n],", rest.strip_prefix(b"{").unwrap_or(&rest)].concat();
+        let list_end = self.head.len() + self.list.text.len();
+        let unchanged = std::mem::replace(&mut self.unchanged, list_end);
+        Ok(([&self.head, &self.list.text, &self.tail], unchanged))
     }
 }
 
@@ -566,7 +576,7 @@ mod tests {
     }
 
     fn shown(summary: &mut SummaryText) -> Vec<(String, String)> {
-        let value: serde_json::Value = serde_json::from_slice(summary.render(&TAIL).unwrap().0).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&summary.render(&TAIL).unwrap().0.concat()).unwrap();
         assert_eq!((&value["run_id"], &value["selected"]), (&"r".into(), &3.into()));
         let trials = value["suites"].as_array().unwrap().iter();
         trials.map(|trial| ["name", "status"].map(|key| trial[key].as_str().unwrap().to_owned()).into()).collect()
@@ -605,11 +615,12 @@ mod tests {
             ("d", Status::Pass),
         ] {
             summary.insert(name, &entry(name, status));
-            let (text, unchanged) = summary.render(&TAIL).unwrap();
+            let (parts, unchanged) = summary.render(&TAIL).unwrap();
+            let text = parts.concat();
             assert_eq!(text.get(..unchanged), last.get(..unchanged), "{name}");
             // In order, nothing before the trial itself is touched.
             assert_eq!(unchanged > 400, name == "c" || name == "d", "{name}: {unchanged}");
-            last = text.to_vec();
+            last = text;
         }
     }
 
@@ -619,11 +630,11 @@ mod tests {
         for (name, status) in [("a", Status::Pass), ("c", Status::Running), ("b", Status::Fail)] {
             first.insert(name, &entry(name, status));
         }
-        let text = first.render(&TAIL).unwrap().0.to_vec();
+        let text = first.render(&TAIL).unwrap().0.concat();
         assert!(TrialList::cut(std::str::from_utf8(&text).unwrap()).is_some(), "it would be read as any JSON");
         let edited = serde_json::to_vec_pretty(&serde_json::from_slice::<serde_json::Value>(&text).unwrap()).unwrap();
         for text in [text, edited] {
-            let (list, rest) = TrialList::take(&text).unwrap();
+            let (list, rest) = TrialList::take(text).unwrap();
             assert_eq!(list.names(Status::Running), ["c"]);
             let rest: serde_json::Value = serde_json::from_slice(&rest).unwrap();
             assert_eq!(
@@ -641,7 +652,7 @@ mod tests {
     fn what_is_no_summary_is_none() {
         for text in ["", "{", "[]", "{\"suites\":[\n{\"name\":\"a\"\n],\"selected\":1}", "{\"suites\":[{\"name\":1}]}"]
         {
-            assert!(TrialList::take(text.as_bytes()).is_err(), "{text}");
+            assert!(TrialList::take(text.into()).is_err(), "{text}");
         }
     }
 }

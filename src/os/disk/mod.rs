@@ -20,7 +20,7 @@ pub(crate) use evidence::{EvidenceReader, ListedKind, list, sha256};
 pub(crate) use read::{read_config, read_tail, sha256_of};
 pub(crate) use roots::SnapshotRoot;
 pub(crate) use snapshot::Snapshotter;
-pub(crate) use write::{Kept, Prepared, Replaced, let_others_go_first, write_atomically};
+pub(crate) use write::{Kept, Known, Prepared, Replaced, let_others_go_first, write_atomically};
 
 /// The disk, or what we may use of it, failed us.
 #[derive(Debug, thiserror::Error)]

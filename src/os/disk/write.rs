@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::process::setpriority_process;
+use serde::{Deserialize, Serialize};
 use tempfile::{NamedTempFile, TempPath};
 
 use super::DiskError;
@@ -134,7 +135,7 @@ impl Kept {
 }
 
 /// A file as we left it; if it is no more like that, somebody else wrote to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Left {
     inode: u64,
     len: u64,
@@ -160,8 +161,8 @@ pub(crate) struct Replaced {
 }
 
 /// What we left in both files.
-#[derive(Default)]
-struct Known {
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Known {
     at_path: Option<Left>,
     at_spare: Option<Left>,
     /// Leading bytes that both have in common.
@@ -169,28 +170,36 @@ struct Known {
 }
 
 impl Replaced {
-    /// The file at `path`; `spare` must be in the same folder, and ours.
-    pub(crate) fn new(path: PathBuf, spare: PathBuf) -> Self {
-        Self { path, spare, known: Mutex::default() }
+    /// The file at `path`; `spare` must be in the same folder, and ours. `known` is what another process has left them with.
+    pub(crate) fn new(path: PathBuf, spare: PathBuf, known: Known) -> Self {
+        let is_as_left = fs::symlink_metadata(&path).is_ok_and(|meta| known.at_path == Some(Left::of(&meta)));
+        let known = if is_as_left { known } else { Known::default() };
+        Self { path, spare, known: Mutex::new(known) }
     }
 
-    /// Replaces the content, as `write_atomically`. The first `unchanged` bytes are as they were in the last call.
+    /// Replaces the content by `parts`, one after another, as `write_atomically`. The first `unchanged` bytes are as they were in the
+    /// last call, or, in the first, in the file.
     ///
     /// # Errors
     /// As `write_atomically`.
-    pub(crate) fn write(&self, bytes: &[u8], unchanged: usize) -> Result<(), DiskError> {
+    pub(crate) fn write(&self, parts: &[&[u8]], unchanged: usize) -> Result<(), DiskError> {
         // Should we break down in here, nothing is known.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Known { at_path, at_spare, common } = std::mem::take(&mut *known);
-        let common_with_path = unchanged.min(bytes.len());
-        if let Ok(Some(left)) = self.write_over_spare(bytes, at_spare, common.min(common_with_path)) {
+        let common_with_path = unchanged.min(parts.iter().map(|part| part.len()).sum());
+        if let Ok(Some(left)) = self.write_over_spare(parts, at_spare, common.min(common_with_path)) {
             *known = Known { at_path: Some(left), at_spare: at_path, common: common_with_path };
             return Ok(());
         }
-        let Kept { left, .. } = Kept::write(&self.spare, bytes)?;
+        let Kept { left, .. } = Kept::write(&self.spare, &parts.concat())?;
         let exchanged = renameat_with(CWD, &self.spare, CWD, &self.path, RenameFlags::EXCHANGE);
         *known = Known { at_path: Some(left), at_spare: at_path, common: common_with_path };
         exchanged.or_else(|_| fs::rename(&self.spare, &self.path)).map_err(|source| write_error(&self.path, source))
+    }
+
+    /// Returns what the next process needs to know that goes on with both files.
+    pub(crate) fn leave(&self) -> Known {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Removes what is kept beside the file.
@@ -200,16 +209,21 @@ impl Replaced {
     }
 
     /// `None`: somebody has the spare open.
-    fn write_over_spare(&self, bytes: &[u8], left: Option<Left>, common: usize) -> io::Result<Option<Left>> {
+    fn write_over_spare(&self, parts: &[&[u8]], left: Option<Left>, common: usize) -> io::Result<Option<Left>> {
         let file = File::options().write(true).open(&self.spare)?;
         if !is_ours_alone(&file) {
             return Ok(None);
         }
         let found = Left::of(&file.metadata()?);
         let start = if left == Some(found) { common } else { 0 };
-        file.write_all_at(bytes.get(start..).unwrap_or_default(), start as u64)?;
-        if found.len > bytes.len() as u64 {
-            file.set_len(bytes.len() as u64)?;
+        let mut at = 0;
+        for part in parts {
+            let skipped = start.saturating_sub(at).min(part.len());
+            file.write_all_at(&part[skipped..], (at + skipped) as u64)?;
+            at += part.len();
+        }
+        if found.len > at as u64 {
+            file.set_len(at as u64)?;
         }
         let left = Left::of(&file.metadata()?);
         renameat_with(CWD, &self.spare, CWD, &self.path, RenameFlags::EXCHANGE)?;
@@ -240,11 +254,11 @@ mod tests {
     #[test]
     fn a_replaced_file_is_whole_for_a_reader_who_has_it_open() {
         let dir = tempfile::tempdir().unwrap();
-        let file = Replaced::new(dir.path().join("file"), dir.path().join(".spare"));
-        file.write(b"first", 0).unwrap();
+        let file = Replaced::new(dir.path().join("file"), dir.path().join(".spare"), Known::default());
+        file.write(&[b"first"], 0).unwrap();
         let mut slow = File::open(dir.path().join("file")).unwrap();
         for text in ["second", "third, which is longer", "4"] {
-            file.write(text.as_bytes(), 0).unwrap();
+            file.write(&[text.as_bytes()], 0).unwrap();
             assert_eq!(fs::read_to_string(dir.path().join("file")).unwrap(), text);
         }
         let mut seen = String::new();
@@ -258,10 +272,10 @@ mod tests {
     fn replacing_makes_no_new_file_each_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let file = Replaced::new(path.clone(), dir.path().join(".spare"));
+        let file = Replaced::new(path.clone(), dir.path().join(".spare"), Known::default());
         let inodes: std::collections::BTreeSet<u64> = (0..10)
             .map(|number| {
-                file.write(format!("{number}").as_bytes(), 0).unwrap();
+                file.write(&[format!("{number}").as_bytes()], 0).unwrap();
                 fs::metadata(&path).unwrap().ino()
             })
             .collect();
@@ -272,14 +286,19 @@ mod tests {
     fn only_what_differs_is_written_and_nobody_elses_bytes_stay() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let file = Replaced::new(path.clone(), dir.path().join(".spare"));
+        let mut file = Replaced::new(path.clone(), dir.path().join(".spare"), Known::default());
         let mut last = Vec::new();
         let texts = ["", "one", "one two", "one two three", "one 2", "one 2 3", "on", "one 2 3 4", "1"];
         for (round, text) in texts.into_iter().cycle().take(50).enumerate() {
             let unchanged = last.iter().zip(text.as_bytes()).take_while(|(a, b)| a == b).count();
-            file.write(text.as_bytes(), unchanged).unwrap();
+            let (one, other) = text.as_bytes().split_at(text.len() / 2);
+            file.write(&[one, other], unchanged).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), text, "round {round}");
             last = text.as_bytes().to_vec();
+            if round % 5 == 4 {
+                // As the next process does.
+                file = Replaced::new(path.clone(), dir.path().join(".spare"), file.leave());
+            }
             if round % 7 == 3 {
                 // As a user does who edits the file.
                 fs::write(&path, "not ours").unwrap();
