@@ -48,12 +48,15 @@ use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
+use nix::unistd::Pid;
 
 use crate::model::script::{Completion, Leak, Script, SignalReach};
 use slot::Slot;
@@ -169,6 +172,8 @@ impl Cancel {
 #[derive(Default)]
 pub struct UnsandboxedScriptRunner {
     slots: Mutex<Vec<Slot>>,
+    /// Scripts that run now.
+    running: AtomicUsize,
 }
 
 impl UnsandboxedScriptRunner {
@@ -203,7 +208,10 @@ impl UnsandboxedScriptRunner {
         cancel: &Cancel,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<Option<Completion>, EngineError> {
+        let others = self.running.fetch_add(1, Ordering::Relaxed);
+        slot.lingers = others == 0 && has_several_processors();
         let result = slot.run(script, cancel, meanwhile);
+        self.running.fetch_sub(1, Ordering::Relaxed);
         if slot.is_usable {
             self.slots().push(slot);
         }
@@ -214,6 +222,15 @@ impl UnsandboxedScriptRunner {
         // A panic elsewhere cannot leave a Vec of slots half-changed.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// With one, whoever stays awake keeps him from working for whom he waits.
+fn has_several_processors() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let ours = sched_getaffinity(Pid::from_raw(0));
+        ours.is_ok_and(|set| (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true)).nth(1).is_some())
+    })
 }
 
 impl ScriptRunner for UnsandboxedScriptRunner {

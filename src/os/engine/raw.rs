@@ -81,6 +81,7 @@ struct Exchange {
     argv: *const *const c_char,
     envp: *const *const c_char,
     processes_max: u64,
+    lingers: bool,
     supervisor_pid: c_int,
     taken: bool,
     failed_step: c_int,
@@ -102,6 +103,8 @@ pub(super) struct Request<'a> {
     pub(super) envp: &'a [&'a CStr],
     /// RLIMIT_NPROC, `u64::MAX` to leave it.
     pub(super) processes_max: u64,
+    /// Whether the supervisor looks out for the next script for a moment after this one, instead of sleeping at once.
+    pub(super) lingers: bool,
 }
 
 /// What the supervisor found when the script's first process had ended.
@@ -256,6 +259,7 @@ impl Supervisor {
             exchange.argv = argv;
             exchange.envp = envp;
             exchange.processes_max = request.processes_max;
+            exchange.lingers = request.lingers;
             exchange.taken = false;
             exchange.failed_step = 0;
             exchange.ended = false;
@@ -623,12 +627,14 @@ unsafe fn supervisor(exchange: *mut Exchange) -> ! {
             libc::_exit(1);
         }
         let stack_top = stack.cast::<u8>().add(CHILD_STACK_BYTES).cast::<c_void>();
+        let mut lingers = false;
         loop {
             let mut streams = [-1; 2];
-            match receive(&mut streams) {
+            match receive(&mut streams, lingers) {
                 None => libc::_exit(0),
                 Some(word::RUN) => {
                     (*exchange).taken = true;
+                    lingers = (*exchange).lingers;
                     let start = Start { exchange, streams };
                     say(if run(&start, stack_top, &senses) { word::ENDED } else { word::NOT_STARTED });
                 }
@@ -655,8 +661,11 @@ unsafe fn say(word: u8) {
     unsafe { libc::send(SOCKET_FD, (&raw const word).cast(), 1, libc::MSG_NOSIGNAL) };
 }
 
+/// How often somebody who lingers looks before he sleeps: some 100 µs.
+pub(super) const LINGERING_LOOKS: u32 = 400;
+
 /// Waits for a word and takes the descriptors that came with it. `None`: the other side is gone.
-unsafe fn receive(streams: &mut [RawFd; 2]) -> Option<u8> {
+unsafe fn receive(streams: &mut [RawFd; 2], lingers: bool) -> Option<u8> {
     let mut byte = 0_u8;
     let mut control = [0_u64; 8];
     // SAFETY: every pointer leads to a local that outlives the call; the control buffer is aligned for cmsghdr.
@@ -667,13 +676,19 @@ unsafe fn receive(streams: &mut [RawFd; 2]) -> Option<u8> {
         message.msg_iovlen = 1;
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = size_of_val(&control) as _;
+        let mut looks_left = if lingers { LINGERING_LOOKS } else { 0 };
         loop {
-            let got = libc::recvmsg(SOCKET_FD, &raw mut message, libc::MSG_CMSG_CLOEXEC);
+            let flags = if looks_left > 0 { libc::MSG_DONTWAIT } else { 0 };
+            let got = libc::recvmsg(SOCKET_FD, &raw mut message, libc::MSG_CMSG_CLOEXEC | flags);
             if got > 0 {
                 break;
             }
-            if got == 0 || errno() != libc::EINTR {
+            if got == 0 || !matches!(errno(), libc::EINTR | libc::EAGAIN) {
                 return None;
+            }
+            if looks_left > 0 {
+                looks_left -= 1;
+                libc::sched_yield();
             }
         }
         let header = libc::CMSG_FIRSTHDR(&raw const message);

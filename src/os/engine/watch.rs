@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sched::sched_yield;
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::time::TimeSpec;
 
 use super::cgroup::Cgroup;
 use super::pump::{Flow, Pump};
-use super::raw::{Step, Supervisor, word};
+use super::raw::{LINGERING_LOOKS, Step, Supervisor, word};
 use super::{Cancel, EngineError, traces};
 use crate::model::script::{Completion, EndedBy, Exit, Leak, Script, Usage};
 
@@ -38,6 +39,8 @@ pub(super) struct Watch<'a> {
     pub(super) cgroup: Option<&'a Cgroup>,
     pub(super) stdout: Pump<'a>,
     pub(super) stderr: Pump<'a>,
+    /// Whether it is worth to be awake when the script ends.
+    pub(super) lingers: bool,
     pub(super) started: Instant,
     pub(super) stage: Stage,
     pub(super) until: Instant,
@@ -126,6 +129,10 @@ impl Watch<'_> {
         let mut events: Vec<PollFd<'_>> =
             watched.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
         let left = TimeSpec::from_duration(self.until.saturating_duration_since(Instant::now()));
+        if self.lingers && self.stage == Stage::Running && self.stdout.fd().is_none() && self.stderr.fd().is_none() {
+            // Its end follows at once, most often.
+            linger(&mut events);
+        }
         match ppoll(&mut events, Some(left), None) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(EngineError::System("wait for the script", errno.into())),
@@ -290,4 +297,16 @@ fn micros(us: i64) -> Duration {
 /// wait(2): the low seven bits are a signal, or 0 and the next byte is the exit code.
 fn decode(status: i32) -> Exit {
     if libc::WIFSIGNALED(status) { Exit::Signal(libc::WTERMSIG(status)) } else { Exit::Code(libc::WEXITSTATUS(status)) }
+}
+
+/// Looks for one of `events` for a moment, without sleeping: to be woken takes longer.
+fn linger(events: &mut [PollFd<'_>]) {
+    let now = Some(TimeSpec::from_duration(Duration::ZERO));
+    for _ in 0..LINGERING_LOOKS {
+        if ppoll(events, now, None) != Ok(0) {
+            return;
+        }
+        // Refused or not, it was a look.
+        sched_yield().ok();
+    }
 }
