@@ -394,7 +394,7 @@ type Forge<T> = fn(&mut T);
 
 fn a_forged_or_truncated_shard_is_refused() {
     let forged: [(&str, Forge<Vec<u8>>, &str); 7] = [
-        ("summary.json", |bytes| bytes.truncate(bytes.len() / 2), "summary.json`, line 1"),
+        ("summary.json", |bytes| bytes.truncate(bytes.len() / 2), "summary.json`, line "),
         ("run.json", |bytes| bytes.truncate(bytes.len() / 2), "run.json`, line 1"),
         ("run.json", Vec::clear, "run.json`, line 1"),
         ("results/10-a/result.json", |bytes| replace(bytes, "\"pass\"", "\"fail\""), "differs from `summary.json`"),
