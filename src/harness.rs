@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, FormatSetting, Trial};
 
-use crate::flow::plan::{Plan, PlanError, Planned, Wanted};
+use crate::flow::plan::{Keeping, Plan, PlanError, Planned, Wanted};
 use crate::flow::reports;
 use crate::flow::session::{Join, Part, Selection, Session, SessionError, Shown};
 use crate::flow::stages::{self, StageFailure};
@@ -300,7 +300,8 @@ fn run_trials(session: &Arc<Session>, mut plan: Plan, asked: &Asked<'_>) -> Resu
     let count = plan.trials.len();
     let beginning = Beginning { count, filtered_out: found - count, shuffle_seed };
     let report = asked.begin_report(&beginning, threads)?;
-    let running = plan.announce(session);
+    let keeping = if threads == 1 { Keeping::Later } else { Keeping::AtOnce };
+    let running = plan.announce(session, keeping);
     let mut next: VecDeque<_> = running.into_iter().skip(1).filter(|_| threads == 1).collect();
     let line = Arc::new(Line::new(Arc::clone(session), report, asked.flags.fail_fast));
     let trials = plan.trials.into_iter().map(|planned| {

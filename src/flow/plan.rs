@@ -26,6 +26,15 @@ pub(crate) struct Plan {
     pub(crate) left_out: usize,
 }
 
+/// When the record of a script is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeping {
+    /// As soon as it has run.
+    AtOnce,
+    /// While the next one runs.
+    Later,
+}
+
 /// Names of files beside which the folders of suites stand.
 const RESERVED: [&str; 2] = ["runner.jsonl", "build_meta.json"];
 
@@ -137,10 +146,13 @@ impl Plan {
 
     /// Says that all trials of this plan are going to run, so that what they need can be made. Returns their records while they
     /// run, in order.
-    pub(crate) fn announce(&self, session: &Session) -> Vec<Record> {
+    pub(crate) fn announce(&self, session: &Session, keeping: Keeping) -> Vec<Record> {
         let running = self.trials.iter().map(Planned::running).collect::<Vec<_>>();
         self.trials.iter().for_each(Planned::expect);
-        session.proof.make_ahead(running.iter().cloned(), !session.project.snapshot.is_empty());
+        // Where there is time for it, making the file beside its content is better than a thread more.
+        let waited_for = |record: &&Record| keeping == Keeping::AtOnce || record.kind == TrialKind::Suite;
+        let waited_for = running.iter().filter(waited_for).cloned();
+        session.proof.make_ahead(waited_for, !session.project.snapshot.is_empty());
         running
     }
 

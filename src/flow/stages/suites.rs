@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use crate::flow::plan::Plan;
+use crate::flow::plan::{Keeping, Plan};
 use crate::flow::session::Session;
 use crate::flow::trial::{Judged, panic_fault};
 use crate::model::verdict::Fault;
@@ -36,7 +36,7 @@ pub(crate) fn run(session: &Session, plan: &Plan, progress: &dyn Fn(Progress<'_>
 }
 
 fn run_each(session: &Session, plan: &Plan, progress: &dyn Fn(Progress<'_>)) {
-    let running = plan.announce(session);
+    let running = plan.announce(session, Keeping::AtOnce);
     for (at, trial) in plan.trials.iter().enumerate() {
         progress(Progress::Begun { number: at + 1, of: plan.trials.len(), name: trial.name() });
         let judged = trial.run(session, running.get(at + 1));
