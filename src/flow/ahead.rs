@@ -49,6 +49,9 @@ impl Ahead {
     /// Starts to make `places`, all of them somewhere in the folder `root`.
     pub(super) fn start(root: PathBuf, places: impl Iterator<Item = Place>) -> Self {
         let state = State { to_make: places.collect(), ..State::default() };
+        if state.to_make.is_empty() {
+            return Self { root, shared: Arc::default(), maker: None };
+        }
         let shared = Arc::new(Shared { state: Mutex::new(state), has_room: Condvar::new() });
         let makers = Arc::clone(&shared);
         // Without a thread to be had, nothing is made ahead.
