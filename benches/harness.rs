@@ -78,7 +78,8 @@ fn plain_harness() -> ExitCode {
     let trials = paths.into_iter().map(|path| {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         Trial::test(name, move || {
-            let output = Command::new("/bin/sh").arg(&path).stdin(Stdio::null()).output()?;
+            let shell = std::env::var_os("SHELL_OF_SCRIPTS").unwrap();
+            let output = Command::new(shell).arg(&path).stdin(Stdio::null()).output()?;
             if output.status.success() { Ok(()) } else { Err(output.status.to_string().into()) }
         })
     });
@@ -98,14 +99,17 @@ fn contestants(field: &Field) -> Vec<Contestant<'_>> {
         contestant("bare sh", trials, true, || field.scripts.iter().for_each(|script| bare_sh(script))),
         contestant("scripts, each in its fresh copy", trials, false, ours("scripts", &["-q"])),
         contestant("bare sh, copies and files by hand", trials, false, || field.scripts_by_hand()),
-        contestant("libtest-mimic, the same scripts", trials, true, || field.mimic(1)),
+        contestant("libtest-mimic, the same scripts", trials, true, || field.mimic("/bin/sh", &["--test-threads=1"])),
         contestant("scripts, each in its fresh copy", trials, false, ours("scripts", &["-q"])),
-        contestant("libtest-mimic, two at a time", trials, true, || field.mimic(2)),
+        contestant("libtest-mimic, two at a time", trials, true, || field.mimic("/bin/sh", &["--test-threads=2"])),
         contestant("scripts, two at a time", trials, false, ours("scripts", &["-q", "--test-threads=2"])),
         contestant("walk and read 1,000 task.yaml", LISTED, true, move || walk_and_read(&many)),
         contestant("--list of 1,000 suites", LISTED, false, ours("many", &["--list"])),
         contestant("--exact NAME, of one suite", 1, true, ours("one", &["--exact", "0000"])),
         contestant("--exact NAME, of 1,000 suites", 1, false, ours("many", &["--exact", "0000"])),
+        contestant("libtest-mimic as nextest starts it", 1, true, || field.mimic("/bin/bash", &["--exact", "0000"])),
+        contestant("a suite as nextest starts it, the first", 1, false, || field.of_nextest(0)),
+        contestant("the same after 1,000 others", 1, false, || field.of_nextest(LISTED)),
     ]
 }
 
@@ -121,10 +125,26 @@ impl Field {
     }
 
     /// As cargo starts it: its scripts inherit all that cargo adds to the environment.
-    fn mimic(&self, threads: usize) {
+    fn mimic(&self, shell: &str, args: &[&str]) {
         let mut command = Command::new(&self.mimic);
-        command.env("SCRIPTS", self.dir.join("scripts/unit")).arg(format!("--test-threads={threads}")).arg("-q");
+        command.env("SHELL_OF_SCRIPTS", shell).env("SCRIPTS", self.dir.join("scripts/unit")).args(args).arg("-q");
         assert!(command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success());
+    }
+
+    /// One process of a run of nextest, which has run `others` before.
+    fn of_nextest(&self, others: usize) {
+        let proof = self.dir.join("nextest").join(others.to_string());
+        let run = |args: &[&str]| {
+            let mut command = Command::new(&self.harness);
+            command.env("PROJECT_DIR", &self.dir).env("SUITES_DIR", self.dir.join("many")).env("PROOF_DIR", &proof);
+            command.env("NEXTEST", "1").env("NEXTEST_RUN_ID", "some-run").env_remove("TEST_FILTER");
+            assert!(command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success());
+        };
+        if others > 0 && !proof.exists() {
+            // Those before it, in the round that is not counted.
+            run(&["-q"]);
+        }
+        run(&["--exact", "0999", "--nocapture"]);
     }
 
     /// To empty a folder is nobody's work here, and makes a file system slower for whoever comes next.
