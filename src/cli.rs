@@ -25,7 +25,7 @@ use crate::model::verdict::Fault;
 use crate::os::engine::tee;
 use crate::os::host::{self, Overrides, Settings, SettingsError};
 use crate::os::probe::Probe;
-use crate::rules::report::{Failure, failure_text};
+use crate::rules::report::{Failure, escaped, failure_text, quoted};
 use crate::rules::schema;
 use args::{Cli, Order, SchemaOf};
 use show::{Show, Volume};
@@ -65,8 +65,8 @@ pub fn main() -> ExitCode {
     ended.unwrap_or_else(|error| {
         show.error(&chain(&error));
         if let CliError::Stage(StageFailure::Command { output, .. }) = &error {
-            // The command's own words, as it said them.
-            io::stderr().write_all(output.as_bytes()).ok();
+            // The command's own words. Nobody may be listening.
+            writeln!(io::stderr(), "{}", quoted(&escaped(output))).ok();
         }
         ExitCode::from(error.code())
     })
@@ -337,10 +337,10 @@ impl Runner<'_> {
 
     fn explain(&self, session: &Session, judged: &Judged) -> String {
         let name = &judged.record.name;
-        let mut reproduce = format!("TEST_FILTER={} container-runner run-suites", quoted(name));
+        let mut reproduce = format!("TEST_FILTER={} container-runner run-suites", shell_word(name));
         for (variable, value) in &self.overrides.flags {
             let flag = args::flag_of(variable);
-            reproduce.push_str(&format!(" {flag} {}", quoted(&value.to_string_lossy())));
+            reproduce.push_str(&format!(" {flag} {}", shell_word(&value.to_string_lossy())));
         }
         failure_text(&Failure {
             record: &judged.record,
@@ -366,7 +366,7 @@ fn refuse_after_failed_stage(session: &Session) -> Result<(), StageFailure> {
 }
 
 /// A word as a shell takes it.
-fn quoted(text: &str) -> String {
+fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=@%+".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
         text.to_owned()

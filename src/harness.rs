@@ -26,7 +26,7 @@ use crate::model::verdict::Fault;
 use crate::os::engine::tee;
 use crate::os::host::{self, Overrides, Settings, SettingsError};
 use crate::rules::junit;
-use crate::rules::report::{Failure, escaped, failure_text};
+use crate::rules::report::{Failure, escaped, failure_text, quoted};
 use flags::{Color, FlagError, Flags, Format, Shuffle};
 use line::Line;
 use report::{Beginning, Ended, Outcome, Report, ReportError, Style, json};
@@ -106,8 +106,8 @@ impl Harness {
         self.serve().unwrap_or_else(|error| {
             say(&format!("error: {}", chain(&error)));
             if let HarnessError::Stage(StageFailure::Command { output, .. }) = &error {
-                // The command's own words, as it said them.
-                io::stderr().write_all(output.as_bytes()).ok();
+                // The command's own words. Nobody may be listening.
+                writeln!(io::stderr(), "{}", quoted(&escaped(output))).ok();
             }
             error.exit_code()
         })

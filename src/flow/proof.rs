@@ -137,6 +137,8 @@ struct Tried {
 pub(crate) enum ProofError {
     #[error(transparent)]
     Disk(#[from] DiskError),
+    #[error("the nextest that started this process has ended; its run is over, so this test is not run")]
+    Abandoned,
     #[error("could not render `{path}`", path = path.display())]
     Render {
         path: PathBuf,

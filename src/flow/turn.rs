@@ -25,8 +25,7 @@ pub(super) struct Turn {
 /// # Errors
 /// If the locks cannot be made.
 pub(super) fn take(settings: &Settings, isolation: Isolation, say: &dyn Fn(&str)) -> Result<Turn, ProofError> {
-    let dir = &settings.proof_dir;
-    let proof = take_folder(dir, settings.nextest.as_ref().map(|nextest| nextest.run_id.as_str()), say)?;
+    let proof = take_folder(settings, say)?;
     let machine = match isolation {
         Isolation::Container | Isolation::Overlay => {
             Some(proof::lock_machine(|| say("another run changes this machine; waiting for it to end"))?)
@@ -36,11 +35,18 @@ pub(super) fn take(settings: &Settings, isolation: Isolation, say: &dyn Fn(&str)
     Ok(Turn { _proof: proof, _machine: machine })
 }
 
-fn take_folder(dir: &Path, nextest: Option<&str>, say: &dyn Fn(&str)) -> Result<File, ProofError> {
+fn take_folder(settings: &Settings, say: &dyn Fn(&str)) -> Result<File, ProofError> {
+    let dir = &settings.proof_dir;
+    let own_id = settings.nextest.as_ref().map(|nextest| &nextest.run_id);
+    let owner = owner(settings);
     let mut waits_for = None;
     loop {
-        let proof = proof::lock(dir, || say("another run uses this proof folder; waiting for it to end"))?;
-        let Some(run) = RunFile::read(dir).filter(|run| nextest != Some(&run.run_id)) else { return Ok(proof) };
+        let proof = proof::lock(dir, || say(in_use(dir, own_id)))?;
+        if owner.is_some_and(|owner| !is_alive(owner)) {
+            // To go on would be to take the folder from whoever has it now.
+            return Err(ProofError::Abandoned);
+        }
+        let Some(run) = RunFile::read(dir).filter(|run| own_id != Some(&run.run_id)) else { return Ok(proof) };
         if !run.owner.is_some_and(is_alive) {
             return Ok(proof);
         }
@@ -50,6 +56,13 @@ fn take_folder(dir: &Path, nextest: Option<&str>, say: &dyn Fn(&str)) -> Result<
             waits_for = Some(run.run_id);
         }
         thread::sleep(LOOK);
+    }
+}
+
+fn in_use(dir: &Path, own_id: Option<&String>) -> &'static str {
+    match RunFile::read(dir) {
+        Some(run) if own_id == Some(&run.run_id) => "another trial of this run is running; waiting for it to end",
+        Some(_) | None => "another run uses this proof folder; waiting for it to end",
     }
 }
 

@@ -93,7 +93,8 @@ pub(crate) fn output_text(last_lines: &[LastLines]) -> String {
     last_lines.iter().map(|last| format!("--- {}, last lines\n{}\n", last.of, quoted(&last.text))).collect()
 }
 
-fn quoted(text: &str) -> String {
+/// Returns every line of `text` behind `| `: whose words they are is seen, and none begins with what a CI service takes for an order.
+pub(crate) fn quoted(text: &str) -> String {
     text.lines().map(|line| format!("| {line}")).collect::<Vec<_>>().join("\n")
 }
 

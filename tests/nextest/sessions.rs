@@ -91,7 +91,7 @@ fn a_failed_build_fails_every_test_without_another_try() {
         assert_eq!(calls(&project), ["packages", "cargo"], "{threads} threads");
         assert_eq!(count(&project, "build", "stage_start"), 1);
         assert!(project.order().is_empty());
-        assert_eq!(ended.all().matches("ended with code 42\n    words of cargo").count(), 4, "{ended}");
+        assert_eq!(ended.all().matches("ended with code 42\n    | words of cargo").count(), 4, "{ended}");
         assert_eq!(project.summary()["stages"][1]["rc"], 42);
     }
 }
