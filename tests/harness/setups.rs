@@ -5,7 +5,7 @@ use std::fs;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::world::{Project, User, both, claim, daemon, is_alive, root_claim};
+use crate::world::{Project, User, both, claim, daemon, is_alive, root_claim, until};
 
 pub(crate) fn claims() -> Vec<Trial> {
     let mut claims = vec![
@@ -37,6 +37,8 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_cycle_of_prerequisites_fails),
         claim(a_prerequisite_that_is_no_script_is_told),
         claim(a_script_that_removes_its_folder_is_judged_as_usual),
+        claim(a_script_that_hangs_is_named_and_those_before_it_are_on_record),
+        claim(a_failure_that_is_recorded_late_still_stops_a_run_that_fails_fast),
     ];
     claims.extend(both(the_exit_code_is_the_status));
     claims.extend(both(nothing_outlives_a_script));
@@ -455,4 +457,39 @@ fn nothing_outlives_a_script(user: User) {
     project.run(&[]).code(0);
     assert!(!is_alive(project.pid("daemon")));
     assert_eq!(project.result("set/1").0["leaked"].as_array().unwrap().len(), 1);
+}
+
+/// Each script is recorded while the next one runs.
+fn a_script_that_hangs_is_named_and_those_before_it_are_on_record() {
+    let project = Project::new();
+    let go = project.path("go").display().to_string();
+    project.file("suites/set/1.sh", "exit 0").file("suites/set/2.sh", "exit 1");
+    project.file("suites/set/3.sh", format!("mkfifo {go}; echo x >{go}.made; read -r line <{go}"));
+    project.file("suites/set/4.sh", "exit 0");
+    let running = project.start(&[]);
+    project.wait_for("go.made");
+    until("the script that hangs to be named", || running.stdout().ends_with("test set/3 ... "));
+    assert_eq!(running.stdout(), "\nrunning 4 tests\ntest set/1 ... ok\ntest set/2 ... FAILED\ntest set/3 ... ");
+    let status = |name| project.record(name).status().to_owned();
+    assert_eq!(["set/1", "set/2", "set/3"].map(status), ["pass", "fail", "running"]);
+    assert_eq!(project.result("set/2").0["status"], "fail");
+    fs::write(project.path("go"), "on\n").unwrap();
+    let ended = running.wait();
+    ended.code(101);
+    assert_eq!(ended.names(), ["set/1", "set/2", "set/3", "set/4"]);
+}
+
+fn a_failure_that_is_recorded_late_still_stops_a_run_that_fails_fast() {
+    let project = Project::new();
+    let order = project.path("order").display().to_string();
+    for (number, code) in [(1, 0), (2, 1), (3, 0)] {
+        project.file(format!("suites/set/{number}.sh"), format!("echo {number} >>{order}; exit {code}"));
+    }
+    let ended = project.run(&["--fail-fast"]);
+    ended.code(101);
+    assert_eq!(ended.names(), ["set/1", "set/2"]);
+    assert_eq!(project.order(), ["1", "2"]);
+    let (summary, counts) = (project.summary(), json!({"pass": 1, "fail": 1, "running": 0, "interrupted": 0}));
+    assert_eq!((&summary["selected"], &summary["counts"]), (&json!(3), &counts));
+    assert!(summary["harness_policy"].is_null(), "not every selected trial was judged");
 }
