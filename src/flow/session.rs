@@ -1,6 +1,7 @@
 //! One run: what its trials share, from the first look at the project to the last summary.
 
-use std::io;
+mod refusals;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -8,27 +9,27 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::flow::looks::Looks;
-use crate::flow::proof::{self, BuildOutcome, DepsFailure, EarlierSummary, Header, Proof, ProofError, RunFile};
+use crate::flow::proof::{self, BuildOutcome, DepsFailure, EarlierSummary, Header, Proof, RunFile};
 use crate::flow::reports;
 use crate::flow::scratch::{Scratch, describe, sweep};
 use crate::flow::stages::Stage;
 use crate::flow::trial::Judged;
 use crate::flow::turn::{self, Turn};
 use crate::model::script::{Completion, Echo, Limits, Script};
-use crate::model::suite::{Host, Isolation, OnRestoreFailure, Project, SuiteName};
+use crate::model::suite::{Host, OnRestoreFailure, Project, SuiteName};
 use crate::model::verdict::Fault;
 use crate::os::disk::{Known, read_config};
 use crate::os::engine::tee::ProductTap;
 use crate::os::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
-use crate::os::interrupt::{Interrupt, InterruptError};
-use crate::os::journal::{Event, Identity, Journal, JournalError, Level};
+use crate::os::interrupt::Interrupt;
+use crate::os::journal::{Event, Identity, Journal, Level};
 use crate::os::revision::revision;
 use crate::os::workdir;
 use crate::rules::github::{Failure, annotation};
-use crate::rules::parse::ParseError;
-use crate::rules::presence::AppletListError;
 use crate::rules::summary::{RUN, SCHEMA, StageRecord, Status, Traces, millis};
+
+pub(crate) use refusals::{SessionError, refuse_own, refuse_what_cannot_be_had};
 
 /// The stage of the trials.
 pub(crate) const RUN_SUITES: &str = Stage::RunSuites.as_str();
@@ -114,66 +115,6 @@ pub(crate) struct Part {
     pub(crate) echo: Echo,
     pub(crate) shown: Shown,
     pub(crate) join: Join,
-}
-
-/// Why a run cannot start.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SessionError {
-    #[error(transparent)]
-    Parse(#[from] ParseError),
-    #[error("could not read `{path}`", path = path.display())]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error(
-        "isolation is `container`, and this machine is no container: the suites would change it. Run them in a container, or \
-         write `isolation: none` into `{path}` if they touch only their scratch folders",
-        path = .0.display()
-    )]
-    NoContainer(PathBuf),
-    #[error("isolation `overlay` is not built yet; `{path}` can say `container` or `none`", path = .0.display())]
-    NoOverlay(PathBuf),
-    #[error("`sandbox: true` in `{path}` cannot be had: the sandbox is not built yet; without it scripts run with your rights", path = .0.display())]
-    NoSandbox(PathBuf),
-    #[error("no `bash` on PATH; blocks of suites need it: install bash")]
-    NoBash,
-    #[error("a snapshot of `{looked_at}` would look into `{ours}`, where the harness writes; move one of them (PROOF_DIR)", looked_at = looked_at.display(), ours = ours.display())]
-    LooksAtOurs { looked_at: PathBuf, ours: PathBuf },
-    #[error("the run in `{path}` has no summary.json that can be read, so nothing can be said of it; run the stages again", path = .0.display())]
-    NoSummary(PathBuf),
-    #[error(transparent)]
-    Applets(#[from] AppletListError),
-    #[error("could not make a scratch folder in `{path}`; set TMPDIR to a folder that can be written", path = path.display())]
-    Scratch {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error(transparent)]
-    Proof(#[from] ProofError),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    #[error(transparent)]
-    Interrupt(#[from] InterruptError),
-}
-
-impl SessionError {
-    /// Tells whether the user's configuration is at fault, not our doing.
-    pub(crate) fn is_configuration(&self) -> bool {
-        match self {
-            Self::Parse(_)
-            | Self::Read { .. }
-            | Self::NoContainer(_)
-            | Self::NoOverlay(_)
-            | Self::NoSandbox(_)
-            | Self::NoBash
-            | Self::LooksAtOurs { .. }
-            | Self::Applets(_) => true,
-            Self::Scratch { .. } | Self::NoSummary(_) | Self::Proof(_) | Self::Journal(_) | Self::Interrupt(_) => false,
-        }
-    }
 }
 
 impl Session {
@@ -508,39 +449,6 @@ impl Session {
         let Some(failures) = &*failures else { return written };
         written.and(reports::write_step_summary(&self.settings, self.proof.counts(), failures))
     }
-}
-
-/// Never weaker than asked, never silently.
-///
-/// # Errors
-/// If the project asks for it.
-pub(crate) fn refuse_what_cannot_be_had(
-    settings: &Settings,
-    host: &Host,
-    project: &Project,
-) -> Result<(), SessionError> {
-    let file = settings.suites_dir.join("runner.yaml");
-    match project.isolation {
-        Isolation::Container if host.container_id.is_none() => return Err(SessionError::NoContainer(file)),
-        Isolation::Overlay => return Err(SessionError::NoOverlay(file)),
-        Isolation::Container | Isolation::None => {}
-    }
-    if project.sandbox {
-        return Err(SessionError::NoSandbox(file));
-    }
-    project.snapshot.iter().try_for_each(|text| refuse_own(settings, text))
-}
-
-/// A snapshot that holds our own files would show what we write as the suite's doing.
-///
-/// # Errors
-/// If `text`, a plain path, is the proof folder, or one is in the other.
-pub(crate) fn refuse_own(settings: &Settings, text: &str) -> Result<(), SessionError> {
-    let looked_at: PathBuf = settings.project_dir.join(text).components().collect();
-    if settings.proof_dir.starts_with(&looked_at) || looked_at.starts_with(&settings.proof_dir) {
-        return Err(SessionError::LooksAtOurs { looked_at, ours: settings.proof_dir.clone() });
-    }
-    Ok(())
 }
 
 /// Tells of a file that nothing can be learnt from.
