@@ -13,7 +13,7 @@ use clap::{CommandFactory as _, Parser as _};
 use crate::flow::collect::collect;
 use crate::flow::doctor::{State, examine};
 use crate::flow::merge::{MergeError, merge};
-use crate::flow::plan::{Plan, PlanError, Wanted};
+use crate::flow::plan::{Plan, PlanError, Wanted, read_project};
 use crate::flow::proof::RunFile;
 use crate::flow::session::{Join, Part, Selection, Session, SessionError, Shown};
 use crate::flow::stages::suites::Progress;
@@ -274,8 +274,8 @@ impl Runner<'_> {
         if join == Join::Finished && RunFile::read(&settings.proof_dir).is_none() {
             return Err(CliError::NothingRun(settings.proof_dir));
         }
-        let mut plan = Plan::read(&settings, &Wanted::default())?;
-        let project = plan.take_project(&settings)?;
+        let plan = Plan::read(&settings, &Wanted::default())?;
+        let project = read_project(&settings)?;
         let selection = Selection { selected: plan.trials.len(), not_selected: plan.left_out };
         let echo = if self.volume == Volume::Verbose { Echo::Stderr } else { Echo::Off };
         let part = Part { selection, echo, shown: Shown::OfFailed, join };
@@ -330,7 +330,8 @@ impl Runner<'_> {
                 self.show.trial(&progress, &explain);
             }
         })?;
-        session.annotations().iter().for_each(|annotation| self.show.annotation(annotation));
+        let annotations = session.tell_github(&|text| self.show.note(text));
+        annotations.iter().for_each(|annotation| self.show.annotation(annotation));
         self.show.counts(counts);
         Ok(counts.fail == 0)
     }

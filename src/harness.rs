@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, IsTerminal as _, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, FormatSetting, Trial};
 
-use crate::flow::plan::{Keeping, Plan, PlanError, Planned, Wanted};
+use crate::flow::plan::{Keeping, Plan, PlanError, Planned, Wanted, read_project};
 use crate::flow::reports;
 use crate::flow::session::{Join, Part, Selection, Session, SessionError, Shown};
 use crate::flow::stages::{self, StageFailure};
@@ -29,7 +30,7 @@ use crate::rules::junit;
 use crate::rules::report::{Failure, escaped, failure_text, quoted};
 use flags::{Color, FlagError, Flags, Format, Shuffle};
 use line::Line;
-use report::{Beginning, Ended, Outcome, Report, ReportError, Style, json};
+use report::{Beginning, Ended, LogFile, Outcome, Report, ReportError, Style, json};
 
 /// libtest's code for a failed trial and for a command line that it refuses.
 const FAILED: u8 = 101;
@@ -123,23 +124,28 @@ impl Harness {
         }
         let wanted = Wanted { filters: flags.filters.clone(), skip: flags.skip.clone(), exact: flags.exact };
         let asked = Asked { wanted: &wanted, flags: &flags, may_color: !settings.no_color };
-        let mut plan = Plan::read(&settings, &wanted)?;
+        let plan = Plan::read(&settings, &wanted)?;
         if flags.list {
             return print(&listing(&plan, &asked));
         }
         let selected = plan.trials.iter().filter(|trial| asked.selects(trial)).count();
+        if let (0, Some(_), true, Some(name)) = (selected, &settings.nextest, flags.exact, flags.filters.first()) {
+            return Err(PlanError::NoSuchTrial(name.clone()).into());
+        }
+        // Before anything is run, or an older run's evidence is removed.
+        let log = flags.logfile.as_deref().map(LogFile::create).transpose()?;
         if selected == 0 || flags.bench {
-            return run_none(&plan, &asked);
+            return run_none(&plan, &asked, log);
         }
         let selection = Selection { selected, not_selected: plan.left_out + plan.trials.len() - selected };
         let echo = if flags.nocapture { Echo::Stderr } else { Echo::Off };
         let output = if flags.show_output { Shown::OfEach } else { Shown::OfFailed };
-        let project = plan.take_project(&settings)?;
+        let project = read_project(&settings)?;
         let part = Part { selection, echo, shown: output, join: Join::Nextest };
         let session = Arc::new(Session::open(settings, host, project, part, &say)?);
         let built = stages::deps::once(&session, &say).and_then(|()| stages::build::once(&session, &say));
-        let has_failed = built.map(|()| run_stage(&session, plan, &asked));
-        for annotation in session.annotations() {
+        let has_failed = built.map(|()| run_stage(&session, plan, &asked, log));
+        for annotation in session.tell_github(&say) {
             // Nobody may be listening.
             writeln!(io::stderr(), "{annotation}").ok();
         }
@@ -204,6 +210,10 @@ fn say(text: &str) {
     writeln!(io::stderr(), "proving-ground: {}", escaped(text)).ok();
 }
 
+fn chain_of(error: &HarnessError) -> String {
+    chain(error)
+}
+
 fn chain(error: &dyn Error) -> String {
     Fault::new(error).to_string()
 }
@@ -239,7 +249,7 @@ impl Asked<'_> {
         }
     }
 
-    fn begin_report(&self, beginning: &Beginning, threads: usize) -> Result<Report, ReportError> {
+    fn begin_report(&self, beginning: &Beginning, threads: usize, log: Option<LogFile>) -> Report {
         let style = Style {
             format: self.flags.format,
             show_output: self.flags.show_output,
@@ -247,7 +257,7 @@ impl Asked<'_> {
             is_serial: threads == 1,
             has_color: self.has_color(),
         };
-        Report::begin(style, beginning, self.flags.logfile.as_deref())
+        Report::begin(style, beginning, log)
     }
 }
 
@@ -263,11 +273,11 @@ fn listing(plan: &Plan, asked: &Asked<'_>) -> String {
 }
 
 /// No trial is a benchmark, and nothing happens where none is selected.
-fn run_none(plan: &Plan, asked: &Asked<'_>) -> Result<ExitCode, HarnessError> {
+fn run_none(plan: &Plan, asked: &Asked<'_>, log: Option<LogFile>) -> Result<ExitCode, HarnessError> {
     let ignored: Vec<_> = plan.trials.iter().filter(|trial| asked.selects(trial)).map(Planned::name).collect();
     let filtered_out = plan.left_out + plan.trials.len() - ignored.len();
     let beginning = Beginning { count: ignored.len(), filtered_out, shuffle_seed: None };
-    let report = asked.begin_report(&beginning, 1)?;
+    let report = asked.begin_report(&beginning, 1, log);
     for name in ignored {
         report.started(name);
         report.ended(&Ended { name, outcome: Outcome::Ignored, output: "", time: Duration::ZERO });
@@ -280,26 +290,37 @@ fn run_none(plan: &Plan, asked: &Asked<'_>) -> Result<ExitCode, HarnessError> {
 }
 
 /// Runs the trials, between the lines of the log that say so. Returns whether one failed.
-fn run_stage(session: &Arc<Session>, plan: Plan, asked: &Asked<'_>) -> Result<bool, HarnessError> {
+fn run_stage(
+    session: &Arc<Session>,
+    plan: Plan,
+    asked: &Asked<'_>,
+    log: Option<LogFile>,
+) -> Result<bool, HarnessError> {
     let started = Instant::now();
     session.begin_suites().map_err(HarnessError::Fault)?;
-    let ran = run_trials(session, plan, asked);
-    session.end_suites(started.elapsed()).map_err(HarnessError::Fault)?;
-    ran
+    let ran = run_trials(session, plan, asked, log);
+    let ended = session.end_suites(started.elapsed(), ran.as_ref().err().map(chain_of));
+    ran.and_then(|has_failed| ended.map(|()| has_failed).map_err(HarnessError::Fault))
 }
 
-fn run_trials(session: &Arc<Session>, mut plan: Plan, asked: &Asked<'_>) -> Result<bool, HarnessError> {
+fn run_trials(
+    session: &Arc<Session>,
+    mut plan: Plan,
+    asked: &Asked<'_>,
+    log: Option<LogFile>,
+) -> Result<bool, HarnessError> {
     let found = plan.left_out + plan.trials.len();
     plan.trials.retain(|trial| asked.selects(trial));
     let may_run_in_parallel = plan.may_run_in_parallel();
-    let threads = if may_run_in_parallel { asked.flags.test_threads.unwrap_or(1) } else { 1 };
+    let wanted = asked.flags.test_threads.unwrap_or(1).min(plan.trials.len());
+    let threads = if may_run_in_parallel { wanted } else { 1 };
     let shuffle_seed = asked.flags.shuffle.filter(|_| may_run_in_parallel).map(seed);
     if let Some(seed) = shuffle_seed {
         plan.shuffle(seed);
     }
     let count = plan.trials.len();
     let beginning = Beginning { count, filtered_out: found - count, shuffle_seed };
-    let report = asked.begin_report(&beginning, threads)?;
+    let report = asked.begin_report(&beginning, threads, log);
     let keeping = if threads == 1 { Keeping::Later } else { Keeping::AtOnce };
     let running = plan.announce(session, keeping);
     let mut next: VecDeque<_> = running.into_iter().skip(1).filter(|_| threads == 1).collect();
@@ -318,16 +339,25 @@ fn run_trials(session: &Arc<Session>, mut plan: Plan, asked: &Asked<'_>) -> Resu
         logfile: Some("/dev/null".into()),
         ..Arguments::default()
     };
-    let bugs = libtest_mimic::run(&arguments, trials.collect()).num_failed;
+    let trials = trials.collect();
+    // It panics if it cannot have its threads; the run is closed in order even then.
+    let ran = catch_unwind(AssertUnwindSafe(|| libtest_mimic::run(&arguments, trials)));
     line.finish_waiting();
     if asked.flags.format == Format::Junit {
         line.report.document(&reports::junit(session.proof.dir()).map_err(HarnessError::Fault)?);
     }
     line.report.finish()?;
-    if bugs > 0 {
-        return Err(HarnessError::Fault(Fault::from_text(format!("{bugs} trials ended in a bug of proving-ground"))));
+    match ran.map(|conclusion| conclusion.num_failed) {
+        Ok(0) => Ok(line.report.has_failed()),
+        Ok(bugs) => Err(fault(format!("{bugs} trials ended in a bug of proving-ground; please report it"))),
+        Err(_) => {
+            Err(fault(format!("the trials could not be run with {threads} threads; choose fewer with --test-threads")))
+        }
     }
-    Ok(line.report.has_failed())
+}
+
+fn fault(text: String) -> HarnessError {
+    HarnessError::Fault(Fault::from_text(text))
 }
 
 fn seed(shuffle: Shuffle) -> u64 {

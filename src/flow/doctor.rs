@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::flow::plan::{Plan, Wanted};
+use crate::flow::plan::{Plan, Wanted, read_project};
 use crate::flow::session::refuse_what_cannot_be_had;
 use crate::model::suite::{Build, Host, Project};
 use crate::model::verdict::Fault;
@@ -36,8 +36,8 @@ pub(crate) enum State {
 pub(crate) fn examine(settings: &Settings, host: &Host, program: &std::path::Path) -> Vec<Check> {
     let mut checks = vec![there("system", format!("{}; {}", machine::system(), container(host)))];
     let plan = Plan::read(settings, &Wanted::default());
-    let project = plan.map_err(|error| chain(&error)).and_then(|mut plan| {
-        let project = plan.take_project(settings).map_err(|error| chain(&error))?;
+    let project = plan.map_err(|error| chain(&error)).and_then(|plan| {
+        let project = read_project(settings).map_err(|error| chain(&error))?;
         Ok((plan.trials.len(), project))
     });
     match project {

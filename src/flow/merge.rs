@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::flow::collect::{CollectError, Collected, collect};
 use crate::flow::proof::{self, ASIDE, ProofError, RunFile};
 use crate::flow::reports;
+use crate::flow::turn;
 use crate::flow::verify::{VerifyError, examine, verify};
 use crate::model::verdict::Fault;
 use crate::os::bundle::{self, BUNDLE, BundleError, Content};
@@ -142,8 +143,7 @@ pub(crate) fn merge(shards: &[PathBuf], target: &Path, say: &dyn Fn(&str)) -> Re
     let sources = shards.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let named: Vec<_> = sources.iter().map(|source| Shard { name: &source.name, files: &source.files }).collect();
     let merged = merge::merge(&named)?;
-    let waiting = || say("another run uses this proof folder; waiting for it to end");
-    let _lock = proof::lock(target, waiting).map_err(WriteError::from)?;
+    let _lock = turn::take_folder(target, None, say).map_err(WriteError::from)?;
     Ok(replace(target, &sources, merged)?)
 }
 
@@ -193,14 +193,16 @@ fn read(path: &Path) -> Result<Source, MergeError> {
 }
 
 fn hold(dir: &Path) -> Result<Option<File>, MergeError> {
-    proof::hold(dir).map_err(|source| {
-        let path = dir.to_path_buf();
+    let path = || dir.to_path_buf();
+    let held = proof::hold(dir).map_err(|source| {
         if source.kind() == io::ErrorKind::WouldBlock {
-            MergeError::Busy(path)
+            MergeError::Busy(path())
         } else {
-            MergeError::NoShard { path, source }
+            MergeError::NoShard { path: path(), source }
         }
-    })
+    })?;
+    // Between two processes of nextest nobody has the lock.
+    if RunFile::read(dir).is_some_and(|run| turn::goes_on(&run)) { Err(MergeError::Busy(path())) } else { Ok(held) }
 }
 
 fn replace(target: &Path, sources: &[Source], merged: merge::Merged) -> Result<Merged, WriteError> {
@@ -208,12 +210,13 @@ fn replace(target: &Path, sources: &[Source], merged: merge::Merged) -> Result<M
     make_empty(&aside).map_err(|source| WriteError::Aside { path: aside.clone(), source })?;
     let run_id = run_id(&merged);
     let written = write(&aside, sources, &merged, &run_id);
-    let written = written.and_then(|collected| proof::replace_by_aside(target).map(|()| collected).map_err(Into::into));
     if written.is_err() {
         // Why it could not be written is worth more than that something of it is left; a later run removes it.
         remove(&aside).ok();
     }
     let Collected { files, trials, .. } = written?;
+    // Should this end half-way, the rest is still aside.
+    proof::replace_by_aside(target)?;
     let (manifest, bundle) = (target.join(MANIFEST), target.join(BUNDLE));
     Ok(Merged {
         run_id,

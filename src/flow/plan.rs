@@ -81,8 +81,7 @@ impl Plan {
     /// name that is wanted alone is looked for alone: nextest starts a process for each.
     ///
     /// # Errors
-    /// If the suites folder cannot be read or holds nothing, if two trials would have one name, if `TEST_FILTER` matches
-    /// nothing, or if nextest asks for a trial that is not there.
+    /// If the suites folder cannot be read or holds nothing, if two trials would have one name, or if `TEST_FILTER` matches nothing.
     pub(crate) fn read(settings: &Settings, wanted: &Wanted) -> Result<Self, PlanError> {
         let alone = wanted.alone().filter(|_| settings.filter.is_none());
         let found = match alone.map(|name| discover_alone(settings, name)).transpose()?.flatten() {
@@ -104,12 +103,6 @@ impl Plan {
         if let Some(filter) = &settings.filter {
             plan.keep_filtered(filter, &found)?;
         }
-        if let Some(name) = alone
-            && settings.nextest.is_some()
-            && !plan.trials.iter().any(|trial| trial.name() == name)
-        {
-            return Err(PlanError::NoSuchTrial(name.to_owned()));
-        }
         Ok(plan)
     }
 
@@ -129,19 +122,6 @@ impl Plan {
         self.trials.retain(|trial| is_match(trial.name()));
         self.left_out = all - self.trials.len();
         Ok(())
-    }
-
-    /// Reads runner.yaml, if there is one.
-    ///
-    /// # Errors
-    /// If it is wrong.
-    pub(crate) fn take_project(&mut self, settings: &Settings) -> Result<Project, SessionError> {
-        let file = settings.suites_dir.join("runner.yaml");
-        match read_config(&file) {
-            Ok(text) => Ok(parse_project(&file, &text)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Project::default()),
-            Err(source) => Err(SessionError::Read { path: file, source }),
-        }
     }
 
     /// Says that all trials of this plan are going to run, so that what they need can be made. Returns their records while they
@@ -209,7 +189,7 @@ impl Planned {
 
     /// Runs the trial. Calls `begun` once: before anything of a suite runs, and as soon as a script runs.
     pub(crate) fn judge(&self, session: &Session, begun: &mut dyn FnMut()) -> Judged {
-        let earlier = if session.is_retry() { session.proof.earlier(self.name()) } else { Vec::new() };
+        let earlier = session.earlier(self.name());
         let mut marked = None;
         let mut begin = || {
             if marked.is_none() {
@@ -240,6 +220,19 @@ impl Planned {
             session.note_failure(&judged, &self.source);
         }
         judged
+    }
+}
+
+/// Reads runner.yaml, if there is one.
+///
+/// # Errors
+/// If it is wrong.
+pub(crate) fn read_project(settings: &Settings) -> Result<Project, SessionError> {
+    let file = settings.suites_dir.join("runner.yaml");
+    match read_config(&file) {
+        Ok(text) => Ok(parse_project(&file, &text)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Project::default()),
+        Err(source) => Err(SessionError::Read { path: file, source }),
     }
 }
 

@@ -306,6 +306,12 @@ impl Proof {
         state.stages.iter().find(failed).cloned()
     }
 
+    /// Returns how many trials were selected and are not judged.
+    pub(crate) fn unjudged(&self) -> usize {
+        let counts = self.counts();
+        self.header.selected.saturating_sub(counts.pass + counts.fail)
+    }
+
     /// Returns how many trials ended how, so far.
     pub(crate) fn counts(&self) -> Counts {
         self.state().text.counts()

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::model::verdict::Fault;
 use crate::os::disk::{read_tail, write_atomically};
-use crate::os::host::Settings;
+use crate::os::host::GitHub;
 use crate::rules::github::{Failure, step_summary};
 use crate::rules::junit::{self, JUNIT, Output, Told};
 use crate::rules::summary::{Counts, SUMMARY, Status};
@@ -66,28 +66,25 @@ fn output(dir: &Path, trial: &Told) -> Result<Output, Fault> {
         return Ok(output);
     }
     for path in trial.artifacts.iter().filter(|path| path.starts_with("logs/")) {
-        let into = match path {
-            path if path.ends_with(".stdout.log") => &mut output.stdout,
-            path if path.ends_with(".stderr.log") => &mut output.stderr,
-            _ => continue,
-        };
         let file = dir.join(path);
         let tail = read_tail(&file, SHOWN_BYTES_MAX);
         let tail = tail.map_err(|error| Fault::from_text(format!("could not read `{}`: {error}", file.display())))?;
-        into.push_str(&format!("--- {path}\n{}\n", String::from_utf8_lossy(&tail)));
+        output.add(path, &String::from_utf8_lossy(&tail));
     }
     Ok(output)
 }
 
-/// Adds to the summary of the step, if GitHub Actions wants one.
+/// Adds to the summary of the step, if it has one. `standing` is how many trials ended how, and how many were not judged.
 ///
 /// # Errors
 /// If its file cannot be written.
-pub(crate) fn write_step_summary(settings: &Settings, counts: Counts, failures: &[Failure]) -> Result<(), Fault> {
-    let Some(path) = settings.github.as_ref().and_then(|github| github.step_summary.as_ref()) else { return Ok(()) };
-    // A process of nextest knows its own trial.
-    let counts = settings.nextest.is_none().then_some(counts);
-    append(path, &step_summary(counts, failures)).map_err(|error| {
+pub(crate) fn write_step_summary(
+    github: &GitHub,
+    standing: Option<(Counts, usize)>,
+    failures: &[Failure],
+) -> Result<(), Fault> {
+    let Some(path) = &github.step_summary else { return Ok(()) };
+    append(path, &step_summary(standing, failures)).map_err(|error| {
         Fault::from_text(format!("could not write `{}`, which GITHUB_STEP_SUMMARY names: {error}", path.display()))
     })
 }

@@ -27,7 +27,7 @@ use crate::os::journal::{Event, Identity, Journal, Level};
 use crate::os::revision::revision;
 use crate::os::workdir;
 use crate::rules::github::{Failure, annotation};
-use crate::rules::summary::{RUN, SCHEMA, StageRecord, Status, Traces, millis};
+use crate::rules::summary::{Earlier, RUN, SCHEMA, StageRecord, Status, Traces, millis};
 
 pub(crate) use refusals::{SessionError, refuse_own, refuse_what_cannot_be_had};
 
@@ -241,9 +241,9 @@ impl Session {
         self.runner.run_while(script, cancel, meanwhile).map_err(|error| Fault::new(&error))
     }
 
-    /// Tells whether a test runner tries a trial again.
-    pub(crate) fn is_retry(&self) -> bool {
-        self.settings.nextest.as_ref().is_some_and(|nextest| nextest.attempt > 1)
+    /// Returns how a trial of this run has ended before: a retry of nextest's, or a round of a stress run.
+    pub(crate) fn earlier(&self, name: &str) -> Vec<Earlier> {
+        if self.settings.nextest.is_some() { self.proof.earlier(name) } else { Vec::new() }
     }
 
     /// Notes that a trial has failed, for whoever is told of all that did. `source` is where somebody would look.
@@ -264,11 +264,18 @@ impl Session {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns what GitHub Actions is to show beside the code, a line for each trial that failed; nothing elsewhere.
-    pub(crate) fn annotations(&self) -> Vec<String> {
+    /// Adds to the summary of the step, if this is one of GitHub Actions, and returns what it is to show beside the code, a line for
+    /// each trial that failed. `say` tells what keeps it from the first: the evidence is whole without it.
+    pub(crate) fn tell_github(&self, say: &dyn Fn(&str)) -> Vec<String> {
+        let Some(github) = &self.settings.github else { return Vec::new() };
         let failures = self.failures();
-        let is_wanted = |_: &&Failure| self.settings.github.is_some();
-        failures.iter().flatten().filter(is_wanted).map(annotation).collect()
+        let failures = failures.as_deref().unwrap_or_default();
+        // A process of nextest knows its own trial.
+        let standing = self.settings.nextest.is_none().then(|| (self.proof.counts(), self.proof.unjudged()));
+        if let Err(fault) = reports::write_step_summary(github, standing, failures) {
+            say(&fault.to_string());
+        }
+        failures.iter().map(annotation).collect()
     }
 
     /// Tells whether a report shows the output of a trial that ended so.
@@ -392,15 +399,15 @@ impl Session {
         self.log(&Event::new(RUN_SUITES, "stage_start"))
     }
 
-    /// Says how the stage of the trials has ended.
+    /// Says how the stage of the trials has ended. `fault` is why it was not carried through, if so.
     ///
     /// # Errors
     /// If the log does not take it.
-    pub(crate) fn end_suites(&self, elapsed: Duration) -> Result<(), Fault> {
+    pub(crate) fn end_suites(&self, elapsed: Duration, fault: Option<String>) -> Result<(), Fault> {
         let counts = self.proof.counts();
-        let is_fine = counts.fail == 0 && self.interrupt.signal().is_none();
+        let is_fine = counts.fail == 0 && self.interrupt.signal().is_none() && fault.is_none();
         let (status, level) = if is_fine { (Status::Pass, Level::Info) } else { (Status::Fail, Level::Error) };
-        let message = Some(format!("{} passed, {} failed", counts.pass, counts.fail));
+        let message = fault.or_else(|| Some(format!("{} passed, {} failed", counts.pass, counts.fail)));
         let duration_ms = millis(elapsed);
         self.log(&Event {
             level,
@@ -444,10 +451,7 @@ impl Session {
     /// Under nextest each process has one trial of many, and to write of all of them each time would cost more than to run them: that
     /// report is nextest's, or `collect`'s.
     fn report(&self) -> Result<(), Fault> {
-        let written = if self.settings.nextest.is_none() { reports::write_junit(self.proof.dir()) } else { Ok(()) };
-        let failures = self.failures();
-        let Some(failures) = &*failures else { return written };
-        written.and(reports::write_step_summary(&self.settings, self.proof.counts(), failures))
+        if self.settings.nextest.is_none() { reports::write_junit(self.proof.dir()) } else { Ok(()) }
     }
 }
 

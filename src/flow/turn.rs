@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::flow::proof::{self, ProofError, RunFile};
 use crate::model::suite::Isolation;
-use crate::os::host::Settings;
+use crate::os::host::{Nextest, Settings};
 use crate::os::process::{Process, is_alive};
 
 /// How often it is looked whether nextest has ended.
@@ -25,7 +25,7 @@ pub(super) struct Turn {
 /// # Errors
 /// If the locks cannot be made.
 pub(super) fn take(settings: &Settings, isolation: Isolation, say: &dyn Fn(&str)) -> Result<Turn, ProofError> {
-    let proof = take_folder(settings, say)?;
+    let proof = take_folder(&settings.proof_dir, settings.nextest.as_ref(), say)?;
     let machine = match isolation {
         Isolation::Container | Isolation::Overlay => {
             Some(proof::lock_machine(|| say("another run changes this machine; waiting for it to end"))?)
@@ -35,19 +35,27 @@ pub(super) fn take(settings: &Settings, isolation: Isolation, say: &dyn Fn(&str)
     Ok(Turn { _proof: proof, _machine: machine })
 }
 
-fn take_folder(settings: &Settings, say: &dyn Fn(&str)) -> Result<File, ProofError> {
-    let dir = &settings.proof_dir;
-    let own_id = settings.nextest.as_ref().map(|nextest| &nextest.run_id);
-    let owner = owner(settings);
-    let mut waits_for = None;
+/// Takes the proof folder `dir` when no other run has it; `nextest` is that of which this process is a part, if it is.
+///
+/// # Errors
+/// If the lock cannot be made, or if the nextest that started this process has ended meanwhile.
+pub(super) fn take_folder(dir: &Path, nextest: Option<&Nextest>, say: &dyn Fn(&str)) -> Result<File, ProofError> {
+    let own_id = nextest.map(|nextest| &nextest.run_id);
+    let owner = nextest.and_then(|_| nextest_above());
+    let (mut has_said, mut waits_for) = (false, None);
     loop {
-        let proof = proof::lock(dir, || say(in_use(dir, own_id)))?;
+        let waiting = || {
+            if !std::mem::replace(&mut has_said, true) {
+                say(in_use(dir, own_id));
+            }
+        };
+        let proof = proof::lock(dir, waiting)?;
         if owner.is_some_and(|owner| !is_alive(owner)) {
             // To go on would be to take the folder from whoever has it now.
             return Err(ProofError::Abandoned);
         }
         let Some(run) = RunFile::read(dir).filter(|run| own_id != Some(&run.run_id)) else { return Ok(proof) };
-        if !run.owner.is_some_and(is_alive) {
+        if !goes_on(&run) {
             return Ok(proof);
         }
         drop(proof);
@@ -59,6 +67,11 @@ fn take_folder(settings: &Settings, say: &dyn Fn(&str)) -> Result<File, ProofErr
     }
 }
 
+/// Tells whether more processes of a run may come, although none is there.
+pub(super) fn goes_on(run: &RunFile) -> bool {
+    run.owner.is_some_and(is_alive)
+}
+
 fn in_use(dir: &Path, own_id: Option<&String>) -> &'static str {
     match RunFile::read(dir) {
         Some(run) if own_id == Some(&run.run_id) => "another trial of this run is running; waiting for it to end",
@@ -66,8 +79,15 @@ fn in_use(dir: &Path, own_id: Option<&String>) -> &'static str {
     }
 }
 
-/// Returns the nextest that started this process, as whose a run lives on between two of its processes.
+/// Returns the nextest of whose run this process is a part: the run lives on between two of its processes.
 pub(super) fn owner(settings: &Settings) -> Option<(i32, u64)> {
-    settings.nextest.as_ref()?;
-    Process::parent_of_this().filter(|parent| parent.command.contains("nextest")).map(|parent| parent.id())
+    settings.nextest.as_ref().and_then(|_| nextest_above())
+}
+
+/// A target runner, such as `sudo`, may stand between.
+fn nextest_above() -> Option<(i32, u64)> {
+    const GENERATIONS: usize = 16;
+    let above = std::iter::successors(Process::parent_of_this(), |process| Process::read(process.parent));
+    let mut above = above.take(GENERATIONS);
+    above.find(|process| process.command.contains("nextest")).map(|process| process.id())
 }

@@ -14,10 +14,10 @@ use crate::rules::summary::{Record, Status};
 /// What the trials of a run have in common. Where a script follows a script, one is recorded and reported while the next one is
 /// already running: the time that this takes is nobody's.
 pub(super) struct Line {
-    pub(super) session: Arc<Session>,
+    session: Arc<Session>,
     pub(super) report: Report,
     /// `--fail-fast`.
-    pub(super) stops_early: bool,
+    stops_early: bool,
     waiting: Mutex<Option<Waiting>>,
 }
 
@@ -44,7 +44,8 @@ impl Line {
             self.finish_waiting();
             self.report.started(planned.name());
         });
-        let time = started.elapsed();
+        // One that ran before, because another depends on it, has the time that it took then.
+        let time = started.elapsed().max(Duration::from_millis(judged.record.duration_ms));
         let may_wait = planned.may_be_kept_later() && next.is_some();
         let judged = Waiting { planned, judged, time, next };
         if may_wait {

@@ -110,6 +110,24 @@ pub(super) enum ReportError {
     Log(PathBuf, #[source] io::Error),
 }
 
+/// What `--logfile` names.
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl LogFile {
+    /// Makes the file, empty.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(super) fn create(path: &str) -> Result<Self, ReportError> {
+        let path = PathBuf::from(path);
+        let file = File::create(&path).map_err(|error| ReportError::Log(path.clone(), error))?;
+        Ok(Self { path, file })
+    }
+}
+
 /// The report of one run, on standard output.
 pub(super) struct Report {
     style: Style,
@@ -118,7 +136,7 @@ pub(super) struct Report {
 
 struct State {
     formatter: Box<dyn Formatter>,
-    log: Option<(PathBuf, File)>,
+    log: Option<LogFile>,
     totals: Totals,
     began: Instant,
     /// The first thing that could not be written. The trials go on: they have evidence to leave, and a machine to restore.
@@ -126,24 +144,19 @@ struct State {
 }
 
 impl Report {
-    /// Begins a report; `logfile` gets a line for each trial.
-    ///
-    /// # Errors
-    /// If the log file cannot be made.
-    pub(super) fn begin(style: Style, beginning: &Beginning, logfile: Option<&str>) -> Result<Self, ReportError> {
+    /// Begins a report; `log` gets a line for each trial.
+    pub(super) fn begin(style: Style, beginning: &Beginning, log: Option<LogFile>) -> Self {
         let formatter: Box<dyn Formatter> = match style.format {
             Format::Pretty => Box::new(Pretty::new(style)),
             Format::Terse => Box::new(Terse::new(style)),
             Format::Json => Box::new(Json::new(style)),
             Format::Junit => Box::new(Silent),
         };
-        let open = |path: &str| File::create(path).map(|file| (path.into(), file));
-        let log = logfile.map(|path| open(path).map_err(|error| ReportError::Log(path.into(), error))).transpose()?;
         let totals = Totals { filtered_out: beginning.filtered_out, ..Totals::default() };
         let mut state = State { formatter, log, totals, began: Instant::now(), error: None };
         let text = state.formatter.began(beginning);
         state.print(&text);
-        Ok(Self { style, state: Mutex::new(state) })
+        Self { style, state: Mutex::new(state) }
     }
 
     /// Says that a trial starts.
@@ -210,7 +223,7 @@ impl State {
     }
 
     fn log(&mut self, line: &str) {
-        let Some((path, file)) = &mut self.log else { return };
+        let Some(LogFile { path, file }) = &mut self.log else { return };
         if let Err(error) = file.write_all(line.as_bytes()) {
             self.error.get_or_insert(ReportError::Log(path.clone(), error));
         }

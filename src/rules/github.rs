@@ -36,13 +36,14 @@ fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
 }
 
-/// Returns the Markdown of a step's summary. Without `counts`, only what failed: other processes tell of the rest.
-pub(crate) fn step_summary(counts: Option<Counts>, failures: &[Failure]) -> String {
+/// Returns the Markdown of a step's summary. `standing` is how many trials ended how, and how many were not judged; without it, only
+/// what failed is told: other processes tell of the rest.
+pub(crate) fn step_summary(standing: Option<(Counts, usize)>, failures: &[Failure]) -> String {
     let mut text = String::new();
-    if let Some(Counts { pass, fail, interrupted, running }) = counts {
-        let unjudged = match interrupted + running {
+    if let Some((Counts { pass, fail, .. }, unjudged)) = standing {
+        let unjudged = match unjudged {
             0 => String::new(),
-            count => format!(", {count} never judged"),
+            count => format!(", {count} not run to their end"),
         };
         text = format!("### Suites: {pass} passed, {fail} failed{unjudged}\n\n");
     }
@@ -102,8 +103,8 @@ mod tests {
     #[test]
     fn a_summary_counts() {
         let counts = Counts { pass: 3, fail: 1, running: 0, interrupted: 2 };
-        let text = step_summary(Some(counts), &vec![failure("x"); 201]);
-        assert!(text.starts_with("### Suites: 3 passed, 1 failed, 2 never judged\n"), "{text}");
+        let text = step_summary(Some((counts, 2)), &vec![failure("x"); 201]);
+        assert!(text.starts_with("### Suites: 3 passed, 1 failed, 2 not run to their end\n"), "{text}");
         assert!(text.ends_with("- and 1 more\n"), "{text}");
     }
 }

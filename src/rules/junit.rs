@@ -5,7 +5,7 @@ use std::time::Duration;
 use quick_junit::{NonSuccessKind, Property, Report, SerializeError, TestCase, TestCaseStatus, TestRerun, TestSuite};
 use serde::Deserialize;
 
-use crate::rules::report::escaped;
+use crate::rules::report::{escaped, finding_text, one_line, quoted};
 use crate::rules::summary::{Earlier, Status};
 
 /// The document's name in the proof folder.
@@ -34,8 +34,21 @@ pub(crate) struct Told {
 /// The end of what a trial's blocks said.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
+    stdout: String,
+    stderr: String,
+}
+
+impl Output {
+    /// Adds the end of a log. What a script says must not drive a terminal, and no line of it must begin with what a CI service takes
+    /// for an order.
+    pub(crate) fn add(&mut self, path: &str, text: &str) {
+        let shown = format!("--- {}\n{}\n", one_line(path), quoted(&escaped(text)));
+        if path.ends_with(".stdout.log") {
+            self.stdout += &shown;
+        } else {
+            self.stderr += &shown;
+        }
+    }
 }
 
 /// Returns the document of a run: one test case a trial, in the order of the summary. `facts` are names and values that hold for
@@ -59,12 +72,11 @@ fn test_case(trial: &Told, output: &Output) -> TestCase {
     let attempt = (trial.attempt > 1).then(|| Property::new("attempt", trial.attempt.to_string()));
     let evidence = trial.artifacts.iter().map(|path| Property::new("evidence", path.as_str()));
     case.add_properties(attempt.into_iter().chain(evidence));
-    // What a script says must not drive a terminal through the report.
     if !output.stdout.is_empty() {
-        case.set_system_out(escaped(&output.stdout));
+        case.set_system_out(&output.stdout);
     }
     if !output.stderr.is_empty() {
-        case.set_system_err(escaped(&output.stderr));
+        case.set_system_err(&output.stderr);
     }
     case
 }
@@ -81,7 +93,7 @@ fn status(trial: &Told) -> TestCaseStatus {
     };
     status.add_reruns(trial.earlier.iter().filter(|earlier| earlier.status != Status::Pass).map(|earlier| {
         let mut rerun = TestRerun::new(NonSuccessKind::Failure);
-        rerun.set_type("attempt").set_message(escaped(earlier.reason.as_deref().unwrap_or("never judged")));
+        rerun.set_type("attempt").set_message(one_line(earlier.reason.as_deref().unwrap_or("never judged")));
         rerun
     }));
     status
@@ -89,11 +101,11 @@ fn status(trial: &Told) -> TestCaseStatus {
 
 fn failure(trial: &Told, reason: &str) -> TestCaseStatus {
     let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-    let findings = trial.findings.iter().map(|finding| format!("- {finding}\n"));
-    let notes = trial.notes.iter().map(|note| format!("  note: {note}\n"));
-    let drift = trial.drift.iter().map(|path| format!("not as before, after restore: {path}\n"));
+    let findings = trial.findings.iter().map(|finding| finding_text(finding) + "\n");
+    let notes = trial.notes.iter().map(|note| format!("  note: {}\n", one_line(note)));
+    let drift = trial.drift.iter().map(|path| format!("not as before, after restore: {}\n", one_line(path)));
     let text: String = findings.chain(notes).chain(drift).collect();
-    status.set_type("findings").set_message(escaped(reason)).set_description(escaped(&text));
+    status.set_type("findings").set_message(one_line(reason)).set_description(text);
     status
 }
 
@@ -117,9 +129,11 @@ mod tests {
 
     #[test]
     fn what_a_script_says_is_text() {
-        let output = Output { stdout: "]]></system-out><x/>\u{1b}[2J\u{0}\u{ffff}".into(), stderr: String::new() };
+        let mut output = Output::default();
+        output.add("logs/a/x.stdout.log", "]]></system-out><x/>\u{1b}[2J\u{0}\u{ffff}\n::error::x");
         let text = written(told("a", "fail"), output);
         assert!(!text.contains("<x/>") && !text.contains('\u{1b}') && !text.contains('\u{0}'), "{text}");
+        assert!(text.lines().all(|line| !line.trim_start().starts_with("::")), "{text}");
         assert!(text.contains("&lt;&amp;&gt;") && text.contains("<property name=\"evidence\""), "{text}");
     }
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::rules::audit::{BUILD_META, Files, JOURNAL, content};
 use crate::rules::junit::JUNIT;
 use crate::rules::manifest::MANIFEST;
-use crate::rules::report::escaped;
+use crate::rules::report::one_line;
 use crate::rules::summary::{
     Counts, Entry, Head, RUN, SCHEMA, SUMMARY, StageRecord, Standing, Status, SummaryText, Tail, TrialList,
     shard_folder,
@@ -31,46 +31,41 @@ pub(crate) struct Shard<'a> {
 /// Why runs are not merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("`{file}` of `{shard}` cannot be used: {why}", shard = line(shard), why = line(why))]
+    #[error("`{file}` of `{shard}` cannot be used: {why}", shard = one_line(shard), why = one_line(why))]
     Unreadable { shard: String, file: &'static str, why: String },
     #[error(
         "the run in `{shard}` was killed, and nobody has taken note of it; `container-runner collect --proof {shard}` does",
-        shard = line(.0)
+        shard = one_line(.0)
     )]
     Killed(String),
     #[error(
         "`{trial}` in `{shard}` is still marked as running; `container-runner collect --proof {shard}` says what became of it",
-        shard = line(shard), trial = line(trial)
+        shard = one_line(shard), trial = one_line(trial)
     )]
     Running { shard: String, trial: String },
     #[error(
         "`{one}` and `{other}` both have the run `{run_id}`: the same one twice, or two that began in the same moment with the same \
          process id; leave one out, or run it again",
-        one = line(one), other = line(other), run_id = line(run_id)
+        one = one_line(one), other = one_line(other), run_id = one_line(run_id)
     )]
     SameRun { one: String, other: String, run_id: String },
     #[error(
         "`{trial}` is in `{one}` and in `{other}`; run each trial in one shard only",
-        trial = line(trial), one = line(one), other = line(other)
+        trial = one_line(trial), one = one_line(one), other = one_line(other)
     )]
     Overlap { one: String, other: String, trial: String },
     #[error(
         "{what} differs: `{one}` has {here}, `{other}` has {there}; merge runs of one revision, made in the same way{hint}",
-        one = line(one), here = line(&values[0]), other = line(other), there = line(&values[1])
+        one = one_line(one), here = one_line(&values[0]), other = one_line(other), there = one_line(&values[1])
     )]
     Mixture { what: &'static str, one: String, other: String, values: Box<[String; 2]>, hint: &'static str },
     #[error(
         "`{one}` and `{other}` both have the file `{file}`, which is of no trial; remove it from one",
-        one = line(one), other = line(other), file = line(file)
+        one = one_line(one), other = one_line(other), file = one_line(file)
     )]
     Clash { one: String, other: String, file: String },
-    #[error("`{file}` in `{shard}` is not the evidence of a run; remove it", shard = line(shard), file = line(file))]
+    #[error("`{file}` in `{shard}` is not the evidence of a run; remove it", shard = one_line(shard), file = one_line(file))]
     Foreign { shard: String, file: String },
-}
-
-/// What comes of a file takes one line, and drives no terminal.
-fn line(text: &str) -> String {
-    escaped(text).replace('\n', "\\n")
 }
 
 /// Where a file comes from.
@@ -231,10 +226,10 @@ impl Run {
     }
 
     fn failures(&self) -> Vec<String> {
-        let shard = line(&self.name);
+        let shard = one_line(&self.name);
         let failed = self.trials.iter().filter(|trial| trial.status == Status::Fail);
         let mut failures: Vec<_> =
-            failed.map(|trial| format!("{} in `{shard}`: {}", line(&trial.name), trial.why())).collect();
+            failed.map(|trial| format!("{} in `{shard}`: {}", one_line(&trial.name), trial.why())).collect();
         let judged = self.trials.iter().filter(|trial| matches!(trial.status, Status::Pass | Status::Fail)).count();
         let selected = self.summary.selected;
         if judged < selected {
@@ -247,8 +242,8 @@ impl Run {
         let stages =
             self.stages().into_iter().filter(|stage| stage.status != Status::Pass && stage.name != "run-suites");
         failures.extend(stages.map(|stage| {
-            let why = stage.message.as_deref().map(|why| format!(": {}", line(why))).unwrap_or_default();
-            format!("`{shard}`: the stage `{}` has failed{why}", line(&stage.name))
+            let why = stage.message.as_deref().map(|why| format!(": {}", one_line(why))).unwrap_or_default();
+            format!("`{shard}`: the stage `{}` has failed{why}", one_line(&stage.name))
         }));
         failures
     }
@@ -256,7 +251,7 @@ impl Run {
 
 impl Trial {
     fn why(&self) -> String {
-        line(self.reason.as_deref().unwrap_or("no reason was given"))
+        one_line(self.reason.as_deref().unwrap_or("no reason was given"))
     }
 }
 

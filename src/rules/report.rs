@@ -53,27 +53,22 @@ pub(crate) fn failure_text(failure: &Failure<'_>) -> String {
     // Writing to a String cannot fail.
     let mut line = |shown: std::fmt::Arguments<'_>| text.write_fmt(format_args!("{shown}\n")).unwrap_or(());
     if let Some(summary) = &record.summary {
-        line(format_args!("{}", escaped(summary)));
+        line(format_args!("{}", one_line(summary)));
     }
     for finding in &record.findings {
-        let finding = escaped(finding);
-        match finding.split_once('\n') {
-            // What a finding quotes is a script's.
-            Some((first, quote)) => line(format_args!("- {first}\n{}", quoted(quote))),
-            None => line(format_args!("- {finding}")),
-        }
+        line(format_args!("{}", finding_text(finding)));
     }
     for note in &record.notes {
-        line(format_args!("  note: {}", escaped(note)));
+        line(format_args!("  note: {}", one_line(note)));
     }
     for leak in &record.leaked {
-        line(format_args!("  killed, because it was left running: {} (pid {})", escaped(&leak.command), leak.pid));
+        line(format_args!("  killed, because it was left running: {} (pid {})", one_line(&leak.command), leak.pid));
     }
     if !record.drift.is_empty() {
-        line(format_args!("not as before, after restore: {}", escaped(&record.drift.join(", "))));
+        line(format_args!("not as before, after restore: {}", one_line(&record.drift.join(", "))));
     }
     for change in failure.changes.iter().take(CHANGES_MAX) {
-        line(format_args!("changed: {}", escaped(change)));
+        line(format_args!("changed: {}", one_line(change)));
     }
     if failure.changes.len() > CHANGES_MAX {
         line(format_args!("... and {} more", failure.changes.len() - CHANGES_MAX));
@@ -82,10 +77,19 @@ pub(crate) fn failure_text(failure: &Failure<'_>) -> String {
     let mut line = |shown: std::fmt::Arguments<'_>| text.write_fmt(format_args!("{shown}\n")).unwrap_or(());
     line(format_args!("---"));
     for artifact in &record.artifacts {
-        line(format_args!("{}/{artifact}", failure.proof_dir));
+        line(format_args!("{}/{}", one_line(failure.proof_dir), one_line(artifact)));
     }
-    line(format_args!("run it again: {}", failure.reproduce));
+    line(format_args!("run it again: {}", one_line(failure.reproduce)));
     text
+}
+
+/// Returns a finding as an item of a list; what it quotes is a script's.
+pub(crate) fn finding_text(finding: &str) -> String {
+    let finding = escaped(finding);
+    match finding.split_once('\n') {
+        Some((first, quote)) => format!("- {first}\n{}", quoted(quote)),
+        None => format!("- {finding}"),
+    }
 }
 
 /// Returns the last lines of a trial's streams, each behind `| `.
@@ -96,6 +100,11 @@ pub(crate) fn output_text(last_lines: &[LastLines]) -> String {
 /// Returns every line of `text` behind `| `: whose words they are is seen, and none begins with what a CI service takes for an order.
 pub(crate) fn quoted(text: &str) -> String {
     text.lines().map(|line| format!("| {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// As `escaped`, of what is to stand in one line: names and paths of a script may hold line ends.
+pub(crate) fn one_line(text: &str) -> String {
+    escaped(text).replace('\n', "\\n")
 }
 
 /// Returns `text` with hidden characters, but for line ends and tabs, made visible: a script must not drive a terminal or a

@@ -40,7 +40,8 @@ pub(crate) fn once(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFai
         // It has not failed: it was not allowed to end.
         Err(failure) if session.interrupt.signal().is_some() => Err(failure),
         Err(failure) => {
-            session.set_deps_failure(DepsFailure::from(&failure))?;
+            // Why it failed is worth more than that the others cannot be told.
+            session.set_deps_failure(DepsFailure::from(&failure)).ok();
             Err(failure)
         }
     }

@@ -30,8 +30,9 @@ pub(crate) fn run(session: &Session, plan: &Plan, progress: &dyn Fn(Progress<'_>
     let started = Instant::now();
     session.begin_suites()?;
     let ran = catch_unwind(AssertUnwindSafe(|| run_each(session, plan, progress)));
-    session.end_suites(started.elapsed())?;
-    ran.map_err(|panic| panic_fault(panic.as_ref()))?;
+    let ran = ran.map_err(|panic| panic_fault(panic.as_ref()));
+    let ended = session.end_suites(started.elapsed(), ran.as_ref().err().map(ToString::to_string));
+    ran.and(ended)?;
     Ok(session.proof.counts())
 }
 

@@ -209,9 +209,9 @@ impl UnsandboxedScriptRunner {
         meanwhile: &mut dyn FnMut(),
     ) -> Result<Option<Completion>, EngineError> {
         let others = self.running.fetch_add(1, Ordering::Relaxed);
+        let _one_less = OneLess(&self.running);
         slot.lingers = others == 0 && has_several_processors();
         let result = slot.run(script, cancel, meanwhile);
-        self.running.fetch_sub(1, Ordering::Relaxed);
         if slot.is_usable {
             self.slots().push(slot);
         }
@@ -221,6 +221,15 @@ impl UnsandboxedScriptRunner {
     fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
         // A panic elsewhere cannot leave a Vec of slots half-changed.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts down when it goes, after a panic too.
+struct OneLess<'a>(&'a AtomicUsize);
+
+impl Drop for OneLess<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

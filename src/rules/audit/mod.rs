@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 use crate::rules::manifest::{self, LineError, MANIFEST, Sha256};
-use crate::rules::report::escaped;
+use crate::rules::report::{escaped, one_line};
 use crate::rules::summary::{RUN, SUMMARY};
 
 pub(crate) use journal::JOURNAL;
@@ -78,7 +78,7 @@ pub(crate) enum Problem {
 
 /// No name drives a terminal, or takes more than its line.
 fn shown(path: &OsStr) -> String {
-    escaped(&path.to_string_lossy()).replace('\n', "\\n")
+    one_line(&path.to_string_lossy())
 }
 
 /// Returns everything that is wrong, files in the order of their names within each kind of check.

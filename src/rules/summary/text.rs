@@ -64,12 +64,15 @@ impl TrialList {
         let mut trials: Vec<Placed> = Vec::new();
         let mut start = 0;
         for line in text.split('\n') {
+            if start == 0 && !line.is_empty() {
+                return None;
+            }
             if start > 0 {
                 let (name, status) = beginning(line)?;
                 if trials.last().is_some_and(|last| *last.name >= *name) {
                     return None;
                 }
-                let len = line.strip_suffix(',').unwrap_or(line).len();
+                let len = line.strip_suffix(',').unwrap_or(line).strip_suffix('}')?.len() + 1;
                 trials.push(Placed { name: name.to_owned(), status, at: start..start + len });
             }
             start += line.len() + 1;
@@ -343,7 +346,8 @@ mod tests {
         let text = first.render(&TAIL).unwrap().0.concat();
         assert!(TrialList::cut(std::str::from_utf8(&text).unwrap()).is_some(), "it would be read as any JSON");
         let edited = serde_json::to_vec_pretty(&serde_json::from_slice::<serde_json::Value>(&text).unwrap()).unwrap();
-        for text in [text, edited] {
+        let drawn_up = String::from_utf8(text.clone()).unwrap().replace("[\n{", "[{").into_bytes();
+        for text in [text, edited, drawn_up] {
             let (list, rest) = TrialList::take(text).unwrap();
             assert_eq!(list.names(Status::Running), ["c"]);
             let rest: serde_json::Value = serde_json::from_slice(&rest).unwrap();
