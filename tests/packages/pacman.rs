@@ -44,7 +44,7 @@ const OTHER: Package = Package { name: "other", info: "provides = virtual\n", sc
 
 /// A machine with pacman, and a repository of `packages` that it has fetched. `None`: nobody could try.
 fn arch(packages: &[Package]) -> Option<Machine> {
-    if !has(&["pacman", "repo-add", "tar", "ldd"]) {
+    if !has(&["pacman", "repo-add", "bsdtar", "tar", "ldd"]) {
         return None;
     }
     let machine = Machine::new();
