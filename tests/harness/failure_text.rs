@@ -12,6 +12,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(control_characters_are_escaped),
         claim(live_output_is_escaped_too),
         claim(a_script_cannot_command_a_ci_service),
+        claim(a_name_cannot_command_a_ci_service),
         claim(only_the_last_lines_are_shown),
         claim(the_command_of_a_failure_reproduces_it),
     ]
@@ -76,6 +77,21 @@ fn a_script_cannot_command_a_ci_service() {
     for arguments in [&[][..], &["--nocapture"]] {
         let ended = project.run(arguments);
         ended.code(101).says("error::x");
+        let orders: Vec<_> =
+            ended.all().lines().filter(|line| line.trim_start().starts_with("::")).map(str::to_owned).collect();
+        assert!(orders.is_empty(), "{arguments:?}: {orders:#?}");
+    }
+}
+
+/// Paths, processes and links may have line ends in their names.
+fn a_name_cannot_command_a_ci_service() {
+    let project = Project::new();
+    let execute =
+        "cd $SCRATCH_DIR; touch $'x\\n::error::name'; ln -s $'y\\n::error::link' link; echo '::error::x'; exit 1";
+    project.suite("10-a", &[("snapshot", "['{scratch}']"), ("execute", execute), ("restore", "true")]);
+    for arguments in [&[][..], &["--format", "junit"], &["--format", "terse"], &["--nocapture"]] {
+        let ended = project.run(arguments);
+        ended.code(101).says("error::name").says("error::x");
         let orders: Vec<_> =
             ended.all().lines().filter(|line| line.trim_start().starts_with("::")).map(str::to_owned).collect();
         assert!(orders.is_empty(), "{arguments:?}: {orders:#?}");

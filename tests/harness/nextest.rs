@@ -15,7 +15,10 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_second_attempt_is_told_from_a_first),
         claim(a_retry_tells_of_the_attempts_before_it),
         claim(between_two_of_its_processes_the_folder_is_still_of_the_run),
+        claim(a_round_of_a_stress_run_tells_of_those_before_it),
+        claim(behind_a_target_runner_it_is_nextests_run_all_the_same),
         claim(a_name_that_is_not_there_is_an_error),
+        claim(what_is_not_selected_is_an_error_too),
     ]
 }
 
@@ -129,6 +132,36 @@ fn between_two_of_its_processes_the_folder_is_still_of_the_run() {
     other.wait().code(0);
     assert_eq!(project.summary()["run_id"], "other");
     assert_eq!(project.summary()["suites"].as_array().unwrap().len(), 1);
+}
+
+/// All its rounds are one run, and each is a first attempt.
+fn a_round_of_a_stress_run_tells_of_those_before_it() {
+    let project = under_nextest(Project::new());
+    project.suite("10-a", &[("execute", "[[ -e again ]] || { touch again; exit 1; }")]);
+    run(&project, "10-a").code(101);
+    run(&project, "10-a").code(0);
+    assert_eq!(project.record("10-a").0["earlier"][0]["status"], "fail");
+}
+
+fn behind_a_target_runner_it_is_nextests_run_all_the_same() {
+    let project = under_nextest(Project::new());
+    project.suite("10-a", &[("execute", "true")]);
+    let folder = project.path("");
+    project.program("runner", "#!/bin/sh\n\"$@\"\n");
+    project.program("cargo-nextest", &format!("#!/bin/sh\n{}/runner \"$@\"\nexit\n", folder.display()));
+    let nextest = project.path("cargo-nextest").display().to_string();
+    let project = project.wrapped(&[&nextest]);
+    run(&project, "10-a").code(0);
+    assert!(project.json("run.json")["owner"].is_array(), "{}", project.json("run.json"));
+}
+
+fn what_is_not_selected_is_an_error_too() {
+    let project = under_nextest(Project::new()).variable("TEST_FILTER", "10-a");
+    project.suite("10-a", &[("execute", "true")]).suite("20-b", &[("execute", "true")]);
+    let ended = run(&project, "20-b");
+    assert_ne!(ended.status.code(), Some(0), "nextest would report it as passed: {ended}");
+    ended.stderr_says("20-b");
+    run(&project, "10-a").code(0);
 }
 
 /// nextest would take a run without tests for a pass.

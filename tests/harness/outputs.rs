@@ -29,6 +29,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_proof_folder_that_cannot_be_made_is_an_error),
         root_claim(a_full_disk_fails_the_run_and_still_restores),
         claim(evidence_of_an_older_run_is_gone),
+        claim(a_command_line_that_is_wrong_removes_no_evidence),
         claim(files_of_others_stay),
         claim(two_runs_do_not_share_a_proof_folder),
         claim(two_runs_have_two_identities),
@@ -385,6 +386,14 @@ fn evidence_of_an_older_run_is_gone() {
     assert!(!tree.iter().any(|path| path.contains("20-fail") || path.contains("30-signal")), "{tree:#?}");
     assert_ne!(project.summary()["run_id"], before);
     assert_eq!(project.summary()["suites"].as_array().unwrap().len(), 1);
+}
+
+fn a_command_line_that_is_wrong_removes_no_evidence() {
+    let project = project(User::Caller);
+    project.run(&["10-pass"]).code(0);
+    let before = project.summary();
+    project.run(&["--logfile", "/no/such/folder/log"]).code(101).stderr_says("/no/such/folder/log");
+    assert_eq!(project.summary(), before);
 }
 
 fn files_of_others_stay() {

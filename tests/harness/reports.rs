@@ -15,6 +15,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(the_format_is_the_file),
         claim(github_sees_failures_beside_the_code),
         claim(the_step_summary_is_added_to),
+        claim(the_step_summary_tells_of_what_was_not_run),
         claim(elsewhere_nobody_is_annotated),
         claim(a_step_summary_that_cannot_be_written_is_named),
     ]
@@ -154,6 +155,13 @@ fn the_step_summary_is_added_to() {
     evil.run(&[]).code(101);
     let text = evil.text("step.md");
     assert!(!text.contains("<y>") && text.chars().all(|c| !c.is_control() || c == '\n'), "{text:?}");
+}
+
+fn the_step_summary_tells_of_what_was_not_run() {
+    let project = on_github(project());
+    project.run(&["--fail-fast"]).code(101);
+    let text = project.text("step.md");
+    assert!(text.starts_with("### Suites: 1 passed, 1 failed, 4 not run to their end\n"), "{text}");
 }
 
 fn elsewhere_nobody_is_annotated() {

@@ -10,6 +10,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(suites_run_one_at_a_time_whatever_is_asked_for),
         claim(scripts_of_different_set_ups_run_at_the_same_time),
         claim(beside_a_suite_scripts_run_one_at_a_time),
+        claim(no_more_threads_are_started_than_there_are_trials),
     ]
 }
 
@@ -58,6 +59,12 @@ fn scripts_of_different_set_ups_run_at_the_same_time() {
     let project = Project::new();
     meeting(&project);
     project.run(&["--test-threads", "2"]).code(0);
+}
+
+fn no_more_threads_are_started_than_there_are_trials() {
+    let project = Project::new();
+    meeting(&project);
+    project.run(&["--test-threads", "18446744073709551615"]).code(0);
 }
 
 fn beside_a_suite_scripts_run_one_at_a_time() {
