@@ -240,7 +240,10 @@ fn strange_names_are_listed_as_sha256sum_lists_them() {
 
 fn a_folder_that_was_never_collected_says_so() {
     let project = ran();
-    assert_eq!(problems(&proof(&project)), ["`manifest.sha256` is missing: this was never collected"]);
+    assert_eq!(
+        problems(&proof(&project)),
+        ["`manifest.sha256` is missing: this was never collected; `container-runner collect` does it"]
+    );
 }
 
 fn a_flipped_byte_in_any_file_is_found_and_named() {

@@ -1,10 +1,12 @@
 //! What lies in the suites folder: folders with a `task.yaml`, chickadee set-ups. Nothing is parsed here but names.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use crate::rules::nearest::nearest;
 
 /// The file that makes a folder a suite.
 pub(crate) const TASK: &str = "task.yaml";
@@ -121,6 +123,13 @@ impl Listed {
     }
 }
 
+/// Tells whether somebody who wrote this name meant `task.yaml`.
+fn is_meant_as_task(name: &OsStr) -> bool {
+    let name = name.to_string_lossy().to_lowercase();
+    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));
+    stem.is_some_and(|stem| nearest(stem, ["task"]).is_some())
+}
+
 fn list(dir: &Path) -> io::Result<Listed> {
     let mut listed = Listed::default();
     for entry in fs::read_dir(dir)? {
@@ -130,7 +139,7 @@ fn list(dir: &Path) -> io::Result<Listed> {
         match name.as_bytes() {
             b"task.yaml" => listed.is_suite = true,
             b"test.properties.json" => listed.is_setup = true,
-            bytes if [&b"task.yaml"[..], b"task.yml"].iter().any(|meant| bytes.eq_ignore_ascii_case(meant)) => {
+            _ if is_meant_as_task(&name) => {
                 listed.misspelt = Some(name.to_string_lossy().into_owned());
             }
             bytes if bytes.starts_with(b".") => {}
@@ -175,6 +184,8 @@ mod tests {
             "plain/10.sh",
             "lib/applets.txt",
             "oops/Task.yml",
+            "slip/tsk.yaml",
+            "lib/config.yaml",
             ".git/task.yaml",
             "two/task.yaml",
             "two/test.properties.json",
@@ -185,6 +196,7 @@ mod tests {
             ("oops", FoundKind::Misspelt("Task.yml".into())),
             ("plain", FoundKind::Scripts(vec!["10.sh".into(), "2.sh".into()])),
             ("s", FoundKind::Setup),
+            ("slip", FoundKind::Misspelt("tsk.yaml".into())),
             ("sudo/10-basic", FoundKind::Suite),
             ("two", FoundKind::Suite),
         ];

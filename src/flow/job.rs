@@ -239,7 +239,11 @@ impl SetupRun {
 fn conclude(mut record: Record, entry: &ScriptEntry, outcome: &TestOutcome, done: Option<&Completion>) -> Attempt {
     record.status = if outcome.status == TestStatus::Pass { Status::Pass } else { Status::Fail };
     if outcome.status != TestStatus::Pass {
-        let finding = Finding::Script { status: outcome.status.as_str(), short_result: outcome.short_result.clone() };
+        let says_nothing = outcome.short_result == outcome.status.word();
+        let ending =
+            done.filter(|_| says_nothing && outcome.status == TestStatus::Error).map(|done| done.exit.to_string());
+        let short_result = ending.unwrap_or_else(|| outcome.short_result.clone());
+        let finding = Finding::Script { status: outcome.status.as_str(), short_result };
         record.findings = vec![finding.to_string()];
         record.reason = record.findings.first().cloned();
     }

@@ -206,6 +206,7 @@ fn hold(dir: &Path) -> Result<Option<File>, MergeError> {
 }
 
 fn replace(target: &Path, sources: &[Source], merged: merge::Merged) -> Result<Merged, WriteError> {
+    proof::refuse_others(target)?;
     let aside = target.join(ASIDE);
     make_empty(&aside).map_err(|source| WriteError::Aside { path: aside.clone(), source })?;
     let run_id = run_id(&merged);

@@ -139,6 +139,12 @@ pub(crate) enum ProofError {
     Disk(#[from] DiskError),
     #[error("the nextest that started this process has ended; its run is over, so this test is not run")]
     Abandoned,
+    #[error(
+        "`{path}` has `{name}` and no `{RUN}`, so it is no proof folder, and what is in it would be removed; name another with \
+         PROOF_DIR, or remove `{name}`",
+        path = path.display()
+    )]
+    Others { path: PathBuf, name: &'static str },
     #[error("could not render `{path}`", path = path.display())]
     Render {
         path: PathBuf,
@@ -535,11 +541,24 @@ pub(super) fn replace_by_aside(dir: &Path) -> Result<(), ProofError> {
     crate::os::workdir::remove(&aside).map_err(|source| ProofError::Root { path: aside, source })
 }
 
+/// A folder called `logs` or `results` may be somebody's own.
+///
+/// # Errors
+/// If the folder `dir` has something of the name of evidence, and is of no run.
+pub(super) fn refuse_others(dir: &Path) -> Result<(), ProofError> {
+    let is_there = |name: &str| dir.join(name).symlink_metadata().is_ok();
+    match EVIDENCE.into_iter().find(|name| is_there(name)) {
+        Some(name) if !is_there(RUN) => Err(ProofError::Others { path: dir.to_path_buf(), name }),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Removes the evidence of an older run.
 ///
 /// # Errors
-/// If something of it cannot be removed.
+/// If something of it cannot be removed, or if what would be removed is not of a run: each of ours begins with `run.json`.
 pub(crate) fn clear(dir: &Path) -> Result<(), ProofError> {
+    refuse_others(dir)?;
     for name in EVIDENCE.into_iter().chain(BESIDES) {
         let path = dir.join(name);
         crate::os::workdir::remove(&path).map_err(|source| ProofError::Root { path, source })?;

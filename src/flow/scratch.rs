@@ -106,7 +106,8 @@ pub(crate) fn sweep(dir: &Path) -> Option<Traces> {
 /// Returns in one line what `sweep` found.
 pub(crate) fn describe(traces: &Traces) -> String {
     format!(
-        "run {} was killed while running [{}], whose restore has not run to its end; ended {} processes of it, removed [{}]",
+        "run {} was killed while running [{}]; restore has not run to its end, so what that changed may still be there: undo it, or take \
+         another machine. Ended {} processes of it, removed [{}]",
         traces.run_id,
         traces.interrupted.join(", "),
         traces.processes.len(),

@@ -36,7 +36,7 @@ impl TestStatus {
     }
 
     /// Returns the short result of a script that gave none.
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Pass => "passed",
             Self::Fail => "failed",

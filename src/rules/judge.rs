@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use crate::model::script::{Completion, EndedBy, Exit};
 use crate::model::snapshot::Change;
-use crate::model::suite::{Expect, Host, Project, RestoreCheck, Suite};
+use crate::model::suite::{Expect, Host, Presence, PresenceClaim, PresenceOrigin, Project, RestoreCheck, Suite};
 use crate::model::verdict::{BlockName, Evidence, Fault, Finding, Phase};
 
 /// Returns why a suite may not run on this host, if it may not. It then fails: nothing is skipped.
 pub(crate) fn refuse(suite: &Suite, project: &Project, host: &Host) -> Option<Finding> {
+    let Presence { claim, origin } = suite.presence;
+    if origin == PresenceOrigin::Declared && claim != PresenceClaim::None && project.presence.is_none() {
+        let text = "`presence` is claimed, and runner.yaml has no `presence` to judge it by; write it, or claim `none`";
+        return Some(Finding::Invalid(text.to_owned()));
+    }
     let gates = [&project.distros, &suite.distro_check];
     let closed = gates.into_iter().flatten().find(|gate| !gate.admits(&host.distro))?;
     Some(Finding::Distro { distro: host.distro.clone(), allowed: closed.0.clone() })

@@ -113,6 +113,8 @@ pub(crate) fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
+            // Wherever it stands, GitHub takes an order from what follows `##[`.
+            '[' if shown.ends_with("##") => shown.push_str("\\["),
             '\n' | '\t' => shown.push(c),
             '\r' => {}
             c if is_hidden(c) => shown.extend(c.escape_unicode()),
@@ -130,6 +132,11 @@ mod tests {
     fn escape_sequences_are_made_visible() {
         assert_eq!(escaped("a\x1b[31mred\u{9b}\r\n\tb"), "a\\u{1b}[31mred\\u{9b}\n\tb");
         assert_eq!(escaped("\u{202e}\u{ffff}\u{fffd}é"), "\\u{202e}\\u{ffff}\u{fffd}é");
+    }
+
+    #[test]
+    fn what_githubs_runner_takes_for_an_order_is_none() {
+        assert_eq!(escaped("a ##[error]b ###[x] #[y]"), "a ##\\[error]b ###\\[x] #[y]");
     }
 
     #[test]

@@ -72,14 +72,14 @@ fn live_output_is_escaped_too() {
 /// To GitHub, a line that begins with two colons is an order, also behind blanks.
 fn a_script_cannot_command_a_ci_service() {
     let project = Project::new();
-    project.suite("10-a", &[("execute", "echo '::error::x'; echo '  ::set-output name=a::b' >&2; exit 1")]);
+    project.suite("10-a", &[("execute", "echo '::error::x ##[error]y'; echo '  ::set-output name=a::b' >&2; exit 1")]);
     project.file("suites/set/1.sh", "echo '::add-mask::e'; exit 1");
     for arguments in [&[][..], &["--nocapture"]] {
         let ended = project.run(arguments);
         ended.code(101).says("error::x");
         let orders: Vec<_> =
             ended.all().lines().filter(|line| line.trim_start().starts_with("::")).map(str::to_owned).collect();
-        assert!(orders.is_empty(), "{arguments:?}: {orders:#?}");
+        assert!(orders.is_empty() && !ended.all().contains("##["), "{arguments:?}: {orders:#?} {ended}");
     }
 }
 

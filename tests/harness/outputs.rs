@@ -30,6 +30,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         root_claim(a_full_disk_fails_the_run_and_still_restores),
         claim(evidence_of_an_older_run_is_gone),
         claim(a_command_line_that_is_wrong_removes_no_evidence),
+        claim(a_folder_that_is_no_proof_folder_is_refused_before_anything_is_removed),
         claim(files_of_others_stay),
         claim(two_runs_do_not_share_a_proof_folder),
         claim(two_runs_have_two_identities),
@@ -394,6 +395,16 @@ fn a_command_line_that_is_wrong_removes_no_evidence() {
     let before = project.summary();
     project.run(&["--logfile", "/no/such/folder/log"]).code(101).stderr_says("/no/such/folder/log");
     assert_eq!(project.summary(), before);
+}
+
+fn a_folder_that_is_no_proof_folder_is_refused_before_anything_is_removed() {
+    for name in ["logs/app.log", "results/data.csv", "summary.json", "junit.xml"] {
+        let project = project(User::Caller);
+        let file = format!("proof/{name}");
+        project.file(&file, "mine");
+        project.run(&["10-pass"]).code(2).stderr_says("PROOF_DIR").stderr_says("no `run.json`");
+        assert_eq!((project.text(&file).as_str(), project.order().len()), ("mine", 0));
+    }
 }
 
 fn files_of_others_stay() {

@@ -122,7 +122,8 @@ fn assert_refused(machine: &Project, shards: &[PathBuf], words: &[&str]) {
     fs::remove_dir_all(machine.path("merged")).ok();
     for old in [false, true] {
         if old {
-            machine.file("merged/summary.json", "an older run").file("merged/logs/old.log", "old");
+            machine.file("merged/summary.json", "an older run").file("merged/run.json", "of an older run");
+            machine.file("merged/logs/old.log", "old");
         }
         let before = content(&machine.path("."));
         let ended = merge(machine, shards);

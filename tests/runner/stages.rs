@@ -204,8 +204,9 @@ fn an_interrupted_build_is_no_failed_build() {
 
 fn a_trial_whose_result_cannot_be_kept_has_failed() {
     let project = project("");
-    // The folder comes back as a file, so that nothing can be made in it.
-    project.suite("10-a", &[("execute", "rm -rf proof/results\necho in-the-way >proof/results")]);
+    // The folder comes back as a file, so that nothing can be made in it. Meanwhile one is being made there, ahead of its trial.
+    let in_the_way = "until rm -rf proof/results && (echo in-the-way >proof/results) 2>/dev/null; do sleep 0.01; done";
+    project.suite("10-a", &[("execute", in_the_way)]);
     project.suite("20-b", &[("execute", "true")]);
     project.run(&["run-suites"]).code(1).says("FAIL 10-a").says("0 passed, 2 failed");
     let summary = project.summary();

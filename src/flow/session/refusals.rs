@@ -65,6 +65,7 @@ impl SessionError {
             | Self::NoSandbox(_)
             | Self::NoBash
             | Self::LooksAtOurs { .. }
+            | Self::Proof(ProofError::Others { .. })
             | Self::Applets(_) => true,
             Self::Scratch { .. } | Self::NoSummary(_) | Self::Proof(_) | Self::Journal(_) | Self::Interrupt(_) => false,
         }

@@ -203,13 +203,15 @@ fn create(path: &Path) -> io::Result<File> {
 /// start of a line) of a script must reach a terminal or a CI log.
 struct Shown {
     begins_line: bool,
+    /// `#` that were shown last.
+    hashes: usize,
     /// The first bytes of a character whose others have not come yet.
     begun: Vec<u8>,
 }
 
 impl Shown {
     fn new() -> Self {
-        Self { begins_line: true, begun: Vec::new() }
+        Self { begins_line: true, hashes: 0, begun: Vec::new() }
     }
 
     fn show(&mut self, bytes: &[u8]) {
@@ -235,7 +237,14 @@ impl Shown {
         if std::mem::replace(&mut self.begins_line, c == '\n') {
             shown.push_str("| ");
         }
+        let hashes = std::mem::replace(&mut self.hashes, 0);
         match c {
+            // Wherever it stands, GitHub takes an order from what follows `##[`.
+            '[' if hashes >= 2 => shown.push_str("\\["),
+            '#' => {
+                self.hashes = hashes + 1;
+                shown.push(c);
+            }
             '\n' | '\t' => shown.push(c),
             '\0'..='\x7f' if is_hidden(c) => shown.push_str(&format!("\\x{:02x}", u32::from(c))),
             c if is_hidden(c) => shown.extend(c.escape_unicode()),

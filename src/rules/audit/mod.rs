@@ -44,7 +44,7 @@ fn is_build_meta(path: &str) -> bool {
 pub(crate) enum Problem {
     #[error("`{file}` is missing", file = shown(.0))]
     Missing(OsString),
-    #[error("`{MANIFEST}` is missing: this was never collected")]
+    #[error("`{MANIFEST}` is missing: this was never collected; `container-runner collect` does it")]
     NotCollected,
     #[error("`{MANIFEST}`: {0}")]
     ManifestLine(LineError),
@@ -252,7 +252,10 @@ mod tests {
     #[test]
     fn a_folder_without_a_manifest_was_never_collected() {
         let found = of(&summary(), |files| drop(files.remove(OsStr::new(MANIFEST))));
-        assert_eq!(found, ["`manifest.sha256` is missing: this was never collected"]);
+        assert_eq!(
+            found,
+            ["`manifest.sha256` is missing: this was never collected; `container-runner collect` does it"]
+        );
     }
 
     #[test]
