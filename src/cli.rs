@@ -15,7 +15,7 @@ use crate::flow::doctor::{State, examine};
 use crate::flow::merge::{MergeError, merge};
 use crate::flow::plan::{Plan, PlanError, Wanted, read_project};
 use crate::flow::proof::RunFile;
-use crate::flow::session::{Join, Part, Selection, Session, SessionError, Shown};
+use crate::flow::session::{INTERRUPTED, Join, Part, Selection, Session, SessionError, Shown};
 use crate::flow::stages::suites::Progress;
 use crate::flow::stages::{self, Stage, StageFailure, staged};
 use crate::flow::trial::Judged;
@@ -278,7 +278,7 @@ impl Runner<'_> {
         let project = read_project(&settings)?;
         let selection = Selection { selected: plan.trials.len(), not_selected: plan.left_out };
         let echo = if self.volume == Volume::Verbose { Echo::Stderr } else { Echo::Off };
-        let part = Part { selection, echo, shown: Shown::OfFailed, join };
+        let part = Part { selection, echo, shown: Shown::OfFailed, join, interrupted };
         let session = Session::open(settings, host, project, part, &|text| self.show.note(text))?;
         Ok((session, plan))
     }
@@ -364,6 +364,11 @@ fn refuse_after_failed_stage(session: &Session) -> Result<(), StageFailure> {
         ending: format!("has failed in this run ({why}); repeat it, or begin a new run with `preflight`"),
         output: String::new(),
     })
+}
+
+fn interrupted() {
+    // Beside whatever line of progress there is. Nobody may be listening.
+    writeln!(io::stderr(), "\n{INTERRUPTED}").ok();
 }
 
 /// A word as a shell takes it.

@@ -19,7 +19,7 @@ use libtest_mimic::{Arguments, FormatSetting, Trial};
 
 use crate::flow::plan::{Keeping, Plan, PlanError, Planned, Wanted, read_project};
 use crate::flow::reports;
-use crate::flow::session::{Join, Part, Selection, Session, SessionError, Shown};
+use crate::flow::session::{INTERRUPTED, Join, Part, Selection, Session, SessionError, Shown};
 use crate::flow::stages::{self, StageFailure};
 use crate::flow::trial::Judged;
 use crate::model::script::Echo;
@@ -141,7 +141,7 @@ impl Harness {
         let echo = if flags.nocapture { Echo::Stderr } else { Echo::Off };
         let output = if flags.show_output { Shown::OfEach } else { Shown::OfFailed };
         let project = read_project(&settings)?;
-        let part = Part { selection, echo, shown: output, join: Join::Nextest };
+        let part = Part { selection, echo, shown: output, join: Join::Nextest, interrupted };
         let session = Arc::new(Session::open(settings, host, project, part, &say)?);
         let built = stages::deps::once(&session, &say).and_then(|()| stages::build::once(&session, &say));
         let has_failed = built.map(|()| run_stage(&session, plan, &asked, log));
@@ -208,6 +208,10 @@ impl HarnessError {
 fn say(text: &str) {
     // Nobody may be listening.
     writeln!(io::stderr(), "proving-ground: {}", escaped(text)).ok();
+}
+
+fn interrupted() {
+    say(INTERRUPTED);
 }
 
 fn chain_of(error: &HarnessError) -> String {

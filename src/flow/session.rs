@@ -34,6 +34,10 @@ pub(crate) use refusals::{SessionError, refuse_own, refuse_what_cannot_be_had};
 /// The stage of the trials.
 pub(crate) const RUN_SUITES: &str = Stage::RunSuites.as_str();
 
+/// What a user is told who has sent a signal.
+pub(crate) const INTERRUPTED: &str =
+    "interrupted: what runs is ended, then its restore runs; a second signal ends that, too";
+
 /// From SIGTERM to SIGKILL.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// For what is left in the pipes, and for the kernel to end what was killed.
@@ -115,6 +119,8 @@ pub(crate) struct Part {
     pub(crate) echo: Echo,
     pub(crate) shown: Shown,
     pub(crate) join: Join,
+    /// Tells the user that a signal has arrived: it may take a while until all is as it was.
+    pub(crate) interrupted: fn(),
 }
 
 impl Session {
@@ -177,7 +183,7 @@ impl Session {
             header = earlier.header(header);
         }
         let interrupt = Interrupt::new()?;
-        interrupt.listen()?;
+        interrupt.listen(part.interrupted)?;
         Ok(Self {
             proof: Proof::new(dir, header, earlier, run.summary.clone())?,
             runner: Box::new(UnsandboxedScriptRunner::new()),

@@ -427,7 +427,7 @@ mod tests {
         (settings.proof_dir, settings.nextest) = (dir.join("proof"), None);
         let project = Project { isolation: Isolation::None, ..Project::default() };
         let selection = Selection { selected: 1, not_selected: 0 };
-        let part = Part { selection, echo: Echo::Off, shown: Shown::OfFailed, join: Join::Nextest };
+        let part = Part { selection, echo: Echo::Off, shown: Shown::OfFailed, join: Join::Nextest, interrupted: || {} };
         let mut session = Session::open(settings, host, project, part, &|_| {}).unwrap();
         session.runner = Box::new(Buggy(UnsandboxedScriptRunner::new()));
         session

@@ -43,11 +43,11 @@ impl Interrupt {
         Ok(Self { state: Arc::new(state) })
     }
 
-    /// Lets SIGINT and SIGTERM of this process arrive here, for the rest of its life.
+    /// Lets SIGINT and SIGTERM of this process arrive here, for the rest of its life. `told` is called at once with the first.
     ///
     /// # Errors
     /// If the handlers or their thread cannot be had.
-    pub(crate) fn listen(&self) -> Result<(), InterruptError> {
+    pub(crate) fn listen(&self, told: fn()) -> Result<(), InterruptError> {
         for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
             register_usize(signal, Arc::clone(&self.state.signal), number).map_err(InterruptError::Handler)?;
         }
@@ -56,7 +56,12 @@ impl Interrupt {
         let waiting = thread::Builder::new().name("signals".to_owned());
         waiting
             .spawn(move || {
-                signals.forever().enumerate().for_each(|(earlier, _)| this.take(earlier));
+                for (earlier, _) in signals.forever().enumerate() {
+                    this.take(earlier);
+                    if earlier == 0 {
+                        told();
+                    }
+                }
             })
             .map(drop)
             .map_err(InterruptError::Handler)

@@ -11,6 +11,7 @@ pub(crate) fn claims() -> Vec<Trial> {
     let mut claims = vec![
         claim(a_second_signal_gives_up_on_restore),
         claim(a_signal_during_restore_lets_it_finish),
+        claim(that_a_signal_has_arrived_is_said_before_restore_has_run),
         claim(a_signal_ends_a_script_of_a_set_up),
         claim(a_signal_ends_a_build),
         claim(a_reader_that_goes_away_does_not_keep_restore_from_running),
@@ -24,6 +25,18 @@ pub(crate) fn claims() -> Vec<Trial> {
     claims.extend(both(a_killed_harness_leaves_a_whole_summary));
     claims.extend(both(the_next_run_reports_and_removes_what_a_killed_one_left));
     claims
+}
+
+fn that_a_signal_has_arrived_is_said_before_restore_has_run() {
+    let project = Project::new();
+    project.suite("10-a", &[("execute", "echo x >block; sleep 1000"), ("restore", "mkfifo go; read -r line <go")]);
+    let running = project.start(&[]);
+    project.wait_for("block");
+    running.signal(Signal::SIGINT);
+    until("the signal to be told of", || running.stderr().contains("interrupted: ") && project.path("go").exists());
+    fs::write(project.path("go"), "on\n").unwrap();
+    running.wait().code(130);
+    assert_eq!(project.record("10-a").0["restore_rc"], 0);
 }
 
 /// A suite that runs until it is ended, with a daemon, and one after it.
