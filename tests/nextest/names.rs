@@ -3,7 +3,7 @@
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::world::Project;
+use crate::world::{Project, command};
 use crate::{FAILED, claim, project, run, start, telling, told};
 
 pub(crate) fn claims() -> Vec<Trial> {
@@ -12,6 +12,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_filter_may_hold_any_name),
         claim(names_that_differ_only_in_case_are_two_tests),
         claim(partitions_hold_each_test_once),
+        claim(partitions_are_merged_into_one_run),
         claim(a_test_that_went_away_since_the_listing_fails),
     ]
 }
@@ -85,6 +86,33 @@ fn partitions_hold_each_test_once() {
         assert_eq!(ran, names, "{kind}");
         assert_eq!(told(&project).len(), 3 * names.len(), "{kind}");
     }
+}
+
+fn partitions_are_merged_into_one_run() {
+    let project = project();
+    let names: Vec<String> = (10..20).map(|number| format!("{number}-a")).collect();
+    names.iter().for_each(|name| telling(&project, name));
+    let shards = ["1", "2"].map(|part| {
+        run(&project, &["--partition", &format!("count:{part}/2")]).code(0);
+        let shard = project.path(format!("shard-{part}"));
+        std::fs::rename(project.path("proof"), &shard).unwrap();
+        shard.display().to_string()
+    });
+    let runner = |args: &[&str]| {
+        let mut command = command(env!("CARGO_BIN_EXE_container-runner"));
+        command.current_dir(project.path("")).args(args).args(["--proof", "merged"]);
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{text}");
+        text
+    };
+    runner(&["collect", "--merge", &shards[0], &shards[1]]);
+    assert!(runner(&["verify"]).contains("sound"));
+    let text = std::fs::read_to_string(project.path("merged/summary.json")).unwrap();
+    let merged: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let suites = merged["suites"].as_array().unwrap().iter();
+    assert_eq!(suites.map(|suite| suite["name"].as_str().unwrap()).collect::<Vec<_>>(), names);
+    assert_eq!(merged["shards"].as_array().unwrap().len(), 2);
 }
 
 /// The harness is started with a name that is not there; to libtest that would be a pass.

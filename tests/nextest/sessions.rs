@@ -18,6 +18,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(missing_packages_fail_every_test_without_another_look),
         claim(suites_take_turns_without_a_test_group),
         claim(two_runs_with_two_proof_folders_go_on_at_once),
+        claim(two_runs_with_one_proof_folder_run_one_after_the_other),
         claim(what_a_killed_run_left_is_told_and_removed),
         claim(files_of_a_run_that_cannot_be_read_stop_nobody),
     ]
@@ -134,6 +135,26 @@ fn two_runs_with_two_proof_folders_go_on_at_once() {
         assert_eq!(project.summary()["run_id"], run_id(ended));
         project.record("10-meet").assert_pass();
     }
+}
+
+/// The one that comes second waits until the first has run all its tests: their processes do not take turns.
+fn two_runs_with_one_proof_folder_run_one_after_the_other() {
+    let project = project();
+    let names: Vec<String> = (10..16).map(|number| format!("{number}-a")).collect();
+    names.iter().for_each(|name| telling(&project, name));
+    let runs = thread::scope(|scope| {
+        let runs = [(); 2].map(|()| scope.spawn(|| run(&project, &[])));
+        runs.map(|run| run.join().unwrap())
+    });
+    for ended in &runs {
+        ended.code(0);
+    }
+    let journal = project.journal();
+    let mut ids: Vec<_> = journal.iter().map(|line| line["run_id"].as_str().unwrap()).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 2, "{ids:?}");
+    let summary = project.summary();
+    assert_eq!((&summary["run_id"], &summary["counts"]["pass"]), (&json!(ids[1]), &json!(names.len())));
 }
 
 /// nextest and its test are killed while a suite runs.
