@@ -32,6 +32,8 @@ const AS_HARNESS: &str = "suites-0000000000000000";
 const AS_MIMIC: &str = "mimic-0000000000000000";
 const SNAPSHOT_FILES: usize = 100;
 const LISTED: usize = 1000;
+/// What one process costs is told by several, one after another.
+const PROCESSES: usize = 20;
 /// Each has a proof folder of its own.
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 
@@ -91,6 +93,9 @@ fn contestants(field: &Field) -> Vec<Contestant<'_>> {
         Contestant { name, per, is_floor, run: Box::new(run) }
     }
     let ours = |suites, args| move || field.ours(suites, args);
+    fn again(run: impl Fn()) -> impl Fn() {
+        move || (0..PROCESSES).for_each(|_| run())
+    }
     let (trials, many) = (field.trials, field.dir.join("many"));
     vec![
         contestant("bare bash, twice a suite", trials, true, move || (0..2 * trials).for_each(|_| bare_bash())),
@@ -105,11 +110,16 @@ fn contestants(field: &Field) -> Vec<Contestant<'_>> {
         contestant("scripts, two at a time", trials, false, ours("scripts", &["-q", "--test-threads=2"])),
         contestant("walk and read 1,000 task.yaml", LISTED, true, move || walk_and_read(&many)),
         contestant("--list of 1,000 suites", LISTED, false, ours("many", &["--list"])),
-        contestant("--exact NAME, of one suite", 1, true, ours("one", &["--exact", "0000"])),
-        contestant("--exact NAME, of 1,000 suites", 1, false, ours("many", &["--exact", "0000"])),
-        contestant("libtest-mimic as nextest starts it", 1, true, || field.mimic("/bin/bash", &["--exact", "0000"])),
-        contestant("a suite as nextest starts it, the first", 1, false, || field.of_nextest(0)),
-        contestant("the same after 1,000 others", 1, false, || field.of_nextest(LISTED)),
+        contestant("--exact NAME, of one suite", PROCESSES, true, again(ours("one", &["--exact", "0000"]))),
+        contestant("--exact NAME, of 1,000 suites", PROCESSES, false, again(ours("many", &["--exact", "0000"]))),
+        contestant(
+            "libtest-mimic as nextest starts it",
+            PROCESSES,
+            true,
+            again(|| field.mimic("/bin/bash", &["--exact", "0000"])),
+        ),
+        contestant("a suite as nextest starts it, the first", PROCESSES, false, again(|| field.of_nextest(0))),
+        contestant("the same after 1,000 others", PROCESSES, false, again(|| field.of_nextest(LISTED))),
     ]
 }
 
