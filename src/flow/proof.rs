@@ -442,14 +442,33 @@ impl RunFile {
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), ProofError> {
-        let path = dir.join(RUN);
-        let text = serde_json::to_vec(self).map_err(|source| render_error(&path, source))?;
-        Ok(write_atomically(&path, &text)?)
+        Ok(write_atomically(&dir.join(RUN), &self.render()?)?)
+    }
+
+    /// Writes `run.json` again; `file` is what `file` returned for its folder.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn rewrite(&self, file: &Replaced) -> Result<(), ProofError> {
+        Ok(file.write(&[&self.render()?], 0)?)
+    }
+
+    /// Returns `run.json` of the proof folder `dir` as a file that is written again and again: to make one each time costs a process of
+    /// nextest more than all that it says.
+    pub(crate) fn file(dir: &Path) -> Replaced {
+        Replaced::new(dir.join(RUN), dir.join(RUN_SPARE), Known::default())
+    }
+
+    fn render(&self) -> Result<Vec<u8>, ProofError> {
+        serde_json::to_vec(self).map_err(|source| render_error(Path::new(RUN), source))
     }
 }
 
 /// Holds the summary before the last while a run goes on.
 const SUMMARY_SPARE: &str = ".summary.json.spare";
+
+/// Holds `run.json` before the last.
+const RUN_SPARE: &str = ".run.json.spare";
 
 /// The folder of result files.
 const RESULTS: &str = "results";
@@ -461,7 +480,7 @@ pub(crate) const EVIDENCE: [&str; 7] = [RUN, SUMMARY, JUNIT, "logs", "snapshots"
 pub(super) const ASIDE: &str = ".merge";
 
 /// Names of what a run makes in the proof folder besides its evidence; anything else in it is not ours and stays.
-const BESIDES: [&str; 4] = [SUMMARY_SPARE, BUNDLE, MANIFEST, ASIDE];
+const BESIDES: [&str; 5] = [SUMMARY_SPARE, RUN_SPARE, BUNDLE, MANIFEST, ASIDE];
 
 /// The file by which a process has a proof folder.
 const LOCK: &str = ".lock";

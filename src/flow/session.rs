@@ -18,7 +18,7 @@ use crate::flow::turn::{self, Turn};
 use crate::model::script::{Completion, Echo, Limits, Script};
 use crate::model::suite::{Host, OnRestoreFailure, Project, SuiteName};
 use crate::model::verdict::Fault;
-use crate::os::disk::{Known, read_config};
+use crate::os::disk::{Known, Replaced, read_config};
 use crate::os::engine::tee::ProductTap;
 use crate::os::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
@@ -65,6 +65,7 @@ pub(crate) struct Session {
     pub(crate) applets: Vec<String>,
     journal: Journal,
     run: Mutex<RunFile>,
+    run_json: Replaced,
     product: OnceLock<PathBuf>,
     /// What failed, once the trials have begun.
     failures: Mutex<Option<Vec<Failure>>>,
@@ -168,7 +169,8 @@ impl Session {
             scratch: scratch.path().to_path_buf(),
             ..joined.unwrap_or_else(|| new_run(&own_id, part.join, &settings))
         };
-        run.write(&dir)?;
+        let run_json = RunFile::file(&dir);
+        run.rewrite(&run_json)?;
         let identity =
             Identity { run_id: own_id.clone(), container_id: host.container_id.clone(), distro: host.distro.clone() };
         let journal = Journal::open(identity, &settings.jsonl, &dir.join("logs/runner.jsonl"))?;
@@ -189,6 +191,7 @@ impl Session {
             runner: Box::new(UnsandboxedScriptRunner::new()),
             looks: Looks::default(),
             run: Mutex::new(run),
+            run_json,
             product: OnceLock::new(),
             failures: Mutex::default(),
             _turn: turn,
@@ -354,7 +357,7 @@ impl Session {
     fn note(&self, change: impl FnOnce(&mut RunFile)) -> Result<(), Fault> {
         let mut run = self.run_file();
         change(&mut run);
-        run.write(self.proof.dir()).map_err(|error| Fault::new(&error))
+        run.rewrite(&self.run_json).map_err(|error| Fault::new(&error))
     }
 
     /// Sets the binary that suites call.
@@ -437,8 +440,9 @@ impl Session {
         let left = self.proof.leave();
         let noted = self.note(|run| (run.pid, run.summary) = (None, left));
         if self.settings.nextest.is_none() {
-            // No other process goes on with it.
+            // No other process goes on with them.
             self.proof.tidy();
+            self.run_json.finish();
         }
         // The engine's helpers end before what they worked in goes.
         self.runner = Box::new(UnsandboxedScriptRunner::new());
