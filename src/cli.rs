@@ -20,7 +20,7 @@ use crate::flow::stages::suites::Progress;
 use crate::flow::stages::{self, Stage, StageFailure, staged};
 use crate::flow::trial::Judged;
 use crate::flow::verify::{VerifyError, verify};
-use crate::model::script::Echo;
+use crate::model::script::{Echo, SignalReach};
 use crate::model::verdict::Fault;
 use crate::os::engine::tee;
 use crate::os::host::{self, Overrides, Settings, SettingsError};
@@ -278,7 +278,7 @@ impl Runner<'_> {
         let project = read_project(&settings)?;
         let selection = Selection { selected: plan.trials.len(), not_selected: plan.left_out };
         let echo = if self.volume == Volume::Verbose { Echo::Stderr } else { Echo::Off };
-        let part = Part { selection, echo, shown: Shown::OfFailed, join, interrupted };
+        let part = Part { selection, echo, shown: Shown::OfFailed, join, reach: SignalReach::Machine, interrupted };
         let session = Session::open(settings, host, project, part, &|text| self.show.note(text))?;
         Ok((session, plan))
     }

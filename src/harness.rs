@@ -22,7 +22,7 @@ use crate::flow::reports;
 use crate::flow::session::{INTERRUPTED, Join, Part, Selection, Session, SessionError, Shown};
 use crate::flow::stages::{self, StageFailure};
 use crate::flow::trial::Judged;
-use crate::model::script::Echo;
+use crate::model::script::{Echo, SignalReach};
 use crate::model::verdict::Fault;
 use crate::os::engine::tee;
 use crate::os::host::{self, Overrides, Settings, SettingsError};
@@ -141,7 +141,8 @@ impl Harness {
         let echo = if flags.nocapture { Echo::Stderr } else { Echo::Off };
         let output = if flags.show_output { Shown::OfEach } else { Shown::OfFailed };
         let project = read_project(&settings)?;
-        let part = Part { selection, echo, shown: output, join: Join::Nextest, interrupted };
+        let reach = if plan.may_run_in_parallel() { SignalReach::OwnProcesses } else { SignalReach::Machine };
+        let part = Part { selection, echo, shown: output, join: Join::Nextest, reach, interrupted };
         let session = Arc::new(Session::open(settings, host, project, part, &say)?);
         let built = stages::deps::once(&session, &say).and_then(|()| stages::build::once(&session, &say));
         let has_failed = built.map(|()| run_stage(&session, plan, &asked, log));

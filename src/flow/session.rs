@@ -15,7 +15,7 @@ use crate::flow::scratch::{Scratch, describe, sweep};
 use crate::flow::stages::Stage;
 use crate::flow::trial::Judged;
 use crate::flow::turn::{self, Turn};
-use crate::model::script::{Completion, Echo, Limits, Script};
+use crate::model::script::{Completion, Echo, Limits, Script, SignalReach};
 use crate::model::suite::{Host, OnRestoreFailure, Project, SuiteName};
 use crate::model::verdict::Fault;
 use crate::os::disk::{Known, Replaced, read_config};
@@ -120,6 +120,8 @@ pub(crate) struct Part {
     pub(crate) echo: Echo,
     pub(crate) shown: Shown,
     pub(crate) join: Join,
+    /// How far the scripts' signals reach that run first.
+    pub(crate) reach: SignalReach,
     /// Tells the user that a signal has arrived: it may take a while until all is as it was.
     pub(crate) interrupted: fn(),
 }
@@ -188,7 +190,7 @@ impl Session {
         interrupt.listen(part.interrupted)?;
         Ok(Self {
             proof: Proof::new(dir, header, earlier, run.summary.clone())?,
-            runner: Box::new(UnsandboxedScriptRunner::new()),
+            runner: Box::new(runner(&settings, part.reach)),
             looks: Looks::default(),
             run: Mutex::new(run),
             run_json,
@@ -463,6 +465,15 @@ impl Session {
     fn report(&self) -> Result<(), Fault> {
         if self.settings.nextest.is_none() { reports::write_junit(self.proof.dir()) } else { Ok(()) }
     }
+}
+
+fn runner(settings: &Settings, reach: SignalReach) -> UnsandboxedScriptRunner {
+    let runner = UnsandboxedScriptRunner::new();
+    if settings.nextest.is_some() {
+        // A process for one trial: what can be done at the same time is.
+        runner.warm_up(reach);
+    }
+    runner
 }
 
 /// Tells of a file that nothing can be learnt from.

@@ -398,7 +398,7 @@ mod tests {
 
     use super::*;
     use crate::flow::session::{Join, Part, Selection, Shown};
-    use crate::model::script::{Completion, Echo, Script};
+    use crate::model::script::{Completion, Echo, Script, SignalReach};
     use crate::model::suite::{Host, Isolation, Project};
     use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunner};
     use crate::os::host::{Overrides, Settings};
@@ -427,7 +427,14 @@ mod tests {
         (settings.proof_dir, settings.nextest) = (dir.join("proof"), None);
         let project = Project { isolation: Isolation::None, ..Project::default() };
         let selection = Selection { selected: 1, not_selected: 0 };
-        let part = Part { selection, echo: Echo::Off, shown: Shown::OfFailed, join: Join::Nextest, interrupted: || {} };
+        let part = Part {
+            selection,
+            echo: Echo::Off,
+            shown: Shown::OfFailed,
+            join: Join::Nextest,
+            reach: SignalReach::Machine,
+            interrupted: || {},
+        };
         let mut session = Session::open(settings, host, project, part, &|_| {}).unwrap();
         session.runner = Box::new(Buggy(UnsandboxedScriptRunner::new()));
         session

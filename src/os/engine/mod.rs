@@ -183,6 +183,14 @@ impl UnsandboxedScriptRunner {
         Self::default()
     }
 
+    /// Starts what the first script will be handed to, which goes on while the caller does something else. Without, and if it cannot
+    /// be had, the first run does it.
+    pub fn warm_up(&self, signals: SignalReach) {
+        if let Ok(slot) = Slot::new(signals) {
+            self.slots().push(slot);
+        }
+    }
+
     /// Returns a slot that can be used, if there is one; those whose helpers were killed while they were idle are dropped.
     fn idle(&self, signals: SignalReach) -> Option<Slot> {
         loop {
