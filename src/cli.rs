@@ -17,7 +17,7 @@ use crate::flow::plan::{Plan, PlanError, Wanted, read_project};
 use crate::flow::proof::RunFile;
 use crate::flow::session::{INTERRUPTED, Join, Part, Selection, Session, SessionError, Shown};
 use crate::flow::stages::suites::Progress;
-use crate::flow::stages::{self, Stage, StageFailure, staged};
+use crate::flow::stages::{self, CommandFailure, Stage, StageFailure, staged};
 use crate::flow::trial::Judged;
 use crate::flow::verify::{VerifyError, verify};
 use crate::model::script::{Echo, SignalReach};
@@ -64,9 +64,9 @@ pub fn main() -> ExitCode {
     show.finish();
     ended.unwrap_or_else(|error| {
         show.error(&chain(&error));
-        if let CliError::Stage(StageFailure::Command { output, .. }) = &error {
+        if let CliError::Stage(StageFailure::Command(failure)) = &error {
             // The command's own words. Nobody may be listening.
-            writeln!(io::stderr(), "{}", quoted(&escaped(output))).ok();
+            writeln!(io::stderr(), "{}", quoted(&escaped(&failure.output))).ok();
         }
         ExitCode::from(error.code())
     })
@@ -116,7 +116,7 @@ impl CliError {
             Self::Verify(VerifyError::Bundle(_)) => FAILED,
             Self::Session(error) if error.is_configuration() => CONFIGURATION,
             Self::Merge(error) if error.is_refusal() => CONFIGURATION,
-            Self::Stage(StageFailure::Command { rc, .. }) => u8::try_from(*rc).unwrap_or(FAULT),
+            Self::Stage(StageFailure::Command(failure)) => u8::try_from(failure.rc).unwrap_or(FAULT),
             Self::Stage(StageFailure::Fault(_))
             | Self::Session(_)
             | Self::Merge(_)
@@ -357,13 +357,13 @@ impl Runner<'_> {
 fn refuse_after_failed_stage(session: &Session) -> Result<(), StageFailure> {
     let Some(stage) = session.proof.failed_stage() else { return Ok(()) };
     let why = stage.message.unwrap_or_default();
-    Err(StageFailure::Command {
+    Err(StageFailure::Command(CommandFailure {
         command: format!("container-runner {}", stage.name),
         // A signal that ended that stage has not ended this one.
         rc: stage.rc.filter(|rc| *rc < 128).unwrap_or_else(|| FAULT.into()),
         ending: format!("has failed in this run ({why}); repeat it, or begin a new run with `preflight`"),
         output: String::new(),
-    })
+    }))
 }
 
 fn interrupted() {

@@ -106,9 +106,9 @@ impl Harness {
         }
         self.serve().unwrap_or_else(|error| {
             say(&format!("error: {}", chain(&error)));
-            if let HarnessError::Stage(StageFailure::Command { output, .. }) = &error {
+            if let HarnessError::Stage(StageFailure::Command(failure)) = &error {
                 // The command's own words. Nobody may be listening.
-                writeln!(io::stderr(), "{}", quoted(&escaped(output))).ok();
+                writeln!(io::stderr(), "{}", quoted(&escaped(&failure.output))).ok();
             }
             error.exit_code()
         })
@@ -157,7 +157,7 @@ impl Harness {
             return Ok(ExitCode::from(code));
         }
         let has_failed = has_failed??;
-        closed.map_err(HarnessError::Fault)?;
+        closed?;
         Ok(if has_failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
     }
 }
@@ -189,13 +189,19 @@ impl From<StageFailure> for HarnessError {
     }
 }
 
+impl From<Fault> for HarnessError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 impl HarnessError {
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Settings(_) | Self::Plan(_) => CONFIGURATION,
             Self::Session(error) if error.is_configuration() => CONFIGURATION,
             Self::Flags(_) | Self::Report(ReportError::Log(..)) => FAILED,
-            Self::Stage(StageFailure::Command { rc, .. }) => u8::try_from(*rc).unwrap_or(FAULT),
+            Self::Stage(StageFailure::Command(failure)) => u8::try_from(failure.rc).unwrap_or(FAULT),
             Self::Stage(StageFailure::Fault(_))
             | Self::Session(_)
             | Self::Fault(_)
@@ -213,10 +219,6 @@ fn say(text: &str) {
 
 fn interrupted() {
     say(INTERRUPTED);
-}
-
-fn chain_of(error: &HarnessError) -> String {
-    chain(error)
 }
 
 fn chain(error: &dyn Error) -> String {
@@ -288,7 +290,7 @@ fn run_none(plan: &Plan, asked: &Asked<'_>, log: Option<LogFile>) -> Result<Exit
         report.ended(&Ended { name, outcome: Outcome::Ignored, output: "", time: Duration::ZERO });
     }
     if asked.flags.format == Format::Junit {
-        report.document(&junit::document(&[], &[]).map_err(|error| HarnessError::Fault(Fault::new(&error)))?);
+        report.document(&junit::document(&[], &[]).map_err(|error| Fault::new(&error))?);
     }
     report.finish()?;
     Ok(ExitCode::SUCCESS)
@@ -302,10 +304,12 @@ fn run_stage(
     log: Option<LogFile>,
 ) -> Result<bool, HarnessError> {
     let started = Instant::now();
-    session.begin_suites().map_err(HarnessError::Fault)?;
+    session.begin_suites()?;
     let ran = run_trials(session, plan, asked, log);
-    let ended = session.end_suites(started.elapsed(), ran.as_ref().err().map(chain_of));
-    ran.and_then(|has_failed| ended.map(|()| has_failed).map_err(HarnessError::Fault))
+    let ended = session.end_suites(started.elapsed(), ran.as_ref().err().map(|error| chain(error)));
+    let has_failed = ran?;
+    ended?;
+    Ok(has_failed)
 }
 
 fn run_trials(
@@ -349,20 +353,19 @@ fn run_trials(
     let ran = catch_unwind(AssertUnwindSafe(|| libtest_mimic::run(&arguments, trials)));
     line.finish_waiting();
     if asked.flags.format == Format::Junit {
-        line.report.document(&reports::junit(session.proof.dir()).map_err(HarnessError::Fault)?);
+        line.report.document(&reports::junit(session.proof.dir())?);
     }
     line.report.finish()?;
     match ran.map(|conclusion| conclusion.num_failed) {
         Ok(0) => Ok(line.report.has_failed()),
-        Ok(bugs) => Err(fault(format!("{bugs} trials ended in a bug of proving-ground; please report it"))),
+        Ok(bugs) => {
+            Err(Fault::from_text(format!("{bugs} trials ended in a bug of proving-ground; please report it")).into())
+        }
         Err(_) => {
-            Err(fault(format!("the trials could not be run with {threads} threads; choose fewer with --test-threads")))
+            let text = format!("the trials could not be run with {threads} threads; choose fewer with --test-threads");
+            Err(Fault::from_text(text).into())
         }
     }
-}
-
-fn fault(text: String) -> HarnessError {
-    HarnessError::Fault(Fault::from_text(text))
 }
 
 fn seed(shuffle: Shuffle) -> u64 {

@@ -77,7 +77,9 @@ pub(crate) enum PlanError {
 }
 
 impl Plan {
-    /// Finds the trials. Starts nothing, writes nothing. Suites are not read before they run; the manifests of set-ups are, for their scripts' names. A whole
+    /// Finds the trials. Starts nothing, writes nothing.
+    ///
+    /// Suites are not read before they run; the manifests of set-ups are, for their scripts' names. A whole
     /// name that is wanted alone is looked for alone: nextest starts a process for each.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::flow::ahead::{Ahead, Place};
-use crate::flow::stages::Stage;
+use crate::flow::stages::{CommandFailure, Stage};
 use crate::os::bundle::BUNDLE;
 use crate::os::disk::{DiskError, Known, Prepared, Replaced, write_atomically};
 use crate::rules::junit::JUNIT;
@@ -78,8 +78,8 @@ pub(crate) struct RunFile {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DepsFailure {
-    /// A command of it ended otherwise than with 0; as in `BuildOutcome`.
-    Command { command: String, rc: i32, ending: String, output: String },
+    /// A command of it failed.
+    Command(CommandFailure),
     /// Anything else.
     Fault(String),
 }
@@ -90,17 +90,8 @@ pub(crate) enum DepsFailure {
 pub(crate) enum BuildOutcome {
     /// The product's binary.
     Built(PathBuf),
-    /// A command of it ended otherwise than with 0.
-    Failed {
-        /// The command line.
-        command: String,
-        /// Its exit code; 128 + n for signal n.
-        rc: i32,
-        /// How it ended, in words.
-        ending: String,
-        /// What it said last.
-        output: String,
-    },
+    /// A command of it failed.
+    Failed(CommandFailure),
 }
 
 /// The part of a summary that the next process of the same run, or the next run, needs.
@@ -430,11 +421,6 @@ impl RunFile {
     pub(crate) fn read(dir: &Path) -> Option<Self> {
         let run: Self = serde_json::from_slice(&fs::read(dir.join(RUN)).ok()?).ok()?;
         (run.schema == SCHEMA).then_some(run)
-    }
-
-    /// Tells whether there is a `run.json` in `dir` that `read` makes nothing of.
-    pub(crate) fn is_unreadable(dir: &Path) -> bool {
-        dir.join(RUN).exists() && Self::read(dir).is_none()
     }
 
     /// Writes `run.json`.

@@ -82,15 +82,15 @@ impl Scratch {
     }
 }
 
-/// Cleans up after a run of the proof folder `dir` that was killed, if one was. The folder's lock must be ours, so that no such
+/// Cleans up after `last`, the run that had the proof folder `dir` last, if it was killed. The folder's lock must be ours, so that no such
 /// run is alive.
-pub(crate) fn sweep(dir: &Path) -> Option<Traces> {
-    let killed = RunFile::read(dir).filter(|run| run.pid.is_some())?;
+pub(crate) fn sweep(dir: &Path, last: Option<&RunFile>) -> Option<Traces> {
+    let killed = last.filter(|run| run.pid.is_some())?;
     let mut traces = Traces {
         interrupted: EarlierSummary::read(dir).map(|summary| summary.running()).unwrap_or_default(),
         processes: Vec::new(),
         removed: Vec::new(),
-        run_id: killed.run_id,
+        run_id: killed.run_id.clone(),
     };
     if let Some(scratch) = Scratch::of_killed(&killed.scratch) {
         let found = engine::sweep_traces(&scratch.marker());

@@ -144,17 +144,18 @@ impl Session {
         let bash = settings.find_program("bash").ok_or(SessionError::NoBash)?;
         let applets = read_applets(&settings, &project)?;
         let dir = settings.proof_dir.clone();
-        let turn = turn::take(&settings, project.isolation, say)?;
+        let mut turn = turn::take(&settings, project.isolation, say)?;
+        let last = turn.folder.last.take();
         let new_id = run_id(&settings);
-        let joined = RunFile::read(&dir).filter(|run| part.join.joins(run, &new_id));
+        let joined = last.as_ref().filter(|run| part.join.joins(run, &new_id));
         let own_id = joined.as_ref().map_or(new_id, |run| run.run_id.clone());
-        let traces = sweep(&dir);
-        let found = traces.as_ref().map(describe).or_else(|| unreadable(&dir));
+        let traces = sweep(&dir, last.as_ref());
+        let found = traces.as_ref().map(describe).or_else(|| unreadable(&dir, last.as_ref()));
         if let Some(found) = &found {
             say(found);
         }
         if joined.is_none() {
-            if let Some(older) = RunFile::read(&dir).filter(|_| part.join != Join::Nextest) {
+            if let Some(older) = last.as_ref().filter(|_| part.join != Join::Nextest) {
                 say(&format!("a new run; the evidence of run {} is removed", older.run_id));
             }
             proof::clear(&dir)?;
@@ -169,7 +170,7 @@ impl Session {
         let run = RunFile {
             pid: Some(std::process::id()),
             scratch: scratch.path().to_path_buf(),
-            ..joined.unwrap_or_else(|| new_run(&own_id, part.join, &settings))
+            ..joined.cloned().unwrap_or_else(|| new_run(&own_id, part.join, turn.folder.owner, &settings))
         };
         let run_json = RunFile::file(&dir);
         run.rewrite(&run_json)?;
@@ -477,9 +478,9 @@ fn runner(settings: &Settings, reach: SignalReach) -> UnsandboxedScriptRunner {
 }
 
 /// Tells of a file that nothing can be learnt from.
-fn unreadable(dir: &Path) -> Option<String> {
+fn unreadable(dir: &Path, last: Option<&RunFile>) -> Option<String> {
     let file = dir.join(RUN);
-    RunFile::is_unreadable(dir).then(|| {
+    (last.is_none() && file.exists()).then(|| {
         format!("`{}` cannot be read; if that run was killed, what it has left is not removed", file.display())
     })
 }
@@ -522,13 +523,13 @@ fn header(host: &Host, project: &Project, run: &RunFile, selection: Selection, t
     }
 }
 
-fn new_run(run_id: &str, join: Join, settings: &Settings) -> RunFile {
+fn new_run(run_id: &str, join: Join, owner: Option<(i32, u64)>, settings: &Settings) -> RunFile {
     RunFile {
         schema: SCHEMA,
         run_id: run_id.to_owned(),
         started_at: timestamp(Timestamp::now()),
         pid: None,
-        owner: turn::owner(settings),
+        owner,
         scratch: PathBuf::new(),
         dirtied_by: None,
         build: None,

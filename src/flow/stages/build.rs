@@ -123,9 +123,7 @@ fn reuse(session: &Session, outcome: BuildOutcome) -> Result<(), StageFailure> {
             session.set_product(existing(binary, BUILD_IT)?);
             Ok(())
         }
-        BuildOutcome::Failed { command, rc, ending, output } => {
-            Err(StageFailure::Command { command, rc, ending, output })
-        }
+        BuildOutcome::Failed(failure) => Err(StageFailure::Command(failure)),
     }
 }
 
@@ -215,11 +213,8 @@ fn note_outcome(session: &Session, result: &Result<BuildMeta, StageFailure>) -> 
     match result {
         Ok(meta) => session.set_build_outcome(BuildOutcome::Built(meta.binary.clone())),
         // It has not failed: it was not allowed to end.
-        Err(StageFailure::Command { .. }) if session.interrupt.signal().is_some() => Ok(()),
-        Err(StageFailure::Command { command, rc, ending, output }) => {
-            let (command, ending, output) = (command.clone(), ending.clone(), output.clone());
-            session.set_build_outcome(BuildOutcome::Failed { command, rc: *rc, ending, output })
-        }
+        Err(StageFailure::Command(_)) if session.interrupt.signal().is_some() => Ok(()),
+        Err(StageFailure::Command(failure)) => session.set_build_outcome(BuildOutcome::Failed(failure.clone())),
         // The next process may have more luck with what was wrong with us.
         Err(StageFailure::Fault(_)) => Ok(()),
     }

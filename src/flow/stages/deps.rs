@@ -50,10 +50,7 @@ pub(crate) fn once(session: &Session, say: &dyn Fn(&str)) -> Result<(), StageFai
 impl From<&StageFailure> for DepsFailure {
     fn from(failure: &StageFailure) -> Self {
         match failure {
-            StageFailure::Command { command, rc, ending, output } => {
-                let (command, ending, output) = (command.clone(), ending.clone(), output.clone());
-                Self::Command { command, rc: *rc, ending, output }
-            }
+            StageFailure::Command(failure) => Self::Command(failure.clone()),
             StageFailure::Fault(fault) => Self::Fault(fault.to_string()),
         }
     }
@@ -62,7 +59,7 @@ impl From<&StageFailure> for DepsFailure {
 impl From<DepsFailure> for StageFailure {
     fn from(failure: DepsFailure) -> Self {
         match failure {
-            DepsFailure::Command { command, rc, ending, output } => Self::Command { command, rc, ending, output },
+            DepsFailure::Command(failure) => Self::Command(failure),
             DepsFailure::Fault(text) => Self::Fault(Fault::from_text(text)),
         }
     }

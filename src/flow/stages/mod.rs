@@ -9,6 +9,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::flow::session::Session;
 use crate::model::script::{Completion, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach, Stream};
 use crate::model::verdict::Fault;
@@ -52,21 +54,26 @@ impl Stage {
     }
 }
 
+/// A command that ended otherwise than with 0. In `run.json` it tells the other processes of the run.
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+#[error("`{command}` {ending}")]
+pub(crate) struct CommandFailure {
+    /// The command line.
+    pub(crate) command: String,
+    /// Its exit code; 128 + n for signal n.
+    pub(crate) rc: i32,
+    /// How it ended, in words.
+    pub(crate) ending: String,
+    /// What it said last.
+    pub(crate) output: String,
+}
+
 /// Why a stage did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StageFailure {
-    /// A command of it ended otherwise than with 0.
-    #[error("`{command}` {ending}")]
-    Command {
-        /// The command line.
-        command: String,
-        /// Its exit code; 128 + n for signal n.
-        rc: i32,
-        /// How it ended, in words.
-        ending: String,
-        /// What it said last.
-        output: String,
-    },
+    /// A command of it failed.
+    #[error("{0}")]
+    Command(CommandFailure),
     /// We failed.
     #[error("{0}")]
     Fault(Fault),
@@ -94,7 +101,7 @@ pub(crate) fn staged<T>(
     let duration_ms = millis(started.elapsed());
     let (status, code, message) = match &result {
         Ok((_, message)) => (Status::Pass, None, message.clone()),
-        Err(failure @ StageFailure::Command { rc, .. }) => (Status::Fail, Some(*rc), Some(failure.to_string())),
+        Err(StageFailure::Command(failure)) => (Status::Fail, Some(failure.rc), Some(failure.to_string())),
         Err(failure @ StageFailure::Fault(_)) => (Status::Fail, None, Some(failure.to_string())),
     };
     let logged = session.log(&Event {
@@ -168,7 +175,7 @@ impl Command {
 
     /// Returns the failure of a command that ended as it should not have. `output` is what the user needs to see of it.
     pub(super) fn failure(&self, done: &Completion, ending: String, output: String) -> StageFailure {
-        StageFailure::Command { command: self.line(), rc: rc(done.exit).max(1), ending, output }
+        StageFailure::Command(CommandFailure { command: self.line(), rc: rc(done.exit).max(1), ending, output })
     }
 }
 
