@@ -37,6 +37,12 @@ const PROCESSES: usize = 20;
 /// Each has a proof folder of its own.
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 
+/// A run of nextest, of which each process runs another suite.
+struct RunOfNextest {
+    others: usize,
+    started: AtomicUsize,
+}
+
 /// What the contestants work with.
 struct Field {
     dir: PathBuf,
@@ -44,6 +50,8 @@ struct Field {
     mimic: PathBuf,
     trials: usize,
     scripts: Vec<PathBuf>,
+    first: RunOfNextest,
+    late: RunOfNextest,
 }
 
 fn main() -> ExitCode {
@@ -65,9 +73,10 @@ fn main() -> ExitCode {
         }
         path
     });
-    generate(dir.path(), trials);
+    generate(dir.path(), trials, rounds);
     let scripts = (0..trials).map(|n| dir.path().join(format!("scripts/unit/{n:04}.sh"))).collect();
-    let field = Field { dir: dir.path().to_owned(), harness, mimic, trials, scripts };
+    let [first, late] = [0, LISTED].map(|others| RunOfNextest { others, started: AtomicUsize::new(0) });
+    let field = Field { dir: dir.path().to_owned(), harness, mimic, trials, scripts, first, late };
     compare(&contestants(&field), rounds);
     ExitCode::SUCCESS
 }
@@ -80,9 +89,13 @@ fn plain_harness() -> ExitCode {
     let trials = paths.into_iter().map(|path| {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         Trial::test(name, move || {
-            let shell = std::env::var_os("SHELL_OF_SCRIPTS").unwrap();
-            let output = Command::new(shell).arg(&path).stdin(Stdio::null()).output()?;
-            if output.status.success() { Ok(()) } else { Err(output.status.to_string().into()) }
+            for block in std::env::var("BLOCKS").unwrap().split(',') {
+                let output = Command::new(block).arg(&path).stdin(Stdio::null()).output()?;
+                if !output.status.success() {
+                    return Err(output.status.to_string().into());
+                }
+            }
+            Ok(())
         })
     });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
@@ -116,10 +129,15 @@ fn contestants(field: &Field) -> Vec<Contestant<'_>> {
             "libtest-mimic as nextest starts it",
             PROCESSES,
             true,
-            again(|| field.mimic("/bin/bash", &["--exact", "0000"])),
+            again(|| field.mimic("/bin/bash,/bin/bash", &["--exact", "0000"])),
         ),
-        contestant("a suite as nextest starts it, the first", PROCESSES, false, again(|| field.of_nextest(0))),
-        contestant("the same after 1,000 others", PROCESSES, false, again(|| field.of_nextest(LISTED))),
+        contestant(
+            "a suite as nextest starts it, the first",
+            PROCESSES,
+            false,
+            again(|| field.of_nextest(&field.first)),
+        ),
+        contestant("the same after 1,000 others", PROCESSES, false, again(|| field.of_nextest(&field.late))),
     ]
 }
 
@@ -134,27 +152,30 @@ impl Field {
         assert!(command.status().unwrap().success());
     }
 
-    /// As cargo starts it: its scripts inherit all that cargo adds to the environment.
-    fn mimic(&self, shell: &str, args: &[&str]) {
+    /// As cargo starts it: its scripts inherit all that cargo adds to the environment. `blocks` are the shells that run a script
+    /// one after another: a suite has two, `execute` and `restore`.
+    fn mimic(&self, blocks: &str, args: &[&str]) {
         let mut command = Command::new(&self.mimic);
-        command.env("SHELL_OF_SCRIPTS", shell).env("SCRIPTS", self.dir.join("scripts/unit")).args(args).arg("-q");
+        command.env("BLOCKS", blocks).env("SCRIPTS", self.dir.join("scripts/unit")).args(args).arg("-q");
         assert!(command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success());
     }
 
-    /// One process of a run of nextest, which has run `others` before.
-    fn of_nextest(&self, others: usize) {
-        let proof = self.dir.join("nextest").join(others.to_string());
-        let run = |args: &[&str]| {
+    /// The next process of a run of nextest, which has run `others` suites before the first of these.
+    fn of_nextest(&self, run: &RunOfNextest) {
+        let start = |names: &[String]| {
             let mut command = Command::new(&self.harness);
-            command.env("PROJECT_DIR", &self.dir).env("SUITES_DIR", self.dir.join("many")).env("PROOF_DIR", &proof);
+            let proof = self.dir.join("nextest").join(run.others.to_string());
+            command.env("PROJECT_DIR", &self.dir).env("SUITES_DIR", self.dir.join("nextests")).env("PROOF_DIR", &proof);
             command.env("NEXTEST", "1").env("NEXTEST_RUN_ID", "some-run").env_remove("TEST_FILTER");
-            assert!(command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success());
+            command.args(["--exact", "--nocapture"]).args(names).stdin(Stdio::null()).stdout(Stdio::null());
+            assert!(command.status().unwrap().success());
         };
-        if others > 0 && !proof.exists() {
-            // Those before it, in the round that is not counted.
-            run(&["-q"]);
+        let at = run.started.fetch_add(1, Ordering::Relaxed);
+        if at == 0 && run.others > 0 {
+            // In the round that is not counted.
+            start(&(0..run.others).map(|n| format!("{n:04}")).collect::<Vec<_>>());
         }
-        run(&["--exact", "0999", "--nocapture"]);
+        start(&[format!("{:04}", run.others + at)]);
     }
 
     /// To empty a folder is nobody's work here, and makes a file system slower for whoever comes next.
@@ -248,7 +269,7 @@ impl ByHand {
     }
 }
 
-fn generate(dir: &Path, trials: usize) {
+fn generate(dir: &Path, trials: usize, rounds: usize) {
     let suite = |folder: &str, n: usize| {
         let dir = dir.join(format!("{folder}/{n:04}"));
         fs::create_dir_all(&dir).unwrap();
@@ -257,12 +278,13 @@ fn generate(dir: &Path, trials: usize) {
     (0..trials).for_each(|n| suite("suites", n));
     (0..LISTED).for_each(|n| suite("many", n));
     suite("one", 0);
+    (0..LISTED + (rounds + 1) * PROCESSES).for_each(|n| suite("nextests", n));
     fs::create_dir_all(dir.join("scripts/unit")).unwrap();
     (0..trials).for_each(|n| fs::write(dir.join(format!("scripts/unit/{n:04}.sh")), "[ 1 = 1 ]\n").unwrap());
     fs::create_dir_all(dir.join("files")).unwrap();
     (0..SNAPSHOT_FILES).for_each(|n| fs::write(dir.join(format!("files/{n:03}")), format!("{n}\n")).unwrap());
     fs::write(dir.join("suites/runner.yaml"), "isolation: none\nsnapshot: {paths: [files]}\n").unwrap();
-    for folder in ["scripts", "many", "one"] {
+    for folder in ["scripts", "many", "one", "nextests"] {
         fs::write(dir.join(folder).join("runner.yaml"), "isolation: none\n").unwrap();
     }
 }

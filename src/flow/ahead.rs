@@ -1,6 +1,7 @@
 //! Result files and folders that are made before their trials run. To make a file takes a disk longer than to fill it, so a thread
 //! makes those of the next trials while earlier ones run. Nothing depends on it: what is not there yet when it is wanted is made
-//! by whoever wants it, who also meets the error if it cannot be made.
+//! by whoever wants it, who also meets the error if it cannot be made. For a single trial a thread costs more than it saves; the one
+//! who waits for the trial's script makes its place meanwhile.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -49,14 +50,23 @@ impl Ahead {
     /// Starts to make `places`, all of them somewhere in the folder `root`.
     pub(super) fn start(root: PathBuf, places: impl Iterator<Item = Place>) -> Self {
         let state = State { to_make: places.collect(), ..State::default() };
-        if state.to_make.is_empty() {
-            return Self { root, shared: Arc::default(), maker: None };
-        }
+        let deserve_a_thread = state.to_make.len() > 1;
         let shared = Arc::new(Shared { state: Mutex::new(state), has_room: Condvar::new() });
         let makers = Arc::clone(&shared);
+        let make_all = move || {
+            let_others_go_first();
+            makers.make_all();
+        };
         // Without a thread to be had, nothing is made ahead.
-        let maker = Builder::new().name("ahead".into()).spawn(move || makers.make_all()).ok();
+        let maker = deserve_a_thread.then(|| Builder::new().name("ahead".into()).spawn(make_all).ok()).flatten();
         Self { root, shared, maker }
+    }
+
+    /// Makes what no thread makes.
+    pub(super) fn help(&self) {
+        if self.maker.is_none() {
+            self.shared.make_all();
+        }
     }
 
     /// Returns the file at `path`, if it is made. It is not made after this.
@@ -97,7 +107,6 @@ impl Drop for Ahead {
 
 impl Shared {
     fn make_all(&self) {
-        let_others_go_first();
         while let Some(Place { file: path, folder }) = self.next() {
             let file = Prepared::new(&path);
             let folder = folder.filter(|folder| fs::create_dir_all(folder).is_ok());
@@ -209,10 +218,22 @@ mod tests {
     }
 
     #[test]
+    fn a_single_place_is_made_by_whoever_has_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let ahead = started(dir.path(), &["a"]);
+        let Place { file, folder } = place(dir.path(), "a");
+        assert!(!file.exists());
+        ahead.help();
+        assert!(folder.unwrap().is_dir());
+        ahead.take(&file).unwrap().write(b"a").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"a");
+    }
+
+    #[test]
     fn where_nothing_can_be_made_nothing_is_taken() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("results"), "a file").unwrap();
-        let ahead = started(dir.path(), &["a"]);
+        let ahead = started(dir.path(), &["a", "b"]);
         drop(ahead);
         assert_eq!(fs::read(dir.path().join("results")).unwrap(), b"a file");
     }

@@ -208,6 +208,9 @@ impl Planned {
             Work::Broken { text } => Judged::not_run(self.running(), &Finding::Invalid(text.clone())),
         };
         begin();
+        if session.has_one_trial {
+            session.runner.dismiss();
+        }
         if let Some(Err(error)) = marked {
             judged.add_fault(Fault::new(&error));
         }

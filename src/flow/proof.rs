@@ -240,6 +240,11 @@ impl Proof {
         self.ahead.get_or_init(|| Ahead::start(self.dir.clone(), places));
     }
 
+    /// Makes what `make_ahead` was asked for, if nobody does it. To be called where there is time for it.
+    pub(crate) fn help_to_make(&self) {
+        self.ahead.get().into_iter().for_each(Ahead::help);
+    }
+
     fn result_path(&self, name: &str) -> PathBuf {
         self.dir.join(RESULTS).join(name).join("result.json")
     }

@@ -57,6 +57,8 @@ pub(crate) struct Session {
     pub(crate) interrupt: Interrupt,
     pub(crate) echo: Echo,
     pub(crate) shown: Shown,
+    /// There is one trial, so that nothing waits for another.
+    pub(super) has_one_trial: bool,
     /// Ours alone; every process that a trial starts has it in its environment.
     pub(crate) scratch: Scratch,
     /// The bash that runs blocks.
@@ -174,9 +176,7 @@ impl Session {
         };
         let run_json = RunFile::file(&dir);
         run.rewrite(&run_json)?;
-        let identity =
-            Identity { run_id: own_id.clone(), container_id: host.container_id.clone(), distro: host.distro.clone() };
-        let journal = Journal::open(identity, &settings.jsonl, &dir.join("logs/runner.jsonl"))?;
+        let journal = Journal::open(identity(own_id, &host), &settings.jsonl, &dir.join("logs/runner.jsonl"))?;
         if let Some(found) = found {
             let event = if traces.is_some() { "traces_swept" } else { "traces_unknown" };
             journal.write(&Event { level: Level::Warn, message: Some(found), ..Event::new("preflight", event) })?;
@@ -204,6 +204,7 @@ impl Session {
             interrupt,
             echo: part.echo,
             shown: part.shown,
+            has_one_trial: part.selection.selected == 1,
             scratch,
             bash,
             applets,
@@ -505,6 +506,10 @@ fn run_id(settings: &Settings) -> String {
 fn selection(settings: &Settings, part: Part) -> Selection {
     let is_nextests = part.join == Join::Nextest && settings.nextest.is_some();
     if is_nextests { Selection { not_selected: 0, ..part.selection } } else { part.selection }
+}
+
+fn identity(run_id: String, host: &Host) -> Identity {
+    Identity { run_id, container_id: host.container_id.clone(), distro: host.distro.clone() }
 }
 
 fn header(host: &Host, project: &Project, run: &RunFile, selection: Selection, traces: Option<Traces>) -> Header {

@@ -240,7 +240,12 @@ impl Trial<'_> {
         };
         self.journal.log(Event { cmd: Some(name.as_str()), ..Event::new(RUN_SUITES, start) });
         self.blocks.forget_opens();
-        let result = self.guarded(|| self.blocks.run(name, block, &mut || self.journal.keep(self.files.write())));
+        let result = self.guarded(|| {
+            self.blocks.run(name, block, &mut || {
+                self.session.proof.help_to_make();
+                self.journal.keep(self.files.write());
+            })
+        });
         self.opens.set(self.opens.get() + self.blocks.count_opens());
         let done = result.as_ref().ok();
         let event = Event {

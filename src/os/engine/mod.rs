@@ -88,6 +88,9 @@ pub trait ScriptRunner: Send + Sync {
         cancel: &Cancel,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<Completion, EngineError>;
+
+    /// Says that no more scripts are expected: what waits for them may end while the caller does something else.
+    fn dismiss(&self) {}
 }
 
 /// Why the engine could not run a script, or not see it to its end.
@@ -172,6 +175,8 @@ impl Cancel {
 #[derive(Default)]
 pub struct UnsandboxedScriptRunner {
     slots: Mutex<Vec<Slot>>,
+    /// Those that are told to end.
+    dismissed: Mutex<Vec<Slot>>,
     /// Scripts that run now.
     running: AtomicUsize,
 }
@@ -187,7 +192,7 @@ impl UnsandboxedScriptRunner {
     /// be had, the first run does it.
     pub fn warm_up(&self, signals: SignalReach) {
         if let Ok(slot) = Slot::new(signals) {
-            self.slots().push(slot);
+            lock(&self.slots).push(slot);
         }
     }
 
@@ -195,7 +200,7 @@ impl UnsandboxedScriptRunner {
     fn idle(&self, signals: SignalReach) -> Option<Slot> {
         loop {
             let slot = {
-                let mut slots = self.slots();
+                let mut slots = lock(&self.slots);
                 let at = slots.iter().position(|slot| slot.signals == signals)?;
                 slots.swap_remove(at)
             };
@@ -221,15 +226,15 @@ impl UnsandboxedScriptRunner {
         slot.lingers = others == 0 && has_several_processors();
         let result = slot.run(script, cancel, meanwhile);
         if slot.is_usable {
-            self.slots().push(slot);
+            lock(&self.slots).push(slot);
         }
         result
     }
+}
 
-    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
-        // A panic elsewhere cannot leave a Vec of slots half-changed.
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(slots: &Mutex<Vec<Slot>>) -> MutexGuard<'_, Vec<Slot>> {
+    // A panic elsewhere cannot leave a Vec of slots half-changed.
+    slots.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Counts down when it goes, after a panic too.
@@ -266,6 +271,12 @@ impl ScriptRunner for UnsandboxedScriptRunner {
         }
         let completion = self.run_in(Slot::new(script.signals)?, script, cancel, meanwhile)?;
         completion.ok_or_else(|| EngineError::System("reach a new supervisor", io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn dismiss(&self) {
+        let idle = std::mem::take(&mut *lock(&self.slots));
+        idle.iter().for_each(Slot::dismiss);
+        lock(&self.dismissed).extend(idle);
     }
 }
 

@@ -199,6 +199,13 @@ impl Supervisor {
         }
     }
 
+    /// Tells both processes to end.
+    pub(super) fn dismiss(&self) {
+        // SAFETY: our own socket. Only our direction of it: the end of the other is the supervisor's death.
+        unsafe { libc::shutdown(self.socket.as_raw_fd(), libc::SHUT_WR) };
+        self.wake_keeper();
+    }
+
     /// Continues the keeper, should a script have stopped it; the keeper continues the supervisor.
     pub(super) fn wake_keeper(&self) {
         // SAFETY: our own child, which only `drop` reaps.
@@ -296,9 +303,7 @@ impl Drop for Supervisor {
     /// process in an uninterruptible sleep outlives everyone's patience.
     fn drop(&mut self) {
         let until = self.stop_until.unwrap_or_else(|| Instant::now() + STOP_PATIENCE);
-        // SAFETY: our own socket. Only our direction of it: the end of the other is the supervisor's death.
-        unsafe { libc::shutdown(self.socket.as_raw_fd(), libc::SHUT_WR) };
-        self.wake_keeper();
+        self.dismiss();
         let is_gone = self.is_gone_within(until.saturating_duration_since(Instant::now()));
         let keeper = open_pidfd(self.keeper_pid);
         // SAFETY: our own child, which only we reap.

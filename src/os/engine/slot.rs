@@ -62,6 +62,11 @@ impl Slot {
         self.supervisor.has_keeper()
     }
 
+    /// Has both end while the caller does something else; dropping the slot waits for it.
+    pub(super) fn dismiss(&self) {
+        self.supervisor.dismiss();
+    }
+
     /// Runs one script. `None`: the supervisor was killed before it took the script, which has not been started.
     ///
     /// # Errors
