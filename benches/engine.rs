@@ -20,7 +20,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use proving_ground::internals::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
-use proving_ground::internals::script::{Echo, Environment, Limits, LogFiles, Script, SignalReach};
+use proving_ground::internals::script::{Changes, Echo, Environment, Limits, LogFiles, Script, SignalReach};
 
 const FLOOD_BYTES: u64 = 2_000_000_000;
 const FLOOD_ROUNDS: usize = 3;
@@ -83,6 +83,8 @@ fn script(signals: SignalReach, cwd: &Path, args: Vec<OsString>) -> Script {
     Script {
         program: "/bin/sh".into(),
         args,
+        work_dir: cwd.into(),
+        changes: Changes::Kept,
         cwd: cwd.into(),
         environment: std::env::vars_os().collect::<Environment>(),
         limits: Limits {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 pub use crate::model::script;
 pub use crate::os::engine;
+pub use crate::os::sandbox;
 
 use crate::flow::collect;
 use crate::flow::evidence_json::snapshot_json;

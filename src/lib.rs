@@ -65,6 +65,7 @@ mod os {
     pub(crate) mod probe;
     pub(crate) mod process;
     pub(crate) mod revision;
+    pub mod sandbox;
     pub(crate) mod workdir;
 }
 

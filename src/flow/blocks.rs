@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::flow::session::{Session, refuse_own};
-use crate::model::script::{Completion, Environment, LogFiles, Script, SignalReach};
+use crate::model::script::{Changes, Completion, Environment, LogFiles, Script, SignalReach};
 use crate::model::suite::{Block, PresenceRules, Suite};
 use crate::model::verdict::{BlockName, Fault, Phase, ProductLog};
 use crate::os::disk::SnapshotRoot;
@@ -96,6 +96,8 @@ impl<'a> Blocks<'a> {
             program: self.session.bash.clone(),
             args: self.bash_args(name, block)?,
             cwd: settings.project_dir.clone(),
+            work_dir: settings.project_dir.clone(),
+            changes: Changes::Kept,
             environment: self.environment.clone(),
             limits: self.session.limits(self.limit),
             logs: Some(LogFiles {

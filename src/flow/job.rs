@@ -6,12 +6,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::flow::session::{RUN_SUITES, Session};
 use crate::flow::trial::{Judged, end_event};
-use crate::model::script::{Completion, EndedBy, Environment, Exit, LogFiles, Script, SignalReach};
+use crate::model::script::{Changes, Completion, EndedBy, Environment, Exit, LogFiles, Script, SignalReach};
 use crate::model::setup::{MakeStep, ScriptEntry, TestSetup};
 use crate::model::suite::SuiteName;
 use crate::model::verdict::{Fault, Finding};
 use crate::os::journal::Event;
-use crate::os::workdir::{Copies, Place, Tree};
+use crate::os::workdir::{Copies, Place, Tree, Use};
 use crate::rules::chickadee::{self, TestOutcome, TestStatus};
 use crate::rules::report::LastLines;
 use crate::rules::summary::{Outcome, Record, Status, TrialKind, millis, rc};
@@ -148,9 +148,10 @@ impl SetupRun {
             SHELL.into(),
             vec![argument.into()],
             copy.place(),
+            Changes::Dropped,
             LogFiles { stdout: logs.join("execute.stdout.log"), stderr: logs.join("execute.stderr.log") },
         );
-        let done = session.run_while(&script, session.interrupt.work(), begun).map_err(Finding::Fault)?;
+        let done = session.run_script(&script, session.interrupt.work(), begun).map_err(Finding::Fault)?;
         copies.give_back(copy);
         if done.ended_by == EndedBy::Cancel { Err(Finding::RunInterrupted) } else { Ok(done) }
     }
@@ -159,8 +160,10 @@ impl SetupRun {
     fn prepare(&self, session: &Session) -> Result<Copies, Finding> {
         let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
         let tree = Tree::list(&self.setup.dir).map_err(|error| fault(&error))?;
-        let copies =
-            Copies::new(session.folder_for_copies(tree.bytes()).map_err(Finding::Fault)?, self.expected().len());
+        let folder = session.folder_for_copies(tree.bytes()).map_err(Finding::Fault)?;
+        let runner = session.script_runner();
+        let usage = if runner.drops_changes() { Use::Reading { owner: runner.owner_of_work() } } else { Use::Changing };
+        let copies = Copies::new(folder, self.expected().len(), usage);
         match &self.setup.make {
             None => copies.fill(&tree).map_err(|error| fault(&error))?,
             Some(make) => {
@@ -184,9 +187,10 @@ impl SetupRun {
             program,
             args,
             place,
+            Changes::Kept,
             LogFiles { stdout: logs.join("make.stdout.log"), stderr: logs.join("make.stderr.log") },
         );
-        let done = session.run(&script, session.interrupt.work()).map_err(Finding::Fault)?;
+        let done = session.run_script(&script, session.interrupt.work(), &mut || {}).map_err(Finding::Fault)?;
         let message = (done.exit != Exit::Code(0)).then(|| done.exit.to_string());
         let event = Event {
             suite: Some(&self.setup.name),
@@ -200,7 +204,7 @@ impl SetupRun {
         match (done.ended_by, done.exit) {
             (EndedBy::Itself, Exit::Code(0)) => Ok(()),
             (EndedBy::Cancel, _) => Err(Finding::RunInterrupted),
-            (EndedBy::Itself | EndedBy::Timeout | EndedBy::SupervisorKilled, _) => {
+            (EndedBy::Itself | EndedBy::Timeout | EndedBy::OutOfMemory | EndedBy::SupervisorKilled, _) => {
                 Err(Finding::BuildFailed { output: chickadee::compiler_output(&done) })
             }
         }
@@ -212,6 +216,7 @@ impl SetupRun {
         program: PathBuf,
         args: Vec<std::ffi::OsString>,
         place: &Place,
+        changes: Changes,
         logs: LogFiles,
     ) -> Script {
         let cwd = place.folder();
@@ -226,6 +231,8 @@ impl SetupRun {
             program,
             args,
             cwd,
+            work_dir: place.root().to_path_buf(),
+            changes,
             environment,
             limits: session.limits(self.setup.time_limit),
             logs: Some(logs),
@@ -303,6 +310,8 @@ mod tests {
             program: SHELL.into(),
             args: vec!["row.sh".into()],
             cwd: dir.path().to_path_buf(),
+            work_dir: dir.path().to_path_buf(),
+            changes: Changes::Dropped,
             environment,
             limits,
             logs: None,

@@ -66,7 +66,11 @@ impl Scratch {
         self.folder_in(&memory.join(self.marker()))
     }
 
-    fn folder_in(&self, parent: &Path) -> io::Result<PathBuf> {
+    /// Makes a new folder in `parent`, which is in the scratch folder or its twin.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(crate) fn folder_in(&self, parent: &Path) -> io::Result<PathBuf> {
         let dir = parent.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         Ok(dir)

@@ -25,6 +25,7 @@ use crate::os::host::Settings;
 use crate::os::interrupt::Interrupt;
 use crate::os::journal::{Event, Identity, Journal, Level};
 use crate::os::revision::revision;
+use crate::os::sandbox::{SandboxLimits, SandboxedScriptRunner};
 use crate::os::workdir;
 use crate::rules::github::{Failure, annotation};
 use crate::rules::summary::{Earlier, RUN, SCHEMA, StageRecord, Status, Traces, millis};
@@ -37,6 +38,9 @@ pub(crate) const RUN_SUITES: &str = Stage::RunSuites.as_str();
 /// What a user is told who has sent a signal.
 pub(crate) const INTERRUPTED: &str =
     "interrupted: what runs is ended, then its restore runs; a second signal ends that, too";
+
+/// In the scratch folder: what sandboxed scripts work in.
+const SANDBOXED: &str = "sandboxed";
 
 /// From SIGTERM to SIGKILL.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
@@ -52,6 +56,8 @@ pub(crate) struct Session {
     pub(crate) project: Project,
     /// Call `run_while` instead, which takes note of it.
     pub(super) runner: Box<dyn ScriptRunner>,
+    /// Runs scripts of set-ups, if in a sandbox.
+    sandbox: Option<SandboxedScriptRunner>,
     pub(crate) looks: Looks,
     pub(crate) proof: Proof,
     pub(crate) interrupt: Interrupt,
@@ -166,9 +172,8 @@ impl Session {
         if part.join == Join::Finished && earlier.is_none() {
             return Err(SessionError::NoSummary(dir));
         }
-        let temp_dir = &settings.temp_dir;
-        let scratch =
-            Scratch::make(temp_dir).map_err(|source| SessionError::Scratch { path: temp_dir.clone(), source })?;
+        let scratch = make_scratch(&settings.temp_dir)?;
+        let sandbox = project.sandbox.then(|| sandbox(&scratch)).transpose()?;
         let run = RunFile {
             pid: Some(std::process::id()),
             scratch: scratch.path().to_path_buf(),
@@ -192,6 +197,7 @@ impl Session {
         Ok(Self {
             proof: Proof::new(dir, header, earlier, run.summary.clone())?,
             runner: Box::new(runner(&settings, part.reach)),
+            sandbox,
             looks: Looks::default(),
             run: Mutex::new(run),
             run_json,
@@ -238,6 +244,28 @@ impl Session {
     /// If it could not be started, or not be ended.
     pub(crate) fn run(&self, script: &Script, cancel: &Cancel) -> Result<Completion, Fault> {
         self.run_while(script, cancel, &mut || {})
+    }
+
+    /// Returns what runs the scripts of set-ups.
+    pub(crate) fn script_runner(&self) -> &dyn ScriptRunner {
+        match &self.sandbox {
+            Some(sandbox) => sandbox,
+            None => &*self.runner,
+        }
+    }
+
+    /// Runs a script of a set-up, in the sandbox if there is one; calls `meanwhile` as soon as it runs.
+    ///
+    /// # Errors
+    /// If it could not be started, or not be ended.
+    pub(crate) fn run_script(
+        &self,
+        script: &Script,
+        cancel: &Cancel,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Completion, Fault> {
+        self.looks.note_run();
+        self.script_runner().run_while(script, cancel, meanwhile).map_err(|error| Fault::new(&error))
     }
 
     /// Runs a script; calls `meanwhile` as soon as it runs.
@@ -395,6 +423,11 @@ impl Session {
     /// # Errors
     /// If it cannot be made.
     pub(crate) fn folder_for_copies(&self, bytes: u64) -> Result<PathBuf, Fault> {
+        if self.sandbox.is_some() {
+            // Nobody changes them, so nothing is won where files are made faster.
+            let made = self.scratch.folder_in(&self.scratch.path().join(SANDBOXED));
+            return made.map_err(|error| Fault::from_text(format!("could not make a folder for copies: {error}")));
+        }
         let memory = if self.settings.temp_dir_is_named { None } else { workdir::memory_for(bytes) };
         let made = memory.map_or_else(|| self.scratch.folder(), |memory| self.scratch.folder_in_memory(memory));
         made.map_err(|error| Fault::from_text(format!("could not make a folder for copies: {error}")))
@@ -467,6 +500,19 @@ impl Session {
     fn report(&self) -> Result<(), Fault> {
         if self.settings.nextest.is_none() { reports::write_junit(self.proof.dir()) } else { Ok(()) }
     }
+}
+
+/// # Errors
+/// If it cannot be made.
+fn make_scratch(temp_dir: &Path) -> Result<Scratch, SessionError> {
+    Scratch::make(temp_dir).map_err(|source| SessionError::Scratch { path: temp_dir.to_owned(), source })
+}
+
+/// # Errors
+/// If it cannot be had here.
+fn sandbox(scratch: &Scratch) -> Result<SandboxedScriptRunner, SessionError> {
+    let base = scratch.path().join(SANDBOXED);
+    SandboxedScriptRunner::new(&base, &[], SandboxLimits::default()).map_err(SessionError::Sandbox)
 }
 
 fn runner(settings: &Settings, reach: SignalReach) -> UnsandboxedScriptRunner {

@@ -17,6 +17,10 @@ pub struct Script {
     pub args: Vec<OsString>,
     /// Working directory.
     pub cwd: PathBuf,
+    /// The folder that it may change, `cwd` or one above it. Nothing but a sandbox keeps it from changing others.
+    pub work_dir: PathBuf,
+    /// What becomes of its changes there.
+    pub changes: Changes,
     /// The whole environment; nothing is inherited.
     pub environment: Environment,
     /// When the script is ended, and how much of it is kept.
@@ -30,6 +34,15 @@ pub struct Script {
     /// A path that a variable of `environment` names and that no process outside this run knows: the last resort finds by it
     /// what is left of a script that has killed all who watched over it.
     pub marker: Option<PathBuf>,
+}
+
+/// What becomes of what a script changes in its work folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changes {
+    /// It is there afterwards.
+    Kept,
+    /// Nobody needs it. In a sandbox it goes with the script; without one it is there.
+    Dropped,
 }
 
 /// Variables in the order in which they were declared; names are unique.
@@ -149,6 +162,8 @@ pub enum EndedBy {
     Timeout,
     /// The run was cancelled.
     Cancel,
+    /// The kernel ended some of it, because its memory limit was reached.
+    OutOfMemory,
     /// Its supervisor was killed, by the script or by the operator, and everything it started with it.
     SupervisorKilled,
 }
@@ -204,6 +219,11 @@ pub struct Usage {
     /// Largest resident set of any one of them, in bytes. Never less than what the supervisor, a fork of ours, had when it
     /// executed the first process: the kernel counts that too.
     pub max_rss_bytes: u64,
+    /// Most memory that everything it started had at once, files in memory included, in bytes; known where a memory cgroup can be
+    /// had, for sandboxed scripts.
+    pub memory_peak_bytes: Option<u64>,
+    /// Processes and threads that were started; known of sandboxed scripts.
+    pub started: Option<u64>,
 }
 
 /// A process that was alive after the script's first process had ended, and was killed.

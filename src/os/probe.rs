@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::model::script::{Echo, EndedBy, Environment, Exit, Limits, Script, SignalReach};
+use crate::model::script::{Changes, Echo, EndedBy, Environment, Exit, Limits, Script, SignalReach};
 use crate::os::engine::{Cancel, EngineError, ScriptRunner};
 
 /// Something to try.
@@ -57,6 +57,8 @@ impl Probe {
             program,
             args: [ORDER, self.as_str()].map(OsString::from).into(),
             cwd: PathBuf::from("/"),
+            work_dir: PathBuf::from("/"),
+            changes: Changes::Kept,
             environment: Environment::default(),
             limits: Limits {
                 wall: LIMIT,

@@ -99,6 +99,7 @@ pub(crate) fn compiler_output(completion: &Completion) -> String {
     }
     output.push_str(&match completion.ended_by {
         EndedBy::Timeout => "make: killed after the time limit".to_owned(),
+        EndedBy::OutOfMemory => format!("make: killed at its limit of memory ({})", completion.exit),
         EndedBy::Itself | EndedBy::Cancel | EndedBy::SupervisorKilled => format!("make: {}", completion.exit),
     });
     output
@@ -107,7 +108,7 @@ pub(crate) fn compiler_output(completion: &Completion) -> String {
 fn status(completion: &Completion) -> TestStatus {
     match (completion.ended_by, completion.exit) {
         (EndedBy::Timeout, _) => TestStatus::Timeout,
-        (EndedBy::Cancel | EndedBy::SupervisorKilled, _) => TestStatus::Error,
+        (EndedBy::Cancel | EndedBy::OutOfMemory | EndedBy::SupervisorKilled, _) => TestStatus::Error,
         (EndedBy::Itself, Exit::Code(0)) => TestStatus::Pass,
         (EndedBy::Itself, Exit::Code(1)) => TestStatus::Fail,
         (EndedBy::Itself, Exit::Code(_) | Exit::Signal(_)) => TestStatus::Error,
@@ -118,6 +119,7 @@ fn status(completion: &Completion) -> TestStatus {
 fn ending(completion: &Completion) -> Option<String> {
     match (completion.ended_by, completion.exit) {
         (EndedBy::Timeout, _) => None,
+        (EndedBy::OutOfMemory, exit) => Some(format!("{exit}: killed at its limit of memory")),
         (EndedBy::Cancel, _) => Some("the run was interrupted".to_owned()),
         (EndedBy::SupervisorKilled, _) => {
             Some("the script killed the process that watched over it; everything it started was ended".to_owned())

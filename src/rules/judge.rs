@@ -94,7 +94,7 @@ fn block_findings(block: BlockName, phase: &Phase<Completion>, limit: Duration) 
     };
     match done.ended_by {
         EndedBy::Itself if done.exit == Exit::Code(0) => Vec::new(),
-        EndedBy::Itself => vec![Finding::Ended { block, exit: done.exit }],
+        EndedBy::Itself | EndedBy::OutOfMemory => vec![Finding::Ended { block, exit: done.exit }],
         EndedBy::Timeout => vec![Finding::TimedOut { block, limit }],
         EndedBy::Cancel => vec![Finding::Interrupted { block }],
         EndedBy::SupervisorKilled => vec![Finding::SupervisorKilled { block }],

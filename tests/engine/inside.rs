@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use proving_ground::internals::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunner};
 use proving_ground::internals::script::{
-    Completion, Echo, EndedBy, Environment, Exit, Limits, Script, SignalReach, Stream,
+    Changes, Completion, Echo, EndedBy, Environment, Exit, Limits, Script, SignalReach, Stream,
 };
 
 /// Variables for this binary, executed again.
@@ -77,6 +77,8 @@ impl Lab {
         Script {
             program: program.into(),
             args: args.iter().map(Into::into).collect(),
+            work_dir: self.dir.clone(),
+            changes: Changes::Kept,
             cwd: self.dir.clone(),
             environment,
             limits: Limits {

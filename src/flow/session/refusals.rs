@@ -30,8 +30,8 @@ pub(crate) enum SessionError {
     NoContainer(PathBuf),
     #[error("isolation `overlay` is not built yet; `{path}` can say `container` or `none`", path = .0.display())]
     NoOverlay(PathBuf),
-    #[error("`sandbox: true` in `{path}` cannot be had: the sandbox is not built yet; without it scripts run with your rights", path = .0.display())]
-    NoSandbox(PathBuf),
+    #[error("`sandbox: true` cannot be had")]
+    Sandbox(#[source] std::io::Error),
     #[error("no `bash` on PATH; blocks of suites need it: install bash")]
     NoBash,
     #[error("a snapshot of `{looked_at}` would look into `{ours}`, where the harness writes; move one of them (PROOF_DIR)", looked_at = looked_at.display(), ours = ours.display())]
@@ -62,7 +62,7 @@ impl SessionError {
             | Self::Read { .. }
             | Self::NoContainer(_)
             | Self::NoOverlay(_)
-            | Self::NoSandbox(_)
+            | Self::Sandbox(_)
             | Self::NoBash
             | Self::LooksAtOurs { .. }
             | Self::Proof(ProofError::Others { .. })
@@ -86,9 +86,6 @@ pub(crate) fn refuse_what_cannot_be_had(
         Isolation::Container if host.container_id.is_none() => return Err(SessionError::NoContainer(file)),
         Isolation::Overlay => return Err(SessionError::NoOverlay(file)),
         Isolation::Container | Isolation::None => {}
-    }
-    if project.sandbox {
-        return Err(SessionError::NoSandbox(file));
     }
     project.snapshot.iter().try_for_each(|text| refuse_own(settings, text))
 }

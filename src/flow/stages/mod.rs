@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::flow::session::Session;
-use crate::model::script::{Completion, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach, Stream};
+use crate::model::script::{
+    Changes, Completion, EndedBy, Environment, Exit, Limits, LogFiles, Script, SignalReach, Stream,
+};
 use crate::model::verdict::Fault;
 use crate::os::host::Settings;
 use crate::os::journal::{Event, Level};
@@ -146,6 +148,8 @@ impl Command {
             program: self.program.clone(),
             args: self.args.clone(),
             cwd: session.settings.project_dir.clone(),
+            work_dir: session.settings.project_dir.clone(),
+            changes: Changes::Kept,
             environment: self.environment.clone(),
             limits: Limits { kept_bytes_max: COMMAND_KEPT_BYTES_MAX, ..session.limits(COMMAND_LIMIT) },
             logs: Some(LogFiles { stdout: log("stdout"), stderr: log("stderr") }),
@@ -188,6 +192,7 @@ pub(super) fn ending(done: &Completion) -> String {
     match done.ended_by {
         EndedBy::Itself => format!("ended with {}", done.exit),
         EndedBy::Timeout => format!("was killed after {COMMAND_LIMIT:?}"),
+        EndedBy::OutOfMemory => format!("was killed at its limit of memory ({})", done.exit),
         EndedBy::Cancel => "was interrupted".to_owned(),
         EndedBy::SupervisorKilled => "killed the process that watched over it".to_owned(),
     }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -89,6 +89,79 @@ impl Drop for PidsCgroup {
     }
 }
 
+/// A bound on the memory of a supervisor and all it starts, and what it was used for.
+pub(super) struct Memory {
+    dir: PathBuf,
+    /// Of version 1, which has files of other names, and is ours to remove.
+    is_v1: bool,
+    peak: File,
+    /// As `has_killed` found it last.
+    kills: u64,
+}
+
+impl Memory {
+    /// Bounds the members of `cgroup` where it has the controller, else process `pid` in one of version 1. `None`: there is neither.
+    pub(super) fn limit(cgroup: Option<&Cgroup>, pid: i32, bytes: u64) -> Option<Self> {
+        let text = bytes.to_string();
+        if let Some(dir) = cgroup.map(|cgroup| cgroup.dir.clone())
+            && fs::write(dir.join("memory.max"), &text).is_ok()
+        {
+            // What is swapped out is memory too; without swap there is no such file.
+            fs::write(dir.join("memory.swap.max"), "0").ok();
+            return Self::open(dir, false);
+        }
+        let this = Self::open(create_dir(&own_dir("memory", "cgroup", "memory")?)?, true)?;
+        fs::write(this.dir.join("memory.limit_in_bytes"), &text).ok()?;
+        // Only where swap is accounted for.
+        fs::write(this.dir.join("memory.memsw.limit_in_bytes"), &text).ok();
+        fs::write(this.dir.join("cgroup.procs"), pid.to_string()).ok()?;
+        Some(this)
+    }
+
+    fn open(dir: PathBuf, is_v1: bool) -> Option<Self> {
+        let path = dir.join(if is_v1 { "memory.max_usage_in_bytes" } else { "memory.peak" });
+        let opened = File::options().read(true).write(true).open(&path).or_else(|_| File::open(&path));
+        match opened {
+            Ok(peak) => Some(Self { dir, is_v1, peak, kills: 0 }),
+            Err(_) => {
+                if is_v1 {
+                    remove(&dir);
+                }
+                None
+            }
+        }
+    }
+
+    /// Begins to measure.
+    pub(super) fn begin(&self) {
+        // Where it cannot be reset (before Linux 6.12) it tells the most of all scripts so far.
+        self.peak.write_all_at(b"0", 0).ok();
+    }
+
+    /// Returns the most bytes that were in use at once.
+    pub(super) fn peak(&self) -> Option<u64> {
+        let mut text = [0; 32];
+        let len = self.peak.read_at(&mut text, 0).ok()?;
+        std::str::from_utf8(&text[..len]).ok()?.trim().parse().ok()
+    }
+
+    /// Tells whether a process was killed for want of memory since the last time.
+    pub(super) fn has_killed(&mut self) -> bool {
+        let file = if self.is_v1 { "memory.oom_control" } else { "memory.events" };
+        let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0);
+        count > std::mem::replace(&mut self.kills, count)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.is_v1 {
+            remove(&self.dir);
+        }
+    }
+}
+
 /// Makes a folder that names its owner: a process id, and the PID namespace in which it means something.
 fn create_dir(parent: &Path) -> Option<PathBuf> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -115,7 +188,8 @@ pub(super) fn sweep_dead() -> Vec<String> {
     let Some(prefix) = own_prefix() else {
         return Vec::new();
     };
-    let parents = [own_dir("0::", "cgroup2", ""), own_dir("pids", "cgroup", "pids")];
+    let parents =
+        [own_dir("0::", "cgroup2", ""), own_dir("pids", "cgroup", "pids"), own_dir("memory", "cgroup", "memory")];
     let mut swept = Vec::new();
     for entry in parents.into_iter().flatten().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

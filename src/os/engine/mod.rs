@@ -31,6 +31,9 @@
 //! of processes, so a bounded bomb runs dry. An unbounded one needs the cgroup.
 
 mod cgroup;
+pub(super) mod enclosure;
+mod filter;
+pub(super) mod pool;
 mod pump;
 #[expect(unsafe_code, reason = "the one file for what no safe wrapper offers")]
 #[expect(
@@ -48,18 +51,14 @@ use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
-use nix::unistd::Pid;
 
 use crate::model::script::{Completion, Leak, Script, SignalReach};
-use slot::Slot;
+use pool::Pool;
 
 /// Longest wall, grace or drain limit: 115 days.
 pub const LIMIT_MAX: Duration = Duration::from_secs(10_000_000);
@@ -89,8 +88,22 @@ pub trait ScriptRunner: Send + Sync {
         meanwhile: &mut dyn FnMut(),
     ) -> Result<Completion, EngineError>;
 
+    /// Starts what the first script will be handed to, which goes on while the caller does something else. Without, and if it cannot
+    /// be had, the first run does it.
+    fn warm_up(&self, _signals: SignalReach) {}
+
     /// Says that no more scripts are expected: what waits for them may end while the caller does something else.
     fn dismiss(&self) {}
+
+    /// Returns whom a work folder must belong to: user and group; `None` if whoever makes it may use it.
+    fn owner_of_work(&self) -> Option<(u32, u32)> {
+        None
+    }
+
+    /// Tells whether changes that are to be dropped really are, so that the next script can have the same work folder.
+    fn drops_changes(&self) -> bool {
+        false
+    }
 }
 
 /// Why the engine could not run a script, or not see it to its end.
@@ -112,6 +125,34 @@ pub enum EngineError {
     /// An argument or variable has a NUL byte, which no program can receive.
     #[error("`{0}` has a NUL byte")]
     Nul(String),
+    /// The sandbox cannot be had here. Nothing was run.
+    #[error("the sandbox cannot be had: {wall} ({source}); {remedy}")]
+    Wall {
+        /// What could not be built.
+        wall: &'static str,
+        /// What to do about it.
+        remedy: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A sandboxed script whose work folder is not where they lie.
+    #[error("the work folder `{work_dir}` is not in `{base}`, or the working directory not in it", work_dir = .work_dir.display(), base = .base.display())]
+    WorkDir {
+        /// Of the script.
+        work_dir: PathBuf,
+        /// Of the sandbox.
+        base: PathBuf,
+    },
+    /// What a sandboxed script has made of its work folder could not be kept.
+    #[error("could not keep what `{program}` has made of `{work_dir}`: {reason}", program = .program.display(), work_dir = .work_dir.display())]
+    Keep {
+        /// Absolute path.
+        program: PathBuf,
+        /// Of the script.
+        work_dir: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// More than one request can hold.
     #[error("the arguments and the environment of `{program}` are larger than 8 MiB; pass them in a file", program = .program.display())]
     TooLarge {
@@ -173,13 +214,7 @@ impl Cancel {
 
 /// Runs scripts as direct processes with no restriction but the limits, [`SignalReach`] and their death at the end.
 #[derive(Default)]
-pub struct UnsandboxedScriptRunner {
-    slots: Mutex<Vec<Slot>>,
-    /// Those that are told to end.
-    dismissed: Mutex<Vec<Slot>>,
-    /// Scripts that run now.
-    running: AtomicUsize,
-}
+pub struct UnsandboxedScriptRunner(Pool);
 
 impl UnsandboxedScriptRunner {
     /// Returns a runner without any slot; the first runs make them.
@@ -187,72 +222,6 @@ impl UnsandboxedScriptRunner {
     pub fn new() -> Self {
         Self::default()
     }
-
-    /// Starts what the first script will be handed to, which goes on while the caller does something else. Without, and if it cannot
-    /// be had, the first run does it.
-    pub fn warm_up(&self, signals: SignalReach) {
-        if let Ok(slot) = Slot::new(signals) {
-            lock(&self.slots).push(slot);
-        }
-    }
-
-    /// Returns a slot that can be used, if there is one; those whose helpers were killed while they were idle are dropped.
-    fn idle(&self, signals: SignalReach) -> Option<Slot> {
-        loop {
-            let slot = {
-                let mut slots = lock(&self.slots);
-                let at = slots.iter().position(|slot| slot.signals == signals)?;
-                slots.swap_remove(at)
-            };
-            if slot.is_whole() {
-                return Some(slot);
-            }
-        }
-    }
-
-    /// `None`: the supervisor was killed before it took the script.
-    ///
-    /// # Errors
-    /// As `ScriptRunner::run`.
-    fn run_in(
-        &self,
-        mut slot: Slot,
-        script: &Script,
-        cancel: &Cancel,
-        meanwhile: &mut dyn FnMut(),
-    ) -> Result<Option<Completion>, EngineError> {
-        let others = self.running.fetch_add(1, Ordering::Relaxed);
-        let _one_less = OneLess(&self.running);
-        slot.lingers = others == 0 && has_several_processors();
-        let result = slot.run(script, cancel, meanwhile);
-        if slot.is_usable {
-            lock(&self.slots).push(slot);
-        }
-        result
-    }
-}
-
-fn lock(slots: &Mutex<Vec<Slot>>) -> MutexGuard<'_, Vec<Slot>> {
-    // A panic elsewhere cannot leave a Vec of slots half-changed.
-    slots.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Counts down when it goes, after a panic too.
-struct OneLess<'a>(&'a AtomicUsize);
-
-impl Drop for OneLess<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// With one, whoever stays awake keeps him from working for whom he waits.
-fn has_several_processors() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        let ours = sched_getaffinity(Pid::from_raw(0));
-        ours.is_ok_and(|set| (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true)).nth(1).is_some())
-    })
 }
 
 impl ScriptRunner for UnsandboxedScriptRunner {
@@ -262,21 +231,15 @@ impl ScriptRunner for UnsandboxedScriptRunner {
         cancel: &Cancel,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<Completion, EngineError> {
-        check_limits(script)?;
-        // A script with the right to do so may have killed the supervisors that wait for work.
-        while let Some(slot) = self.idle(script.signals) {
-            if let Some(completion) = self.run_in(slot, script, cancel, meanwhile)? {
-                return Ok(completion);
-            }
-        }
-        let completion = self.run_in(Slot::new(script.signals)?, script, cancel, meanwhile)?;
-        completion.ok_or_else(|| EngineError::System("reach a new supervisor", io::ErrorKind::BrokenPipe.into()))
+        Ok(self.0.run(script, cancel, meanwhile)?.completion)
+    }
+
+    fn warm_up(&self, signals: SignalReach) {
+        self.0.warm_up(signals);
     }
 
     fn dismiss(&self) {
-        let idle = std::mem::take(&mut *lock(&self.slots));
-        idle.iter().for_each(Slot::dismiss);
-        lock(&self.dismissed).extend(idle);
+        self.0.dismiss();
     }
 }
 
@@ -312,16 +275,4 @@ pub fn can_confine_signals() -> bool {
 #[must_use]
 pub fn can_make_cgroups() -> bool {
     cgroup::Cgroup::create().is_some()
-}
-
-/// # Errors
-/// If a limit is zero or longer than `LIMIT_MAX`.
-fn check_limits(script: &Script) -> Result<(), EngineError> {
-    let limits = script.limits;
-    for (name, given) in [("wall", limits.wall), ("grace", limits.grace), ("drain", limits.drain)] {
-        if given.is_zero() || given > LIMIT_MAX {
-            return Err(EngineError::Limit { name, given });
-        }
-    }
-    Ok(())
 }

@@ -4,6 +4,8 @@
 //! operation in `mod.rs`). Both are forks of a process that may have threads, so between fork and exit they call
 //! async-signal-safe functions only: no allocation, no locks, no panics, no standard library I/O (signal-safety(7)).
 
+pub(in crate::os) mod walls;
+
 use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_long, c_void};
 use std::io;
@@ -50,6 +52,8 @@ pub(super) mod word {
     pub(crate) const ENDED: u8 = b'E';
     /// From the supervisor: the script could not be started.
     pub(crate) const NOT_STARTED: u8 = b'F';
+    /// From the init of a sandbox, with one descriptor: the work folder, as the script has it.
+    pub(crate) const WORK_DIR: u8 = b'W';
 }
 
 /// A step between clone and exec that can fail.
@@ -62,9 +66,92 @@ pub(super) enum Step {
     Chdir,
     Limit,
     Exec,
+    // What follows are walls of the sandbox.
+    UserNamespace,
+    IdMap,
+    User,
+    Stage,
+    Show,
+    WorkDir,
+    Private,
+    Proc,
+    Namespaces,
+    Root,
+    Network,
+    Landlock,
+    Rights,
+    Seccomp,
 }
 
-const STEPS: [Step; 6] = [Step::Clone, Step::Session, Step::Streams, Step::Chdir, Step::Limit, Step::Exec];
+/// Each with what a user is told that failed.
+const STEPS: [(Step, &str); 20] = [
+    (Step::Clone, "clone"),
+    (Step::Session, "setsid"),
+    (Step::Streams, "dup2"),
+    (Step::Chdir, "chdir"),
+    (Step::Limit, "setrlimit"),
+    (Step::Exec, "exec"),
+    (Step::UserNamespace, "a user namespace"),
+    (Step::IdMap, "its user's number"),
+    (Step::User, "becoming its user"),
+    (Step::Stage, "a root of its own"),
+    (Step::Show, "showing the machine's folders, read-only"),
+    (Step::WorkDir, "the work folder"),
+    (Step::Private, "private folders"),
+    (Step::Proc, "a /proc of its own"),
+    (Step::Namespaces, "namespaces"),
+    (Step::Root, "changing the root"),
+    (Step::Network, "a network of its own"),
+    (Step::Landlock, "Landlock"),
+    (Step::Rights, "giving up rights"),
+    (Step::Seccomp, "seccomp"),
+];
+
+impl Step {
+    /// What a user is told that failed.
+    pub(super) fn as_str(self) -> &'static str {
+        STEPS.into_iter().find(|(step, _)| *step == self).map_or("?", |(_, text)| text)
+    }
+
+    /// What to do where the kernel refuses it.
+    pub(super) fn remedy(self, errno: i32) -> &'static str {
+        match self {
+            Self::UserNamespace if errno == libc::ENOSPC => "raise user.max_user_namespaces (sysctl)",
+            Self::UserNamespace | Self::Namespaces => {
+                "in Docker: --security-opt seccomp=unconfined; elsewhere: sysctl kernel.unprivileged_userns_clone=1, \
+                 or be root"
+            }
+            Self::IdMap if errno == libc::EPERM => {
+                "on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0; as root: keep CAP_SETUID and CAP_SETGID"
+            }
+            Self::Stage | Self::Show if errno == libc::ENOSYS => "Linux 5.12 or later is needed",
+            Self::Stage | Self::Show | Self::Private => {
+                "in Docker: --security-opt apparmor=unconfined; on Ubuntu: sysctl \
+                 kernel.apparmor_restrict_unprivileged_userns=0"
+            }
+            Self::Proc => "in Docker: --security-opt systempaths=unconfined",
+            Self::WorkDir => "overlay file systems in user namespaces are needed: Linux 5.11, and `modprobe overlay`",
+            Self::Clone
+            | Self::Session
+            | Self::Streams
+            | Self::Chdir
+            | Self::Limit
+            | Self::Exec
+            | Self::IdMap
+            | Self::User
+            | Self::Root
+            | Self::Network
+            | Self::Landlock
+            | Self::Rights
+            | Self::Seccomp => "run without the sandbox only what you trust",
+        }
+    }
+
+    /// Tells whether it is a wall of the sandbox.
+    pub(super) fn is_wall(self) -> bool {
+        self as i32 >= Self::UserNamespace as i32
+    }
+}
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -81,12 +168,16 @@ struct Exchange {
     argv: *const *const c_char,
     envp: *const *const c_char,
     processes_max: u64,
+    room: walls::Room,
     lingers: bool,
     supervisor_pid: c_int,
     taken: bool,
     failed_step: c_int,
     failed_errno: c_int,
     ended: bool,
+    /// How many scripts of a sandbox their own init has answered for; only it writes this.
+    answers: u64,
+    started: u64,
     status: c_int,
     usage: libc::rusage,
     leak_count: usize,
@@ -103,8 +194,23 @@ pub(super) struct Request<'a> {
     pub(super) envp: &'a [&'a CStr],
     /// RLIMIT_NPROC, `u64::MAX` to leave it.
     pub(super) processes_max: u64,
+    /// In the sandbox.
+    pub(super) room: Option<RoomRequest<'a>>,
     /// Whether the supervisor looks out for the next script for a moment after this one, instead of sleeping at once.
     pub(super) lingers: bool,
+}
+
+/// What a script has in the sandbox.
+pub(super) struct RoomRequest<'a> {
+    /// As in `walls::Room`.
+    pub(super) lower: &'a CStr,
+    pub(super) target: &'a CStr,
+    pub(super) folders: &'a [&'a CStr],
+    pub(super) options: &'a CStr,
+    pub(super) is_kept: bool,
+    pub(super) open_files_max: u64,
+    pub(super) file_bytes_max: u64,
+    pub(super) address_bytes_max: u64,
 }
 
 /// What the supervisor found when the script's first process had ended.
@@ -115,6 +221,8 @@ pub(super) struct Outcome {
     pub(super) user_us: i64,
     pub(super) system_us: i64,
     pub(super) max_rss_kib: i64,
+    /// Processes and threads that were started, where they are counted: in the sandbox.
+    pub(super) started: u64,
     /// Process ids and the kernel's names for them.
     pub(super) leaks: Vec<(i32, String)>,
 }
@@ -140,11 +248,15 @@ unsafe impl Send for Supervisor {}
 
 impl Supervisor {
     /// Forks the keeper and the supervisor; the supervisor and all it will start are members of `cgroup`, if there is one, and
-    /// of one signal domain, if `signals` asks for it and the kernel knows it.
+    /// of one signal domain, if `signals` asks for it and the kernel knows it, or behind `walls`.
     ///
     /// # Errors
     /// If no process, descriptor or memory is left.
-    pub(super) fn start(cgroup: Option<BorrowedFd<'_>>, signals: SignalReach) -> io::Result<Self> {
+    pub(super) fn start(
+        cgroup: Option<BorrowedFd<'_>>,
+        signals: SignalReach,
+        walls: Option<&walls::Plan>,
+    ) -> io::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let exchange = map_exchange()?;
         let parts = Parts {
@@ -152,6 +264,7 @@ impl Supervisor {
             socket: theirs.as_raw_fd(),
             cgroup: cgroup.map_or(-1, |fd| fd.as_raw_fd()),
             signals,
+            walls,
             own_strings: own_strings(),
         };
         // SAFETY: a fork; the child runs `keeper`, which keeps to the rules of this file and never returns.
@@ -258,6 +371,7 @@ impl Supervisor {
         let cwd = arena.text(request.cwd)?;
         let argv = arena.texts(request.argv)?;
         let envp = arena.texts(request.envp)?;
+        let room = request.room.as_ref().map(|room| arena.room(room));
         // SAFETY: the exchange is mapped, and the supervisor waits for a word before it looks at it.
         unsafe {
             let exchange = &mut *self.exchange.as_ptr();
@@ -266,10 +380,14 @@ impl Supervisor {
             exchange.argv = argv;
             exchange.envp = envp;
             exchange.processes_max = request.processes_max;
+            if let Some(room) = room {
+                exchange.room = room?;
+            }
             exchange.lingers = request.lingers;
             exchange.taken = false;
             exchange.failed_step = 0;
             exchange.ended = false;
+            exchange.started = 0;
             exchange.leak_count = 0;
         }
         Some(())
@@ -285,6 +403,7 @@ impl Supervisor {
             user_us: micros(exchange.usage.ru_utime),
             system_us: micros(exchange.usage.ru_stime),
             max_rss_kib: exchange.usage.ru_maxrss,
+            started: exchange.started,
             leaks: exchange.leaks[..exchange.leak_count.min(LEAKS_MAX)].iter().map(RawLeak::decode).collect(),
         })
     }
@@ -293,7 +412,8 @@ impl Supervisor {
     pub(super) fn start_failure(&self) -> StartFailure {
         // SAFETY: the supervisor has handed the exchange over.
         let exchange = unsafe { &*self.exchange.as_ptr() };
-        let step = STEPS.into_iter().find(|step| *step as c_int == exchange.failed_step).unwrap_or(Step::Exec);
+        let step = STEPS.into_iter().find(|(step, _)| *step as c_int == exchange.failed_step);
+        let step = step.map_or(Step::Exec, |(step, _)| step);
         StartFailure { step, errno: exchange.failed_errno }
     }
 }
@@ -442,15 +562,29 @@ impl Arena {
         unsafe { pointers.add(texts.len()).write(ptr::null()) };
         Some(pointers.cast_const())
     }
+
+    fn room(&mut self, room: &RoomRequest<'_>) -> Option<walls::Room> {
+        Some(walls::Room {
+            lower: self.text(room.lower)?,
+            target: self.text(room.target)?,
+            folders: self.texts(room.folders)?,
+            options: self.text(room.options)?,
+            is_kept: room.is_kept,
+            open_files_max: room.open_files_max,
+            file_bytes_max: room.file_bytes_max,
+            address_bytes_max: room.address_bytes_max,
+        })
+    }
 }
 
 // What follows runs in the keeper and in the supervisor.
 
-struct Parts {
+struct Parts<'a> {
     exchange: *mut Exchange,
     socket: RawFd,
     cgroup: RawFd,
     signals: SignalReach,
+    walls: Option<&'a walls::Plan>,
     own_strings: [usize; 4],
 }
 
@@ -488,7 +622,7 @@ unsafe fn fork_into(cgroup: RawFd) -> c_int {
 }
 
 /// Outlives the supervisor: should a script kill that, the orphans come to the keeper, which kills them.
-unsafe fn keeper(parts: &Parts) -> ! {
+unsafe fn keeper(parts: &Parts<'_>) -> ! {
     // SAFETY: system calls on our own descriptors and children, in the order that each needs.
     unsafe {
         set_signal_mask(u64::MAX);
@@ -504,10 +638,11 @@ unsafe fn keeper(parts: &Parts) -> ! {
         keep_only(parts);
         let pid = fork_into(if parts.cgroup >= 0 { CGROUP_FD } else { -1 });
         if pid == 0 {
-            if parts.signals == SignalReach::OwnProcesses {
+            // Behind walls there is nobody else to signal; and who is confined may not mount.
+            if parts.signals == SignalReach::OwnProcesses && parts.walls.is_none() {
                 confine_signals();
             }
-            supervisor(parts.exchange);
+            supervisor(parts.exchange, parts.walls);
         }
         libc::close(SOCKET_FD);
         libc::close(CGROUP_FD);
@@ -561,9 +696,11 @@ unsafe fn open_children() -> RawFd {
 
 const SOCKET_FD: RawFd = 3;
 const CGROUP_FD: RawFd = 4;
+/// Behind the supervisor's own: the two of its `Senses` follow the socket, because they are opened next.
+const OWN_FDS_END: RawFd = 6;
 
 /// Leaves /dev/null as 0, 1 and 2, the socket as 3, the cgroup (or nothing) as 4, and closes everything else.
-unsafe fn keep_only(parts: &Parts) {
+unsafe fn keep_only(parts: &Parts<'_>) {
     // SAFETY: descriptors are moved high first, so that no dup2 overwrites one that is still needed.
     unsafe {
         let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
@@ -578,9 +715,16 @@ unsafe fn keep_only(parts: &Parts) {
         } else {
             libc::close(CGROUP_FD);
         }
-        let first = (CGROUP_FD + 1) as c_long;
-        if libc::syscall(libc::SYS_close_range, first, c_long::from(u32::MAX), 0 as c_long) < 0 {
-            for fd in CGROUP_FD + 1..65_536 {
+        close_from(CGROUP_FD + 1);
+    }
+}
+
+/// Closes `first` and all descriptors behind it.
+unsafe fn close_from(first: RawFd) {
+    // SAFETY: nobody needs them any more.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, c_long::from(first), c_long::from(u32::MAX), 0 as c_long) < 0 {
+            for fd in first..65_536 {
                 libc::close(fd);
             }
         }
@@ -611,7 +755,7 @@ unsafe fn reset_signal_handlers() {
 }
 
 /// Starts scripts, one after another, and sees each to its end.
-unsafe fn supervisor(exchange: *mut Exchange) -> ! {
+unsafe fn supervisor(exchange: *mut Exchange, walls: Option<&walls::Plan>) -> ! {
     // SAFETY: the exchange is mapped in this process at the same address; it is ours between RUN and our answer.
     unsafe {
         libc::close(CGROUP_FD);
@@ -620,18 +764,11 @@ unsafe fn supervisor(exchange: *mut Exchange) -> ! {
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
         (*exchange).supervisor_pid = libc::getpid();
         let senses = Senses { deaths: watch_deaths(), children: open_children() };
-        let stack = libc::mmap(
-            ptr::null_mut(),
-            CHILD_STACK_BYTES,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
-            -1,
-            0,
-        );
-        if stack == libc::MAP_FAILED || senses.deaths < 0 {
+        let stacks = [map_stack(), map_stack()];
+        if stacks.iter().any(|stack| stack.is_null()) || senses.deaths < 0 {
             libc::_exit(1);
         }
-        let stack_top = stack.cast::<u8>().add(CHILD_STACK_BYTES).cast::<c_void>();
+        let entered = walls.map(|plan| walls::enter(plan));
         let mut lingers = false;
         loop {
             let mut streams = [-1; 2];
@@ -640,13 +777,32 @@ unsafe fn supervisor(exchange: *mut Exchange) -> ! {
                 Some(word::RUN) => {
                     (*exchange).taken = true;
                     lingers = (*exchange).lingers;
-                    let start = Start { exchange, streams };
-                    say(if run(&start, stack_top, &senses) { word::ENDED } else { word::NOT_STARTED });
+                    let start = Start { exchange, streams, wall: None };
+                    match (walls, &entered) {
+                        (Some(plan), Some(Ok(()))) => run_enclosed(&start, plan, stacks, &senses),
+                        (_, Some(Err(broken))) => {
+                            note_failure(exchange, broken.step, broken.errno);
+                            close_streams(&start);
+                            say(word::NOT_STARTED);
+                        }
+                        (_, None) | (None, Some(Ok(()))) => answer(run(&start, stacks[0], &senses)),
+                    }
                 }
                 // An order that came after its script had ended.
                 Some(_) => {}
             }
         }
+    }
+}
+
+/// Returns the top of a stack for a child that has our memory; null if none is left.
+unsafe fn map_stack() -> *mut c_void {
+    // SAFETY: an anonymous mapping with no demands; its end is one past what is mapped.
+    unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let stack = libc::mmap(ptr::null_mut(), CHILD_STACK_BYTES, access, flags, -1, 0);
+        if stack == libc::MAP_FAILED { ptr::null_mut() } else { stack.cast::<u8>().add(CHILD_STACK_BYTES).cast() }
     }
 }
 
@@ -666,6 +822,12 @@ unsafe fn say(word: u8) {
     unsafe { libc::send(SOCKET_FD, (&raw const word).cast(), 1, libc::MSG_NOSIGNAL) };
 }
 
+/// Reaps the inits of earlier scripts: while they take their namespaces down there was something better to do. Others are not left.
+unsafe fn reap_inits() {
+    // SAFETY: our own children.
+    unsafe { while libc::waitpid(-1, ptr::null_mut(), libc::__WALL) > 0 || errno() == libc::EINTR {} }
+}
+
 /// How often somebody who lingers looks before he sleeps: some 100 µs.
 pub(super) const LINGERING_LOOKS: u32 = 400;
 
@@ -682,6 +844,9 @@ unsafe fn receive(streams: &mut [RawFd; 2], lingers: bool) -> Option<u8> {
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = size_of_val(&control) as _;
         let mut looks_left = if lingers { LINGERING_LOOKS } else { 0 };
+        if !lingers {
+            reap_inits();
+        }
         loop {
             let flags = if looks_left > 0 { libc::MSG_DONTWAIT } else { 0 };
             let got = libc::recvmsg(SOCKET_FD, &raw mut message, libc::MSG_CMSG_CLOEXEC | flags);
@@ -694,6 +859,9 @@ unsafe fn receive(streams: &mut [RawFd; 2], lingers: bool) -> Option<u8> {
             if looks_left > 0 {
                 looks_left -= 1;
                 libc::sched_yield();
+                if looks_left == 0 {
+                    reap_inits();
+                }
             }
         }
         let header = libc::CMSG_FIRSTHDR(&raw const message);
@@ -706,13 +874,122 @@ unsafe fn receive(streams: &mut [RawFd; 2], lingers: bool) -> Option<u8> {
     Some(byte)
 }
 
-struct Start {
+struct Start<'a> {
     exchange: *mut Exchange,
     streams: [RawFd; 2],
+    /// In the sandbox: the plan, and Landlock's ruleset.
+    wall: Option<(&'a walls::Plan, RawFd)>,
+}
+
+unsafe fn close_streams(start: &Start<'_>) {
+    // SAFETY: our own descriptors.
+    unsafe {
+        libc::close(start.streams[0]);
+        libc::close(start.streams[1]);
+    }
+}
+
+/// Tells the harness how a run went. From now on the exchange is the harness's.
+unsafe fn answer(is_started: bool) {
+    // SAFETY: one byte.
+    unsafe { say(if is_started { word::ENDED } else { word::NOT_STARTED }) };
+}
+
+/// One script in namespaces of its own. Their first process, ours, stands in for the supervisor until everything in them is dead: it
+/// carries out orders, reaps, and answers. When it ends the kernel ends whatever there may be. It has our memory and our
+/// descriptors, and we are suspended until it ends: nothing is copied.
+unsafe fn run_enclosed(start: &Start<'_>, plan: &walls::Plan, stacks: [*mut c_void; 2], senses: &Senses) {
+    // SAFETY: CLONE_VFORK suspends us until the init has ended, so it may use our memory; it has a stack of its own. `inner` outlives
+    // the call.
+    unsafe {
+        let answers = (*start.exchange).answers;
+        let inner = Init { start, plan, stack_top: stacks[0], deaths: senses.deaths };
+        let flags = walls::NAMESPACES | libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::SIGCHLD;
+        let init = libc::clone(be_init, stacks[1], flags, (&raw const inner).cast_mut().cast());
+        if init < 0 {
+            fail(start.exchange, Step::Namespaces);
+        }
+        // What it had open was ours, too.
+        close_from(OWN_FDS_END);
+        if init < 0 {
+            return answer(false);
+        }
+        // The rest of the exchange may be the harness's again.
+        if (&raw const (*start.exchange).answers).read_volatile() == answers {
+            // Killed, and with it all that it watched over: for want of memory, or by the operator.
+            let exchange = &mut *start.exchange;
+            if !exchange.ended {
+                exchange.ended = true;
+                exchange.status = libc::SIGKILL;
+                exchange.usage = zeroed();
+            }
+            answer(true);
+        }
+    }
+}
+
+struct Init<'a> {
+    start: &'a Start<'a>,
+    plan: &'a walls::Plan,
+    /// For the script's first process, until it is executed.
+    stack_top: *mut c_void,
+    deaths: RawFd,
+}
+
+/// The first process in the namespaces of one script.
+extern "C" fn be_init(argument: *mut c_void) -> c_int {
+    // SAFETY: the argument is the `Init` of `run_enclosed`, which waits for us; else as `supervisor`.
+    unsafe {
+        let Init { start, plan, stack_top, deaths } = &*argument.cast::<Init<'_>>();
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::prctl(libc::PR_SET_NAME, c"pg-init".as_ptr());
+        let (ruleset, kept) = match walls::enclose(plan, &(*start.exchange).room) {
+            Ok(made) => made,
+            Err(broken) => {
+                note_failure(start.exchange, broken.step, broken.errno);
+                (*start.exchange).answers += 1;
+                answer(false);
+                libc::_exit(1);
+            }
+        };
+        if kept >= 0 {
+            hand_over(kept);
+        }
+        let senses = Senses { deaths: *deaths, children: open_children() };
+        let start = Start { exchange: start.exchange, streams: start.streams, wall: Some((plan, ruleset)) };
+        let is_started = run(&start, *stack_top, &senses);
+        (*start.exchange).started = walls::count_started();
+        (*start.exchange).answers += 1;
+        answer(is_started);
+        libc::_exit(0);
+    }
+}
+
+/// Gives the harness a descriptor.
+unsafe fn hand_over(fd: RawFd) {
+    let mut byte = word::WORK_DIR;
+    let mut control = [0_u64; 4];
+    // SAFETY: every pointer leads to a local that outlives the call; the control buffer is aligned for cmsghdr.
+    unsafe {
+        let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        let mut message: libc::msghdr = zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(size_of::<RawFd>() as u32) as _;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        if !header.is_null() {
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as _;
+            ptr::copy_nonoverlapping((&raw const fd).cast::<u8>(), libc::CMSG_DATA(header), size_of::<RawFd>());
+        }
+        libc::sendmsg(SOCKET_FD, &raw const message, libc::MSG_NOSIGNAL);
+    }
 }
 
 /// One script from clone to the last of its processes. Returns whether it was started.
-unsafe fn run(start: &Start, stack_top: *mut c_void, senses: &Senses) -> bool {
+unsafe fn run(start: &Start<'_>, stack_top: *mut c_void, senses: &Senses) -> bool {
     // SAFETY: CLONE_VFORK suspends us until the child has executed or ended, so it may use our memory; it has a stack of
     // its own. `start` outlives the call.
     unsafe {
@@ -723,8 +1000,7 @@ unsafe fn run(start: &Start, stack_top: *mut c_void, senses: &Senses) -> bool {
         if leader < 0 {
             fail(start.exchange, Step::Clone);
         }
-        libc::close(start.streams[0]);
-        libc::close(start.streams[1]);
+        close_streams(start);
         if leader < 0 {
             return false;
         }
@@ -957,10 +1233,22 @@ impl PathText {
     fn as_ptr(&self) -> *const c_char {
         self.bytes.as_ptr().cast()
     }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        // SAFETY: a zero follows the text.
+        unsafe { CStr::from_ptr(self.as_ptr()) }
+    }
 }
 
 fn fail(exchange: *mut Exchange, step: Step) {
-    let errno = errno();
+    note_failure(exchange, step, errno());
+}
+
+fn note_failure(exchange: *mut Exchange, step: Step, errno: c_int) {
     // SAFETY: called by the supervisor, or by its child while the supervisor is suspended.
     unsafe {
         (*exchange).failed_step = step as c_int;
@@ -986,11 +1274,25 @@ fn signal_scope() -> RawFd {
     }
 }
 
+/// Takes a descriptor that has just been received.
+pub(super) fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has made it for the one who calls this, and nobody else knows its number.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Returns Landlock's version; 0 if this kernel has none, or has it switched off.
+pub(super) fn landlock_abi() -> i32 {
+    const VERSION: c_long = 1;
+    // SAFETY: asks for a number.
+    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<u8>(), 0 as c_long, VERSION) };
+    i32::try_from(abi).unwrap_or(0).max(0)
+}
+
 /// Between clone and exec, on its own stack in the supervisor's memory.
 extern "C" fn child(argument: *mut c_void) -> c_int {
     // SAFETY: the argument is the `Start` of `run`, which waits for us; the exchange's pointers were written by `prepare`.
     unsafe {
-        let start = &*argument.cast::<Start>();
+        let start = &*argument.cast::<Start<'_>>();
         let exchange = &*start.exchange;
         let failed = if libc::setsid() < 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
             Some(Step::Session)
@@ -1001,6 +1303,12 @@ extern "C" fn child(argument: *mut c_void) -> c_int {
         } else if !limit_processes(exchange.processes_max) {
             Some(Step::Limit)
         } else {
+            if let Some((plan, ruleset)) = start.wall
+                && let Err(broken) = walls::give_up_rights(plan, &exchange.room, ruleset)
+            {
+                note_failure(start.exchange, broken.step, broken.errno);
+                libc::_exit(127);
+            }
             set_signal_mask(0);
             libc::execve(exchange.program, exchange.argv, exchange.envp);
             Some(Step::Exec)

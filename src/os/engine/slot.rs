@@ -1,12 +1,13 @@
 //! A supervisor and what belongs to it: its cgroup, its buffers; how a script is handed to it.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -14,19 +15,24 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::{Uid, pipe2};
 
-use super::cgroup::{Cgroup, PidsCgroup};
+use super::cgroup::{Cgroup, Memory, PidsCgroup};
+use super::enclosure::{Enclosure, RoomTexts};
+use super::pool::Ran;
 use super::pump::{Log, Pump, Ring};
-use super::raw::{Request, Supervisor, word};
+use super::raw::{Request, RoomRequest, Supervisor, word};
 use super::watch::{Ended, Stage, Watch};
 use super::{Cancel, EngineError, traces};
-use crate::model::script::{Completion, EndedBy, LogFiles, Script, SignalReach};
+use crate::model::script::{EndedBy, Exit, LogFiles, Script, SignalReach};
 
 /// A supervisor and what belongs to it. One script at a time.
 pub(super) struct Slot {
     pub(super) signals: SignalReach,
+    enclosure: Option<Arc<Enclosure>>,
     supervisor: Supervisor,
     cgroup: Option<Cgroup>,
     pids_cgroup: Option<PidsCgroup>,
+    /// In the sandbox, where it can be had.
+    memory: Option<Memory>,
     has_pids_limit: bool,
     rings: [Ring; 2],
     /// Whether both sides stay awake for a moment where the other's word follows at once, most often. To be woken costs a virtual
@@ -37,19 +43,25 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Starts a supervisor, in a cgroup of its own if there is one to be had.
+    /// Starts a supervisor, in a cgroup of its own if there is one to be had, and behind walls if they are wanted.
     ///
     /// # Errors
     /// If no process, descriptor or memory is left.
-    pub(super) fn new(signals: SignalReach) -> Result<Self, EngineError> {
+    pub(super) fn new(signals: SignalReach, enclosure: Option<Arc<Enclosure>>) -> Result<Self, EngineError> {
         let cgroup = Cgroup::create();
-        let supervisor = Supervisor::start(cgroup.as_ref().map(Cgroup::fd), signals)
+        let plan = enclosure.as_ref().map(|enclosure| &enclosure.plan);
+        let supervisor = Supervisor::start(cgroup.as_ref().map(Cgroup::fd), signals, plan)
             .map_err(|source| EngineError::System("start a supervisor", source))?;
+        let memory = enclosure
+            .as_ref()
+            .and_then(|enclosure| Memory::limit(cgroup.as_ref(), supervisor.pid()?, enclosure.limits.memory_bytes_max));
         Ok(Self {
             signals,
+            enclosure,
             supervisor,
             cgroup,
             pids_cgroup: None,
+            memory,
             has_pids_limit: false,
             rings: [Ring::new(), Ring::new()],
             lingers: false,
@@ -76,8 +88,9 @@ impl Slot {
         script: &Script,
         cancel: &Cancel,
         meanwhile: &mut dyn FnMut(),
-    ) -> Result<Option<Completion>, EngineError> {
+    ) -> Result<Option<Ran>, EngineError> {
         self.prepare(script)?;
+        self.memory.as_ref().inspect(|memory| memory.begin());
         let [stdout, stderr] = [output_pipe()?, output_pipe()?];
         let started = Instant::now();
         let give_up_at = started + script.limits.wall + script.limits.grace + script.limits.drain;
@@ -111,6 +124,7 @@ impl Slot {
             give_up_at,
             ended_by: EndedBy::Itself,
             ended_at: None,
+            work_dir: None,
         };
         let ended = watch.run();
         // Only a supervisor that has answered can be used again.
@@ -119,9 +133,21 @@ impl Slot {
             supervisor.stop_until(give_up_at);
         }
         match ended? {
-            Ended::Answered(completion) | Ended::Buried(completion) => Ok(Some(completion)),
+            Ended::Answered(ran) | Ended::Buried(ran) => Ok(Some(self.with_memory(ran))),
             Ended::NotTaken => Ok(None),
         }
+    }
+
+    /// Adds what the memory cgroup tells.
+    fn with_memory(&mut self, mut ran: Ran) -> Ran {
+        let Some(memory) = &mut self.memory else { return ran };
+        let completion = &mut ran.completion;
+        completion.usage.memory_peak_bytes = memory.peak();
+        let was_killed = completion.ended_by == EndedBy::Itself && completion.exit != Exit::Code(0);
+        if was_killed && memory.has_killed() {
+            completion.ended_by = EndedBy::OutOfMemory;
+        }
+        ran
     }
 
     /// Writes the request into the memory shared with the supervisor.
@@ -142,16 +168,41 @@ impl Slot {
             variable.push(value);
             envp.push(c_string(&variable)?);
         }
-        let processes_max = self.limit_pids(script.limits.pids_max)?;
+        let enclosure = self.enclosure.clone();
+        let room = enclosure.as_ref().map(|enclosure| enclosure.room(script)).transpose()?;
+        let folders: Vec<_> = room.iter().flat_map(|room| &room.folders).map(CString::as_c_str).collect();
+        let processes_max = match &enclosure {
+            // Of its user namespace nobody else has processes; the two of ours are added.
+            Some(enclosure) => {
+                u64::from(script.limits.pids_max.map_or(u32::MAX, NonZeroU32::get).min(enclosure.limits.processes_max))
+                    + 2
+            }
+            None => self.limit_pids(script.limits.pids_max)?,
+        };
         let request = Request {
             program: &program,
             cwd: &cwd,
             argv: &argv.iter().map(CString::as_c_str).collect::<Vec<_>>(),
             envp: &envp.iter().map(CString::as_c_str).collect::<Vec<_>>(),
             processes_max,
+            room: enclosure.as_ref().zip(room.as_ref()).map(|(enclosure, room)| self.room(enclosure, room, &folders)),
             lingers: self.lingers,
         };
         self.supervisor.prepare(&request).ok_or_else(|| EngineError::TooLarge { program: script.program.clone() })
+    }
+
+    fn room<'a>(&self, enclosure: &Enclosure, texts: &'a RoomTexts, folders: &'a [&'a CStr]) -> RoomRequest<'a> {
+        let limits = enclosure.limits;
+        RoomRequest {
+            lower: &texts.lower,
+            target: &texts.target,
+            folders,
+            options: &texts.options,
+            is_kept: texts.is_kept,
+            open_files_max: limits.open_files_max,
+            file_bytes_max: limits.disk_bytes_max,
+            address_bytes_max: if self.memory.is_some() { u64::MAX } else { limits.memory_bytes_max },
+        }
     }
 
     /// Bounds processes by whatever can be had. Returns the RLIMIT_NPROC to set, which counts all processes of the user, so
@@ -201,7 +252,7 @@ impl Slot {
 
 /// # Errors
 /// If there is a NUL byte.
-fn c_string(text: &OsStr) -> Result<CString, EngineError> {
+pub(super) fn c_string(text: &OsStr) -> Result<CString, EngineError> {
     CString::new(text.as_bytes()).map_err(|_| EngineError::Nul(text.to_string_lossy().into_owned()))
 }
 

@@ -1,20 +1,21 @@
 //! One run, from the moment the supervisor has it to its completion: the loop that waits for whatever comes first.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sched::sched_yield;
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send};
 use nix::sys::time::TimeSpec;
 
 use super::cgroup::Cgroup;
+use super::pool::Ran;
 use super::pump::{Flow, Pump};
-use super::raw::{LINGERING_LOOKS, Step, Supervisor, word};
+use super::raw::{self, LINGERING_LOOKS, Supervisor, word};
 use super::{Cancel, EngineError, traces};
-use crate::model::script::{Completion, EndedBy, Exit, Leak, Script, Usage};
+use crate::model::script::{Changes, Completion, EndedBy, Exit, Leak, Script, Usage};
 
 /// How far a run has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,14 +49,16 @@ pub(super) struct Watch<'a> {
     pub(super) give_up_at: Instant,
     pub(super) ended_by: EndedBy,
     pub(super) ended_at: Option<Instant>,
+    /// The work folder, as a sandboxed script has it.
+    pub(super) work_dir: Option<OwnedFd>,
 }
 
 /// How a run was seen to its end.
 pub(super) enum Ended {
     /// The supervisor said so.
-    Answered(Completion),
+    Answered(Ran),
     /// The supervisor died.
-    Buried(Completion),
+    Buried(Ran),
     /// The supervisor had died before it took the script.
     NotTaken,
 }
@@ -110,8 +113,8 @@ impl Watch<'_> {
                 self.escalate()?;
             }
         }
-        let completion = self.complete();
-        Ok(if is_answered { Ended::Answered(completion) } else { Ended::Buried(completion) })
+        let ran = self.complete();
+        Ok(if is_answered { Ended::Answered(ran) } else { Ended::Buried(ran) })
     }
 
     /// Waits for output, for the supervisor, for a cancel, or until the stage's limit.
@@ -148,8 +151,9 @@ impl Watch<'_> {
     /// If the word is that the script was not started.
     fn hear(&mut self) -> Result<Heard, EngineError> {
         let mut byte = [0];
-        match recv(self.supervisor.socket().as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT) {
+        match self.receive(&mut byte) {
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(Heard::Nothing),
+            Ok(1) if byte[0] == word::WORK_DIR => Ok(Heard::Nothing),
             Ok(1) if byte[0] == word::ENDED => Ok(Heard::Ended),
             Ok(1) if byte[0] == word::SWEEPING => {
                 self.ended_at = Some(Instant::now());
@@ -162,6 +166,27 @@ impl Watch<'_> {
             Ok(1) => Err(self.start_error()),
             Ok(_) | Err(_) => Ok(Heard::Death),
         }
+    }
+
+    /// Receives a word, and the work folder if that comes with it.
+    ///
+    /// # Errors
+    /// If there is none now, or never again.
+    fn receive(&mut self, byte: &mut [u8; 1]) -> Result<usize, Errno> {
+        let socket = self.supervisor.socket().as_raw_fd();
+        if self.script.changes == Changes::Dropped {
+            return recv(socket, byte, MsgFlags::MSG_DONTWAIT);
+        }
+        let mut parts = [io::IoSliceMut::new(byte)];
+        let mut room = nix::cmsg_space!([RawFd; 1]);
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<()>(socket, &mut parts, Some(&mut room), flags)?;
+        for received in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(fds) = received {
+                self.work_dir = fds.into_iter().map(raw::own).next();
+            }
+        }
+        Ok(message.bytes)
     }
 
     /// The supervisor was killed, by us as a last resort or by somebody. Its keeper ends the rest; if that was killed as
@@ -182,18 +207,19 @@ impl Watch<'_> {
 
     fn start_error(&self) -> EngineError {
         let failure = self.supervisor.start_failure();
+        let source = io::Error::from_raw_os_error(failure.errno);
+        if failure.step.is_wall() {
+            return EngineError::Wall {
+                wall: failure.step.as_str(),
+                remedy: failure.step.remedy(failure.errno),
+                source,
+            };
+        }
         EngineError::Start {
             program: self.script.program.clone(),
             cwd: self.script.cwd.clone(),
-            step: match failure.step {
-                Step::Clone => "clone",
-                Step::Session => "setsid",
-                Step::Streams => "dup2",
-                Step::Chdir => "chdir",
-                Step::Limit => "setrlimit",
-                Step::Exec => "exec",
-            },
-            source: io::Error::from_raw_os_error(failure.errno),
+            step: failure.step.as_str(),
+            source,
         }
     }
 
@@ -265,7 +291,7 @@ impl Watch<'_> {
         self.supervisor.thaw();
     }
 
-    fn complete(self) -> Completion {
+    fn complete(self) -> Ran {
         let outcome = self.supervisor.outcome();
         let (stdout, stdout_error) = self.stdout.finish();
         let (stderr, stderr_error) = self.stderr.finish();
@@ -273,8 +299,10 @@ impl Watch<'_> {
             user: micros(outcome.user_us),
             system: micros(outcome.system_us),
             max_rss_bytes: u64::try_from(outcome.max_rss_kib).unwrap_or(0) * 1024,
+            memory_peak_bytes: None,
+            started: (outcome.started > 0).then_some(outcome.started),
         });
-        Completion {
+        let completion = Completion {
             // Without its supervisor nobody saw how it ended; it was killed with it.
             exit: outcome.as_ref().map_or(Exit::Signal(libc::SIGKILL), |outcome| decode(outcome.status)),
             ended_by: self.ended_by,
@@ -286,7 +314,8 @@ impl Watch<'_> {
                 outcome.leaks.into_iter().map(|(pid, command)| Leak { pid, command }).collect()
             }),
             log_error: stdout_error.or(stderr_error),
-        }
+        };
+        Ran { completion, work_dir: self.work_dir }
     }
 }
 

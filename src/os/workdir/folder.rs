@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
 
 use nix::unistd::Uid;
@@ -29,6 +29,17 @@ const EMPTY_MODE: u32 = 0o755;
 pub(crate) fn is_own_folder(path: &Path) -> bool {
     let meta = fs::symlink_metadata(path);
     meta.is_ok_and(|meta| meta.is_dir() && meta.uid() == Uid::effective().as_raw())
+}
+
+/// Gives a folder and all in it to a user and a group; links are given, not followed.
+///
+/// # Errors
+/// If that is refused.
+pub(crate) fn give_to(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
+    for entry in walkdir::WalkDir::new(path) {
+        lchown(entry?.path(), Some(uid), Some(gid))?;
+    }
+    Ok(())
 }
 
 /// Removes whatever is at `path`, folders that forbid it included.

@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-pub(crate) use folder::{is_own_folder, make_empty, remove};
+pub(crate) use folder::{give_to, is_own_folder, make_empty, remove};
 pub(crate) use tree::Tree;
 use watch::Watch;
 
@@ -56,6 +56,11 @@ impl Place {
         self.0.join("setup")
     }
 
+    /// The folder that holds both.
+    pub(crate) fn root(&self) -> &Path {
+        &self.0
+    }
+
     /// The folder for temporary files.
     pub(crate) fn tmp(&self) -> PathBuf {
         self.0.join("tmp")
@@ -65,11 +70,22 @@ impl Place {
 /// A set-up and the copies of it that are in use or wait to be used again.
 pub(crate) struct Copies {
     root: PathBuf,
+    usage: Use,
     /// The original, as it was before the first script.
     sealed: OnceLock<Tree>,
     uses_left: AtomicUsize,
     idle: Mutex<Vec<Copy>>,
     next: AtomicUsize,
+}
+
+/// How scripts use a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// They change it, so each has a fresh one.
+    Changing,
+    /// What they change does not reach it, so that all of them have the same one: it must belong to this user and group, if to somebody
+    /// else than us.
+    Reading { owner: Option<(u32, u32)> },
 }
 
 /// As many files and folders as are copied in about the time that it takes to begin and to end a watch: to close an inotify
@@ -78,9 +94,10 @@ const WATCHED_MIN: usize = 512;
 
 impl Copies {
     /// Everything will be in the folder `root`, which must be ours alone. Fill it, then take at most `uses` copies.
-    pub(crate) fn new(root: PathBuf, uses: usize) -> Self {
+    pub(crate) fn new(root: PathBuf, uses: usize, usage: Use) -> Self {
         Self {
             root,
+            usage,
             sealed: OnceLock::new(),
             uses_left: AtomicUsize::new(uses),
             idle: Mutex::default(),
@@ -98,7 +115,11 @@ impl Copies {
     /// # Errors
     /// If a file cannot be read or written.
     pub(crate) fn fill_original(&self, setup: &Tree) -> Result<(), WorkdirError> {
-        fill(&self.original(), setup)
+        fill(&self.original(), setup)?;
+        match self.usage {
+            Use::Reading { owner: Some(owner) } => give_to(&self.root, owner).map_err(tried("give away", &self.root)),
+            Use::Reading { owner: None } | Use::Changing => Ok(()),
+        }
     }
 
     /// Takes note of the original as it is now: copies are made of that, or not at all.
@@ -116,9 +137,13 @@ impl Copies {
     /// # Errors
     /// If a file cannot be read or written.
     pub(crate) fn fill(&self, setup: &Tree) -> Result<(), WorkdirError> {
-        if self.uses_left.load(Ordering::Relaxed) > 1 {
+        let is_shared = self.usage != Use::Changing;
+        if is_shared || self.uses_left.load(Ordering::Relaxed) > 1 {
             self.fill_original(setup)?;
             self.seal()?;
+        }
+        if is_shared {
+            return Ok(());
         }
         let first = self.new_place();
         fill(&first, setup)?;
@@ -131,6 +156,9 @@ impl Copies {
     /// # Errors
     /// If a file cannot be read or written.
     pub(crate) fn take(&self) -> Result<Copy, WorkdirError> {
+        if self.usage != Use::Changing {
+            return Ok(Copy { place: self.original(), entries: 0, watch: None });
+        }
         let idle = self.idle().pop();
         let fresh = match idle {
             Some(copy) => copy.repaired(self.sealed.get())?,
@@ -154,7 +182,7 @@ impl Copies {
     pub(crate) fn give_back(&self, copy: Copy) {
         if copy.watch.is_some() {
             self.idle().push(copy);
-        } else {
+        } else if self.usage == Use::Changing {
             // What a script made unremovable goes with the scratch folder.
             remove(&copy.place.0).ok();
         }
@@ -276,7 +304,7 @@ mod tests {
             fs::write(setup.join(name), text).unwrap();
         }
         symlink("a.sh", setup.join("link")).unwrap();
-        let copies = Copies::new(dir.path().join("work"), uses);
+        let copies = Copies::new(dir.path().join("work"), uses, Use::Changing);
         copies.fill(&Tree::list(&setup).unwrap()).unwrap();
         let copy = copies.take().unwrap();
         ((dir, watches), copies, copy)

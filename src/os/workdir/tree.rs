@@ -47,7 +47,7 @@ impl Tree {
     ///
     /// # Errors
     /// If something cannot be read or written, and on devices, sockets and pipes.
-    pub(super) fn copy_to(&self, target: &Path) -> Result<(), WorkdirError> {
+    pub(crate) fn copy_to(&self, target: &Path) -> Result<(), WorkdirError> {
         let mut entries = self.entries.iter();
         entries.try_for_each(|(below, meta)| copy_entry(&self.root.join(below), meta, &target.join(below)))
     }

@@ -1,0 +1,255 @@
+//! The sandbox's walls, planned: who scripts are, what of the machine they see, what they may call, how much they may use. How the
+//! kernel builds them: `raw/walls.rs`.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{getegid, geteuid};
+
+use super::EngineError;
+use super::filter::filter;
+use super::raw::walls::{Plan, SandboxUser, Shown};
+use super::slot::c_string;
+use crate::model::script::{Changes, Script};
+
+/// How much one sandboxed script may use, with all that it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SandboxLimits {
+    /// Processes and threads at once.
+    pub processes_max: u32,
+    /// Open files of each process.
+    pub open_files_max: u64,
+    /// Bytes of memory: of all together where a memory cgroup can be had, else of each process's address space.
+    pub memory_bytes_max: u64,
+    /// Bytes of everything it writes to files together, which are kept in memory, and of each file.
+    pub disk_bytes_max: u64,
+    /// Files and folders that it makes or changes.
+    pub disk_files_max: u64,
+}
+
+impl Default for SandboxLimits {
+    fn default() -> Self {
+        Self {
+            processes_max: 512,
+            open_files_max: 1024,
+            memory_bytes_max: 2 << 30,
+            disk_bytes_max: 512 << 20,
+            disk_files_max: 50_000,
+        }
+    }
+}
+
+/// Walls, ready to be built.
+#[derive(Debug)]
+pub(in crate::os) struct Enclosure {
+    pub(super) plan: Plan,
+    pub(super) limits: SandboxLimits,
+    base: PathBuf,
+}
+
+/// Whose number scripts have when root runs them: no distribution gives it to anyone (systemd, "Users, Groups, UIDs and GIDs").
+const NOBODY_ELSE: u32 = 65_533;
+
+/// Programs and what they need. One that is a link is one in the sandbox.
+const SHOWN: [&str; 12] = [
+    "/usr",
+    "/etc",
+    "/opt",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/nix",
+    "/gnu",
+    "/run/current-system",
+];
+const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+const FOLDERS: [&str; 9] = ["/dev", "/dev/pts", "/dev/shm", "/proc", "/run", "/sys", "/tmp", "/var", "/var/tmp"];
+const LINKS: [(&str, &str); 6] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("pts/ptmx", "/dev/ptmx"),
+    ("/run", "/var/run"),
+];
+/// Folders of which each script has an empty one of its own.
+const PRIVATE: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+
+impl Enclosure {
+    /// Plans walls for scripts whose work folders lie in `base`, which must exist and belong to whom `user` names. They see `readable` of the
+    /// machine, too.
+    ///
+    /// # Errors
+    /// If a path has a NUL byte, or this machine's architecture has no system call filter.
+    pub(in crate::os) fn plan(base: &Path, readable: &[PathBuf], limits: SandboxLimits) -> io::Result<Self> {
+        let mut root = Root::default();
+        FOLDERS.iter().for_each(|path| root.folder(Path::new(path)));
+        for (target, path) in LINKS {
+            root.links.push((OsString::from(target), PathBuf::from(path)));
+        }
+        SHOWN.iter().map(Path::new).chain(readable.iter().map(PathBuf::as_path)).for_each(|path| root.show(path));
+        DEVICES.iter().for_each(|path| root.device(Path::new(path)));
+        let is_private = PRIVATE.iter().any(|private| base.starts_with(private));
+        if !is_private {
+            root.folder(base);
+        }
+        let text = |path: &Path| c_string_at("/new", path);
+        let plan = Plan {
+            user: user(),
+            base: c_text(base.as_os_str())?,
+            own_base: (!is_private).then(|| text(base)).transpose()?,
+            folders: root.folders.iter().map(|path| text(path)).collect::<io::Result<_>>()?,
+            links: (root.links.iter())
+                .map(|(target, path)| Ok((c_text(target)?, text(path)?)))
+                .collect::<io::Result<_>>()?,
+            shown: root.shown.iter().map(Seen::planned).collect::<io::Result<_>>()?,
+            filter: filter()?,
+            landlock_abi: super::raw::landlock_abi(),
+        };
+        Ok(Self { plan, limits, base: base.to_owned() })
+    }
+
+    /// What `script` has for itself.
+    ///
+    /// # Errors
+    /// If its work folder is not in the base, or its working directory not in that.
+    pub(super) fn room(&self, script: &Script) -> Result<RoomTexts, EngineError> {
+        let refused = |_| EngineError::WorkDir { work_dir: script.work_dir.clone(), base: self.base.clone() };
+        let below = script.work_dir.strip_prefix(&self.base).map_err(refused)?;
+        script.cwd.strip_prefix(&script.work_dir).map_err(refused)?;
+        let text = |prefix: &str, path: &Path| c_string(&[OsStr::new(prefix), path.as_os_str()].join(OsStr::new("")));
+        let made_by_plan = |folder: &Path| self.plan.own_base.is_some() && self.base.starts_with(folder);
+        let mut folders: Vec<&Path> = script.work_dir.ancestors().filter(|folder| !made_by_plan(folder)).collect();
+        folders.retain(|folder| {
+            folder.parent().is_some() && !PRIVATE.iter().any(|private| Path::new(private).starts_with(folder))
+        });
+        folders.reverse();
+        let limits = self.limits;
+        let options =
+            format!("size={},nr_inodes={},mode=0755", limits.disk_bytes_max, limits.disk_files_max.saturating_add(16));
+        Ok(RoomTexts {
+            lower: text("/lower/", below)?,
+            target: text("/new", &script.work_dir)?,
+            folders: folders.into_iter().map(|folder| text("/new", folder)).collect::<Result<_, _>>()?,
+            options: c_string(OsStr::new(&options))?,
+            is_kept: script.changes == Changes::Kept,
+        })
+    }
+}
+
+/// What `walls::Room` points at.
+pub(super) struct RoomTexts {
+    pub(super) lower: CString,
+    pub(super) target: CString,
+    pub(super) folders: Vec<CString>,
+    pub(super) options: CString,
+    pub(super) is_kept: bool,
+}
+
+/// Returns whom work folders must belong to: only if that is somebody else.
+pub(in crate::os) fn owner() -> Option<(u32, u32)> {
+    let user = user();
+    user.is_another.then_some((user.outer_uid, user.outer_gid))
+}
+
+/// Root hands scripts to somebody without rights, if there is somebody: in a user namespace there may not be.
+fn user() -> SandboxUser {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    if uid != 0 {
+        return SandboxUser { uid, gid, outer_uid: uid, outer_gid: gid, is_another: false };
+    }
+    let is_there = ["/proc/self/uid_map", "/proc/self/gid_map"].iter().all(|map| holds(map, NOBODY_ELSE));
+    let (outer_uid, outer_gid) = if is_there { (NOBODY_ELSE, NOBODY_ELSE) } else { (uid, gid) };
+    SandboxUser { uid: NOBODY_ELSE, gid: NOBODY_ELSE, outer_uid, outer_gid, is_another: is_there }
+}
+
+/// Tells whether a map of user_namespaces(7) holds the number `id`.
+fn holds(map: &str, id: u32) -> bool {
+    let text = fs::read_to_string(map).unwrap_or_default();
+    text.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
+        let (first, _, count) = (numbers.next().unwrap_or(0), numbers.next(), numbers.next().unwrap_or(0));
+        (first..first + count).contains(&u64::from(id))
+    })
+}
+
+/// The root that scripts see, while it is planned.
+#[derive(Default)]
+struct Root {
+    folders: Vec<PathBuf>,
+    links: Vec<(OsString, PathBuf)>,
+    shown: Vec<Seen>,
+}
+
+/// A path of the machine that is shown.
+struct Seen {
+    path: PathBuf,
+    is_folder: bool,
+    is_device: bool,
+}
+
+impl Seen {
+    fn planned(&self) -> io::Result<Shown> {
+        Ok(Shown {
+            source: c_string_at("/oldroot", &self.path)?,
+            target: c_string_at("/new", &self.path)?,
+            is_folder: self.is_folder,
+            is_device: self.is_device,
+        })
+    }
+}
+
+impl Root {
+    /// A folder, with those above it, that is not shown anyway.
+    fn folder(&mut self, path: &Path) {
+        let mut missing: Vec<_> = (path.ancestors().filter(|folder| folder.parent().is_some()))
+            .take_while(|folder| !self.has(folder))
+            .map(Path::to_path_buf)
+            .collect();
+        missing.reverse();
+        self.folders.extend(missing);
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        self.folders.iter().any(|folder| folder == path) || self.shown.iter().any(|seen| path.starts_with(&seen.path))
+    }
+
+    fn show(&mut self, path: &Path) {
+        let Ok(meta) = path.symlink_metadata() else { return };
+        if self.shown.iter().any(|seen| path.starts_with(&seen.path)) {
+            return;
+        }
+        if let Some(parent) = path.parent() {
+            self.folder(parent);
+        }
+        if meta.is_symlink() {
+            self.links.extend(fs::read_link(path).ok().map(|target| (target.into_os_string(), path.to_owned())));
+        } else {
+            self.shown.push(Seen { path: path.to_owned(), is_folder: meta.is_dir(), is_device: false });
+        }
+    }
+
+    fn device(&mut self, path: &Path) {
+        if path.exists() {
+            self.shown.push(Seen { path: path.to_owned(), is_folder: false, is_device: true });
+        }
+    }
+}
+
+/// # Errors
+/// If there is a NUL byte.
+fn c_text(text: &OsStr) -> io::Result<CString> {
+    Ok(CString::new(text.as_bytes())?)
+}
+
+/// # Errors
+/// If there is a NUL byte.
+fn c_string_at(prefix: &str, path: &Path) -> io::Result<CString> {
+    Ok(CString::new([prefix.as_bytes(), path.as_os_str().as_bytes()].concat())?)
+}

@@ -1,0 +1,108 @@
+//! Scripts behind walls.
+//!
+//! # Theory of operation
+//!
+//! The engine of `os::engine` runs them, and sees them to their end; here is what stands around them. The supervisor enters a user
+//! namespace, in which it has every right, and loses those outside of it: as root it becomes a user that owns nothing. For each script
+//! it makes a process in namespaces of every other kind. That is the first process of its PID namespace, ours, and ends everything
+//! in it when the script has ended. What the script sees is a root of its own: the machine's programs and settings, read-only; its work
+//! folder; empty folders for temporary files; a network that consists of the loopback. What it writes lies in one tmpfs of a bounded
+//! size that goes with it, the work folder's changes included: they are the upper layer of an overlay. So a script cannot
+//! change what the next one gets, and a set-up need not be copied for each.
+//!
+//! Before it is executed it gives up all rights inside as well, and the right to get any (`no_new_privs`). Two more walls stand behind
+//! the first: Landlock forbids once more to write elsewhere, and a seccomp filter what would build new namespaces, and what namespaces
+//! do not separate. What a wall needs and cannot have is an error that names it, never a run without it.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::model::script::{Changes, Completion, Script, SignalReach};
+use crate::os::engine::enclosure::{self, Enclosure};
+use crate::os::engine::pool::{Pool, Ran};
+use crate::os::engine::{Cancel, EngineError, ScriptRunner};
+use crate::os::workdir::{Tree, give_to, remove};
+
+pub use crate::os::engine::enclosure::SandboxLimits;
+
+/// Runs scripts in a sandbox: no network, no rights, nothing of the machine to write to, bounded in everything.
+pub struct SandboxedScriptRunner {
+    pool: Pool,
+}
+
+impl SandboxedScriptRunner {
+    /// Plans a sandbox for scripts whose work folders lie in `base`, which is made if it is not there, and must be ours alone. Scripts also see
+    /// the paths `readable` of this machine. What cannot be had is told when the first script runs; try it before with
+    /// [`Self::probe`].
+    ///
+    /// # Errors
+    /// If the folder cannot be made or given to the user that scripts run as; on architectures without a filter for system calls.
+    pub fn new(base: &Path, readable: &[PathBuf], limits: SandboxLimits) -> io::Result<Self> {
+        fs::create_dir_all(base)?;
+        give_to_owner(base)?;
+        Ok(Self { pool: Pool::enclosed(Enclosure::plan(base, readable, limits)?) })
+    }
+
+    /// Puts what a script has made of its work folder in its place.
+    ///
+    /// # Errors
+    /// If it cannot be read or written.
+    fn keep(&self, script: &Script, made: &OwnedFd) -> Result<(), String> {
+        let text = |error: &dyn std::error::Error| error.to_string();
+        let from = PathBuf::from(format!("/proc/self/fd/{}/.", made.as_raw_fd()));
+        let tree = Tree::list(&from).map_err(|error| text(&error))?;
+        let mut aside = script.work_dir.clone().into_os_string();
+        aside.push(".made");
+        let aside = PathBuf::from(aside);
+        remove(&aside).map_err(|error| text(&error))?;
+        tree.copy_to(&aside).map_err(|error| text(&error))?;
+        give_to_owner(&aside).map_err(|error| text(&error))?;
+        remove(&script.work_dir).map_err(|error| text(&error))?;
+        fs::rename(&aside, &script.work_dir).map_err(|error| text(&error))
+    }
+}
+
+impl ScriptRunner for SandboxedScriptRunner {
+    fn run_while(
+        &self,
+        script: &Script,
+        cancel: &Cancel,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Completion, EngineError> {
+        let Ran { completion, work_dir } = self.pool.run(script, cancel, meanwhile)?;
+        if let (Changes::Kept, Some(made)) = (script.changes, work_dir) {
+            self.keep(script, &made).map_err(|reason| EngineError::Keep {
+                program: script.program.clone(),
+                work_dir: script.work_dir.clone(),
+                reason,
+            })?;
+        }
+        Ok(completion)
+    }
+
+    fn warm_up(&self, signals: SignalReach) {
+        self.pool.warm_up(signals);
+    }
+
+    fn dismiss(&self) {
+        self.pool.dismiss();
+    }
+
+    fn owner_of_work(&self) -> Option<(u32, u32)> {
+        enclosure::owner()
+    }
+
+    fn drops_changes(&self) -> bool {
+        true
+    }
+}
+
+/// Gives a folder with all in it to the user that scripts run as.
+///
+/// # Errors
+/// If that is refused.
+fn give_to_owner(path: &Path) -> io::Result<()> {
+    enclosure::owner().map_or(Ok(()), |owner| give_to(path, owner))
+}
