@@ -240,6 +240,17 @@ fn a_project_that_is_wrong_is_refused_by_both() {
         "presence: {applets: a, target: b, preserve: c}\n",
         "isolation: overlya\n",
         "sandbox: yes\n",
+        "sandbox-limits: {memory: 0}\n",
+        "sandbox-limits: {files: 1.5}\n",
+        "sandbox-limits: {processes: 1000001}\n",
+        "sandbox-limits: {open-files: many}\n",
+        "sandbox-limits: {time: 5s}\n",
+        "sandbox-limits: 5\n",
+        "sandbox-shows: [data]\n",
+        "sandbox-shows: /data\n",
+        "sandbox-shows: [/]\n",
+        "sandbox-shows: [/dev/sda]\n",
+        "sandbox-shows: [/tmp]\n",
         "timeout: -5s\n",
         "output-limit: 64M\n",
     ]);
@@ -256,6 +267,8 @@ fn a_project_that_is_odd_but_right_is_accepted_by_both() {
         "product: {name: 7, manifest-path: true, bin: 1.5}\n",
         "{\"scope\": {\"distros\": \"arch\"}, \"timeout\": 90, \"output-limit\": 7}",
         "presence: {applets: a, target: b, providers: [], unified: [], preserve: [1]}\n",
+        "sandbox-limits: {}\nsandbox-shows: []\n",
+        "sandbox-limits: {memory: 1.5 GiB, disk: 100, files: ' 7 ', processes: 1, open-files: 1000000}\nsandbox-shows: [/srv/data, /usr]\n",
     ]);
 }
 

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::flow::plan::{Plan, Wanted, read_project};
-use crate::flow::session::refuse_what_cannot_be_had;
+use crate::flow::scratch::Scratch;
+use crate::flow::session::{refuse_what_cannot_be_had, sandbox_in};
 use crate::model::suite::{Build, Host, Project};
 use crate::model::verdict::Fault;
 use crate::os::engine::{UnsandboxedScriptRunner, can_confine_signals, can_make_cgroups};
@@ -40,6 +41,7 @@ pub(crate) fn examine(settings: &Settings, host: &Host, program: &std::path::Pat
         let project = read_project(settings).map_err(|error| chain(&error))?;
         Ok((plan.trials.len(), project))
     });
+    let is_needed = project.as_ref().ok().map(|(_, project)| project.clone());
     match project {
         Err(error) => {
             checks.push(needed("suites", error));
@@ -54,6 +56,7 @@ pub(crate) fn examine(settings: &Settings, host: &Host, program: &std::path::Pat
             checks.extend(of_machine(settings, Some(&project)));
         }
     }
+    checks.push(of_sandbox(settings, is_needed.as_ref()));
     checks.extend(of_kernel(program));
     checks
 }
@@ -121,6 +124,20 @@ fn writable_above(dir: &std::path::Path) -> bool {
     existing.is_some_and(machine::can_write)
 }
 
+/// Whether scripts can run in the sandbox: a script tries what they must not.
+fn of_sandbox(settings: &Settings, project: Option<&Project>) -> Check {
+    let project = project.cloned().unwrap_or_default();
+    let tried = Scratch::make(&settings.temp_dir).map_err(|error| chain(&error)).and_then(|scratch| {
+        let held = sandbox_in(&scratch, &project).map(drop).map_err(|error| chain(&error));
+        scratch.remove().map_err(|error| chain(&error)).and(held)
+    });
+    match tried {
+        Ok(()) => there("sandbox", "holds: what scripts must not do was tried and refused".to_owned()),
+        Err(error) if project.sandbox => needed("sandbox", error),
+        Err(error) => lack("sandbox", false, &error),
+    }
+}
+
 /// What the engine does better where it can, and what isolation and the sandbox will need.
 fn of_kernel(program: &std::path::Path) -> Vec<Check> {
     let cgroup = if can_make_cgroups() {
@@ -133,7 +150,6 @@ fn of_kernel(program: &std::path::Path) -> Vec<Check> {
     } else {
         lack("signals", false, "a script of a set-up can signal every process of this user: Linux 6.12 confines it")
     };
-    let sandbox = lack("sandbox", false, "it is not built yet: scripts run with your rights, so run no stranger's");
     let runner = UnsandboxedScriptRunner::new();
     let probes = Probe::ALL.map(|probe| {
         let remedy = match probe {
@@ -150,5 +166,5 @@ fn of_kernel(program: &std::path::Path) -> Vec<Check> {
             Err(error) => lack(probe.as_str(), false, &format!("could not be tried: {}", chain(&error))),
         }
     });
-    [cgroup, signals, sandbox].into_iter().chain(probes).collect()
+    [cgroup, signals].into_iter().chain(probes).collect()
 }

@@ -25,7 +25,7 @@ use crate::os::host::Settings;
 use crate::os::interrupt::Interrupt;
 use crate::os::journal::{Event, Identity, Journal, Level};
 use crate::os::revision::revision;
-use crate::os::sandbox::{SandboxLimits, SandboxedScriptRunner};
+use crate::os::sandbox::{SandboxError, SandboxedScriptRunner};
 use crate::os::workdir;
 use crate::rules::github::{Failure, annotation};
 use crate::rules::summary::{Earlier, RUN, SCHEMA, StageRecord, Status, Traces, millis};
@@ -173,7 +173,7 @@ impl Session {
             return Err(SessionError::NoSummary(dir));
         }
         let scratch = make_scratch(&settings.temp_dir)?;
-        let sandbox = project.sandbox.then(|| sandbox(&scratch)).transpose()?;
+        let sandbox = project.sandbox.then(|| sandbox_in(&scratch, &project)).transpose()?;
         let run = RunFile {
             pid: Some(std::process::id()),
             scratch: scratch.path().to_path_buf(),
@@ -483,6 +483,7 @@ impl Session {
         }
         // The engine's helpers end before what they worked in goes.
         self.runner = Box::new(UnsandboxedScriptRunner::new());
+        self.sandbox = None;
         let removed = self.scratch.remove();
         finished.map_err(|error| Fault::new(&error)).and(reported).and(noted)?;
         removed.map_err(|error| {
@@ -508,11 +509,15 @@ fn make_scratch(temp_dir: &Path) -> Result<Scratch, SessionError> {
     Scratch::make(temp_dir).map_err(|source| SessionError::Scratch { path: temp_dir.to_owned(), source })
 }
 
+/// Builds the sandbox for scripts that work in the scratch folder, and tries it.
+///
 /// # Errors
 /// If it cannot be had here.
-fn sandbox(scratch: &Scratch) -> Result<SandboxedScriptRunner, SessionError> {
+pub(crate) fn sandbox_in(scratch: &Scratch, project: &Project) -> Result<SandboxedScriptRunner, SandboxError> {
     let base = scratch.path().join(SANDBOXED);
-    SandboxedScriptRunner::new(&base, &[], SandboxLimits::default()).map_err(SessionError::Sandbox)
+    let sandbox = SandboxedScriptRunner::new(&base, &project.sandbox_shows, project.sandbox_limits)?;
+    sandbox.probe()?;
+    Ok(sandbox)
 }
 
 fn runner(settings: &Settings, reach: SignalReach) -> UnsandboxedScriptRunner {
@@ -565,6 +570,7 @@ fn header(host: &Host, project: &Project, run: &RunFile, selection: Selection, t
         container_id: host.container_id.clone(),
         started_at: run.started_at.clone(),
         isolation: project.isolation.as_str().to_owned(),
+        sandbox: project.sandbox,
         selected: selection.selected,
         not_selected: selection.not_selected,
         product: project.product.name.clone(),

@@ -98,6 +98,33 @@ pub struct Limits {
     pub pids_max: Option<NonZeroU32>,
 }
 
+/// How much one sandboxed script may use, with all that it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SandboxLimits {
+    /// Processes and threads at once.
+    pub processes_max: u32,
+    /// Open files of each process.
+    pub open_files_max: u32,
+    /// Bytes of memory: of all together where a memory cgroup can be had, else of each process's address space.
+    pub memory_bytes_max: u64,
+    /// Bytes of everything it writes to files together, which are kept in memory, and of each file.
+    pub disk_bytes_max: u64,
+    /// Files and folders that it makes or changes.
+    pub disk_files_max: u32,
+}
+
+impl Default for SandboxLimits {
+    fn default() -> Self {
+        Self {
+            processes_max: 512,
+            open_files_max: 1024,
+            memory_bytes_max: 2 << 30,
+            disk_bytes_max: 512 << 20,
+            disk_files_max: 50_000,
+        }
+    }
+}
+
 /// Tells whether a character does not show what it is: it would drive a terminal, turn what stands beside it around, or make XML
 /// that nobody can read (XML 1.0, "Characters").
 pub(crate) fn is_hidden(c: char) -> bool {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::script::is_hidden;
+use crate::model::script::{SandboxLimits, is_hidden};
 
 /// The trial's name: the folder's path below the suites folder, `/` between its parts, printable, no white space.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -195,6 +195,10 @@ pub(crate) struct Project {
     pub(crate) isolation: Isolation,
     /// Whether chickadee scripts run in the sandbox.
     pub(crate) sandbox: bool,
+    /// How much each of them may use there.
+    pub(crate) sandbox_limits: SandboxLimits,
+    /// Further paths of the machine that they can read there, absolute.
+    pub(crate) sandbox_shows: Vec<PathBuf>,
     /// Limit of one block.
     pub(crate) timeout: Duration,
     /// What a failed restore means for the suites after it.

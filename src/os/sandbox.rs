@@ -25,11 +25,15 @@ use crate::os::engine::pool::{Pool, Ran};
 use crate::os::engine::{Cancel, EngineError, ScriptRunner};
 use crate::os::workdir::{Tree, give_to, remove};
 
-pub use crate::os::engine::enclosure::SandboxLimits;
+mod probe;
+
+pub use crate::model::script::SandboxLimits;
+pub use probe::SandboxError;
 
 /// Runs scripts in a sandbox: no network, no rights, nothing of the machine to write to, bounded in everything.
 pub struct SandboxedScriptRunner {
     pool: Pool,
+    base: PathBuf,
 }
 
 impl SandboxedScriptRunner {
@@ -39,10 +43,21 @@ impl SandboxedScriptRunner {
     ///
     /// # Errors
     /// If the folder cannot be made or given to the user that scripts run as; on architectures without a filter for system calls.
-    pub fn new(base: &Path, readable: &[PathBuf], limits: SandboxLimits) -> io::Result<Self> {
-        fs::create_dir_all(base)?;
-        give_to_owner(base)?;
-        Ok(Self { pool: Pool::enclosed(Enclosure::plan(base, readable, limits)?) })
+    pub fn new(base: &Path, readable: &[PathBuf], limits: SandboxLimits) -> Result<Self, SandboxError> {
+        if let Some(missing) = readable.iter().find(|path| path.symlink_metadata().is_err()) {
+            return Err(SandboxError::NotThere(missing.clone()));
+        }
+        let made = fs::create_dir_all(base).and_then(|()| give_to_owner(base));
+        let enclosure = made.and_then(|()| Enclosure::plan(base, readable, limits)).map_err(SandboxError::Folder)?;
+        Ok(Self { pool: Pool::enclosed(enclosure), base: base.to_owned() })
+    }
+
+    /// Has a script try what the walls forbid.
+    ///
+    /// # Errors
+    /// If a wall cannot be built here, with the remedy; if one does not hold.
+    pub fn probe(&self) -> Result<(), SandboxError> {
+        probe::probe(self, &self.base.join("probe"), &self.base)
     }
 
     /// Puts what a script has made of its work folder in its place.

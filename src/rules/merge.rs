@@ -109,6 +109,8 @@ struct Summary {
     container_id: Option<String>,
     started_at: String,
     isolation: String,
+    #[serde(default)]
+    sandbox: bool,
     product: Option<String>,
     runner_version: String,
     #[serde(default)]
@@ -327,6 +329,7 @@ fn facts(run: &Run) -> Vec<(&'static str, Option<String>)> {
     vec![
         ("the version of the runner", Some(summary.runner_version.clone())),
         ("the isolation", Some(summary.isolation.clone())),
+        ("whether scripts run in the sandbox", Some(summary.sandbox.to_string())),
         ("the product", summary.product.clone()),
         ("the revision of the suites", summary.revision.clone()),
         ("whether the product was built", Some(if build.is_some() { "a build" } else { "no build" }.to_owned())),
@@ -439,6 +442,7 @@ impl Merged {
                 container_id: container_id.filter(|_| is_one),
                 started_at: self.started_at(),
                 isolation: of_first.map_or("", |first| &first.isolation),
+                sandbox: of_first.is_some_and(|first| first.sandbox),
                 product: of_first.and_then(|first| first.product.as_deref()),
                 runner_version: of_first.map_or("", |first| &first.runner_version),
                 revision: self.revision(),

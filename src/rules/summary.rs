@@ -76,6 +76,9 @@ pub(crate) struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) signal: Option<String>,
     pub(crate) timed_out: bool,
+    /// Why it ended; absent if it did not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ended_by: Option<&'static str>,
     pub(crate) restore_rc: Option<i32>,
     pub(crate) presence_ok: Option<bool>,
     /// `declared` or `inferred`; null if nothing is claimed.
@@ -131,6 +134,15 @@ pub(crate) struct Used {
     pub(crate) cpu_ms: u64,
     /// Largest resident set of one process.
     pub(crate) max_rss_bytes: u64,
+    /// Most memory of all of them at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_peak_bytes: Option<u64>,
+    /// Processes and threads that were started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) processes: Option<u64>,
+    /// What was written to each stream, kept or not.
+    pub(crate) stdout_bytes: u64,
+    pub(crate) stderr_bytes: u64,
 }
 
 /// The outcome of a chickadee script, with Chickadee's names.
@@ -165,6 +177,7 @@ impl Record {
             rc: None,
             signal: None,
             timed_out: false,
+            ended_by: None,
             restore_rc: None,
             presence_ok: None,
             presence: None,
@@ -185,8 +198,21 @@ impl Record {
             Exit::Signal(_) => Some(done.exit.to_string().replace("signal ", "")),
         };
         self.timed_out = done.ended_by == EndedBy::Timeout;
-        self.usage =
-            Some(Used { cpu_ms: millis(done.usage.user + done.usage.system), max_rss_bytes: done.usage.max_rss_bytes });
+        self.ended_by = Some(match done.ended_by {
+            EndedBy::Itself => "itself",
+            EndedBy::Timeout => "time limit",
+            EndedBy::OutOfMemory => "memory limit",
+            EndedBy::Cancel => "interrupt",
+            EndedBy::SupervisorKilled => "loss of its supervisor",
+        });
+        self.usage = Some(Used {
+            cpu_ms: millis(done.usage.user + done.usage.system),
+            max_rss_bytes: done.usage.max_rss_bytes,
+            memory_peak_bytes: done.usage.memory_peak_bytes,
+            processes: done.usage.started,
+            stdout_bytes: done.stdout.total_bytes,
+            stderr_bytes: done.stderr.total_bytes,
+        });
     }
 }
 
@@ -278,6 +304,8 @@ pub(crate) struct Head<'a> {
     pub(crate) container_id: Option<&'a str>,
     pub(crate) started_at: &'a str,
     pub(crate) isolation: &'a str,
+    /// Whether scripts of set-ups ran in the sandbox.
+    pub(crate) sandbox: bool,
     pub(crate) product: Option<&'a str>,
     pub(crate) runner_version: &'a str,
     pub(crate) revision: Option<&'a str>,

@@ -77,7 +77,8 @@ fn two_runs_do_not_change_one_machine_at_once() {
 }
 
 fn what_cannot_be_had_is_refused() {
-    for (settings, part) in [("isolation: overlay\n", "overlay"), ("isolation: none\nsandbox: true\n", "sandbox")] {
+    let shows = "isolation: none\nsandbox: true\nsandbox-shows: [/nowhere]\n";
+    for (settings, part) in [("isolation: overlay\n", "overlay"), (shows, "`/nowhere`, which is not there")] {
         let project = Project::bare();
         project.file("suites/runner.yaml", settings);
         project.suite("10-a", &[("execute", "echo ran >>order")]);

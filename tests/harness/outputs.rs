@@ -16,6 +16,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(counts_add_up),
         claim(a_signal_is_128_and_its_number),
         claim(what_a_suite_used_is_recorded),
+        claim(why_a_suite_ended_is_recorded),
         claim(snapshots_and_changes_are_kept),
         claim(every_line_of_the_log_has_its_keys_in_order),
         claim(events_come_in_order),
@@ -205,11 +206,22 @@ fn a_signal_is_128_and_its_number() {
 
 fn what_a_suite_used_is_recorded() {
     let project = Project::new();
-    project.suite("10-a", &[("execute", "x=0; for n in {1..100000}; do x=$((x + n)); done")]);
+    project.suite("10-a", &[("execute", "x=0; for n in {1..100000}; do x=$((x + n)); done; echo four; echo 1234 >&2")]);
     project.run(&[]).code(0);
-    let usage = project.record("10-a").0["usage"].clone();
-    let numbers: Vec<_> = usage.as_object().unwrap().values().filter_map(Value::as_u64).collect();
-    assert!(numbers.len() >= 2 && numbers.iter().all(|number| *number > 0), "{usage}");
+    let record = project.record("10-a");
+    let usage = &record.0["usage"];
+    for key in ["cpu_ms", "max_rss_bytes"] {
+        assert!(usage[key].as_u64().is_some_and(|number| number > 0), "{key}: {usage}");
+    }
+    assert_eq!((&usage["stdout_bytes"], &usage["stderr_bytes"]), (&json!(5), &json!(5)));
+    assert_eq!(record.0["ended_by"], "itself");
+}
+
+fn why_a_suite_ended_is_recorded() {
+    let project = Project::new();
+    project.file("suites/10-a/task.yaml", "summary: slow\nkill-timeout: 200ms\nexecute: sleep 600\n");
+    project.run(&[]).code(101);
+    assert_eq!(project.record("10-a").0["ended_by"], "time limit");
 }
 
 fn snapshots_and_changes_are_kept() {

@@ -32,7 +32,10 @@ fn what_the_run_needs_and_lacks_is_told_with_the_remedy() {
             "NEEDS cargo: a product with `build: cargo` cannot be built: install Rust",
         ),
         ("deps: {packages: [git]}\n", "NEEDS packages: neither pacman nor apt-get"),
-        ("sandbox: true\n", "NEEDS isolation: `sandbox: true`"),
+        (
+            "sandbox: true\nsandbox-shows: [/nowhere]\n",
+            "NEEDS sandbox: scripts are to see `/nowhere`, which is not there",
+        ),
         ("restroe: x\n", "NEEDS suites: "),
     ];
     for (settings, text) in needs {

@@ -8,6 +8,7 @@ use crate::model::suite::{Host, Isolation, Project};
 use crate::os::host::Settings;
 use crate::os::interrupt::InterruptError;
 use crate::os::journal::JournalError;
+use crate::os::sandbox::SandboxError;
 use crate::rules::parse::ParseError;
 use crate::rules::presence::AppletListError;
 
@@ -30,8 +31,8 @@ pub(crate) enum SessionError {
     NoContainer(PathBuf),
     #[error("isolation `overlay` is not built yet; `{path}` can say `container` or `none`", path = .0.display())]
     NoOverlay(PathBuf),
-    #[error("`sandbox: true` cannot be had")]
-    Sandbox(#[source] std::io::Error),
+    #[error("runner.yaml asks for `sandbox: true`; nothing was run")]
+    Sandbox(#[from] SandboxError),
     #[error("no `bash` on PATH; blocks of suites need it: install bash")]
     NoBash,
     #[error("a snapshot of `{looked_at}` would look into `{ours}`, where the harness writes; move one of them (PROOF_DIR)", looked_at = looked_at.display(), ours = ours.display())]

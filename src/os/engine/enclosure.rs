@@ -13,34 +13,7 @@ use super::EngineError;
 use super::filter::filter;
 use super::raw::walls::{Plan, SandboxUser, Shown};
 use super::slot::c_string;
-use crate::model::script::{Changes, Script};
-
-/// How much one sandboxed script may use, with all that it starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SandboxLimits {
-    /// Processes and threads at once.
-    pub processes_max: u32,
-    /// Open files of each process.
-    pub open_files_max: u64,
-    /// Bytes of memory: of all together where a memory cgroup can be had, else of each process's address space.
-    pub memory_bytes_max: u64,
-    /// Bytes of everything it writes to files together, which are kept in memory, and of each file.
-    pub disk_bytes_max: u64,
-    /// Files and folders that it makes or changes.
-    pub disk_files_max: u64,
-}
-
-impl Default for SandboxLimits {
-    fn default() -> Self {
-        Self {
-            processes_max: 512,
-            open_files_max: 1024,
-            memory_bytes_max: 2 << 30,
-            disk_bytes_max: 512 << 20,
-            disk_files_max: 50_000,
-        }
-    }
-}
+use crate::model::script::{Changes, SandboxLimits, Script};
 
 /// Walls, ready to be built.
 #[derive(Debug)]

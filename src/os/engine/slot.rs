@@ -199,7 +199,7 @@ impl Slot {
             folders,
             options: &texts.options,
             is_kept: texts.is_kept,
-            open_files_max: limits.open_files_max,
+            open_files_max: u64::from(limits.open_files_max),
             file_bytes_max: limits.disk_bytes_max,
             address_bytes_max: if self.memory.is_some() { u64::MAX } else { limits.memory_bytes_max },
         }

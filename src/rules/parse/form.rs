@@ -210,7 +210,10 @@ impl<T> Form for Measure<T> {
     fn schema(&self) -> Map<String, Value> {
         let units: Vec<_> = self.quantity.units.iter().map(|(unit, _)| *unit).filter(|unit| !unit.is_empty()).collect();
         let number = r"(?=[0-9.]*[1-9])([0-9]+(\.[0-9]+)?\s*";
-        let pattern = format!(r"^\s*{number}({})|[0-9]+)\s*$", units.join("|"));
+        let pattern = match units.is_empty() {
+            true => r"^\s*0*[1-9][0-9]*\s*$".to_owned(),
+            false => format!(r"^\s*{number}({})|[0-9]+)\s*$", units.join("|")),
+        };
         object(
             json!({"type": ["string", "integer"], "pattern": pattern, "minimum": 1, "maximum": self.quantity.whole_max}),
         )

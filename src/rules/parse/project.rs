@@ -1,12 +1,15 @@
 //! `runner.yaml` -> Project.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::form::{Boolean, Key, Keys, List, MapOf, Measure, Required, SOME_TEXT, Scalar, Words, names};
+use serde_json::{Map, Value as Json, json};
+
+use super::form::{Boolean, Form, Key, Keys, List, MapOf, Measure, Required, SOME_TEXT, Scalar, Words, names, object};
 use super::node::{Field, Fields, ParseError, Problem, UnknownKeys, Value, shown};
 use super::task::{DURATION, Distros, PATH, PATHS};
 use super::{quantity, yaml};
+use crate::model::script::SandboxLimits;
 use crate::model::suite::{
     Build, DistroGate, Isolation, OnRestoreFailure, PresenceRules, Product, Project, RestoreCheck,
 };
@@ -20,6 +23,8 @@ pub(crate) const KEYS: Keys = &[
     &PRESENCE,
     &ISOLATION,
     &SANDBOX,
+    &SANDBOX_LIMITS,
+    &SANDBOX_SHOWS,
     &TIMEOUT,
     &ON_RESTORE_FAILURE,
     &RESTORE_CHECK,
@@ -139,9 +144,47 @@ const ISOLATION: Key<Words<Isolation>> = Key {
 
 const SANDBOX: Key<Boolean> = Key {
     name: "sandbox",
-    about: "Chickadee scripts in a sandbox. `true` is refused until it is built.",
+    about: "Chickadee scripts and their make steps run in a sandbox. Where it cannot be had, nothing runs.",
     default: Some("false"),
     form: Boolean,
+};
+
+const SANDBOX_LIMITS: Key<MapOf<SandboxLimits>> = Key {
+    name: "sandbox-limits",
+    about: "How much each sandboxed script may use, with all that it starts.",
+    default: None,
+    form: MapOf { keys: &[&MEMORY, &DISK, &FILES, &PROCESSES, &OPEN_FILES], read: sandbox_limits },
+};
+
+const MEMORY: Key<Measure<u64>> = Key {
+    name: "memory",
+    about: "All together where a memory cgroup can be had, files that they write included; else the address space of each process.",
+    default: Some("2GiB"),
+    form: SIZE,
+};
+
+const DISK: Key<Measure<u64>> = Key {
+    name: "disk",
+    about: "What they write to files, which are kept in memory.",
+    default: Some("512MiB"),
+    form: SIZE,
+};
+
+const FILES: Key<Measure<u32>> =
+    Key { name: "files", about: "Files and folders that they make or change.", default: Some("50000"), form: COUNT };
+
+const PROCESSES: Key<Measure<u32>> =
+    Key { name: "processes", about: "Processes and threads at once.", default: Some("512"), form: COUNT };
+
+const OPEN_FILES: Key<Measure<u32>> =
+    Key { name: "open-files", about: "Open files of one process.", default: Some("1024"), form: COUNT };
+
+const SANDBOX_SHOWS: Key<List<MachinesPath>> = Key {
+    name: "sandbox-shows",
+    about: "Further files and folders of the machine that sandboxed scripts can read, absolute. They see /usr, /etc, /opt and what \
+            programs need; not /home, /root, /var, /run.",
+    default: None,
+    form: List(MachinesPath),
 };
 
 const TIMEOUT: Key<Measure<Duration>> = Key {
@@ -182,6 +225,8 @@ impl Default for Project {
             presence: None,
             isolation: Isolation::Container,
             sandbox: false,
+            sandbox_limits: SandboxLimits::default(),
+            sandbox_shows: Vec::new(),
             timeout: Duration::from_secs(900),
             on_restore_failure: OnRestoreFailure::Stop,
             restore_check: RestoreCheck::Report,
@@ -213,6 +258,8 @@ fn project(fields: &Fields<'_>) -> Result<Project, Problem> {
         presence: PRESENCE.read(fields)?,
         isolation: ISOLATION.read(fields)?.unwrap_or(default.isolation),
         sandbox: SANDBOX.read(fields)?.unwrap_or(default.sandbox),
+        sandbox_limits: SANDBOX_LIMITS.read(fields)?.unwrap_or(default.sandbox_limits),
+        sandbox_shows: SANDBOX_SHOWS.read(fields)?.unwrap_or(default.sandbox_shows),
         timeout: TIMEOUT.read(fields)?.unwrap_or(default.timeout),
         on_restore_failure: ON_RESTORE_FAILURE.read(fields)?.unwrap_or(default.on_restore_failure),
         restore_check: RESTORE_CHECK.read(fields)?.unwrap_or(default.restore_check),
@@ -280,6 +327,54 @@ fn package(field: Field<'_>) -> Result<String, Problem> {
 
 const SIZE: Measure<u64> = Measure { quantity: &quantity::SIZE, read: quantity::size_bytes };
 
+const COUNT: Measure<u32> = Measure { quantity: &quantity::COUNT, read: quantity::count };
+
+fn sandbox_limits(fields: &Fields<'_>) -> Result<SandboxLimits, Problem> {
+    let default = SandboxLimits::default();
+    Ok(SandboxLimits {
+        memory_bytes_max: MEMORY.read(fields)?.unwrap_or(default.memory_bytes_max),
+        disk_bytes_max: DISK.read(fields)?.unwrap_or(default.disk_bytes_max),
+        disk_files_max: FILES.read(fields)?.unwrap_or(default.disk_files_max),
+        processes_max: PROCESSES.read(fields)?.unwrap_or(default.processes_max),
+        open_files_max: OPEN_FILES.read(fields)?.unwrap_or(default.open_files_max),
+    })
+}
+
+/// What scripts have of their own, so that the machine's cannot be there.
+const OWN: [&str; 4] = ["/dev", "/proc", "/tmp", "/var/tmp"];
+
+/// A path of the machine that can be shown.
+struct MachinesPath;
+
+impl Form for MachinesPath {
+    type Value = PathBuf;
+
+    fn read(&self, field: Field<'_>) -> Result<PathBuf, Problem> {
+        machines_path(field)
+    }
+
+    fn schema(&self) -> Map<String, Json> {
+        let pattern = r"^\s*/(?!\s*$)(?!(dev|proc|tmp|var/tmp)(/|\s*$))";
+        object(json!({"type": "string", "pattern": pattern}))
+    }
+}
+
+fn machines_path(field: Field<'_>) -> Result<PathBuf, Problem> {
+    let path = Path::new(field.some_text()?.trim());
+    let wrong = |what: &str| Err(field.wrong(format!("cannot be `{}`, {what}", shown(&path.to_string_lossy()))));
+    if !path.has_root() {
+        return wrong("it must start with `/`");
+    }
+    if path.parent().is_none() || path.components().any(|part| part == Component::ParentDir) {
+        return wrong("name what is in it that scripts need");
+    }
+    if OWN.iter().any(|own| path.starts_with(own)) {
+        return wrong("scripts have one of their own there");
+    }
+    // Without what does not count.
+    Ok(path.components().collect())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -287,7 +382,6 @@ mod tests {
     use super::super::form::Declared;
     use super::*;
     use pretty_assertions::assert_eq;
-    use serde_json::Value as Json;
 
     fn parse(text: &str) -> Result<Project, ParseError> {
         parse_project(Path::new("runner.yaml"), text.as_bytes())
@@ -309,6 +403,8 @@ presence:
   preserve: [b2sum]
 isolation: overlay
 sandbox: true
+sandbox-limits: { memory: 1GiB, disk: 64MiB, files: 100, processes: 20, open-files: 30 }
+sandbox-shows: [/srv/data]
 timeout: 30s
 on-restore-failure: continue
 restore-check: strict
@@ -334,6 +430,14 @@ output-limit: 1MiB
             }),
             isolation: Isolation::Overlay,
             sandbox: true,
+            sandbox_limits: SandboxLimits {
+                memory_bytes_max: 1 << 30,
+                disk_bytes_max: 64 << 20,
+                disk_files_max: 100,
+                processes_max: 20,
+                open_files_max: 30,
+            },
+            sandbox_shows: vec!["/srv/data".into()],
             timeout: Duration::from_secs(30),
             on_restore_failure: OnRestoreFailure::Continue,
             restore_check: RestoreCheck::Strict,
@@ -358,8 +462,9 @@ output-limit: 1MiB
         };
         let mut all: BTreeMap<_, Json> = told(KEYS).into_iter().collect();
         all.insert("product", serde_json::to_value(told(PRODUCT.form.keys)).unwrap());
+        all.insert("sandbox-limits", serde_json::to_value(told(SANDBOX_LIMITS.form.keys)).unwrap());
         let text = serde_json::to_string(&all).unwrap();
-        assert_eq!(all.len(), 7, "{text}");
+        assert_eq!(all.len(), 8, "{text}");
         assert_eq!(parse(&text), Ok(Project::default()), "{text}");
     }
 
@@ -382,6 +487,17 @@ output-limit: 1MiB
             ("presence: {applets: a, target: b, preserve: c}\n", "1:45: `preserve` must be a list"),
             ("isolation: overlya\n", "1:12: `isolation` cannot be `overlya`, did you mean `overlay`?"),
             ("sandbox: yes\n", "1:10: `sandbox` must be `true` or `false`, found the text `yes`"),
+            ("sandbox-limits: {memory: 0}\n", "1:26: `memory` cannot be `0`, it must be more than zero"),
+            ("sandbox-limits: {files: 1.5}\n", "1:25: `files` cannot be `1.5`, write a whole number"),
+            ("sandbox-limits: {processes: 1000001}\n", "1:29: `processes` cannot be `1000001`, the limit is 1000000"),
+            ("sandbox-limits: {time: 5s}\n", "1:18: unknown key `time`"),
+            ("sandbox-shows: [data]\n", "1:17: `sandbox-shows` cannot be `data`, it must start with `/`"),
+            ("sandbox-shows: [/]\n", "1:17: `sandbox-shows` cannot be `/`, name what is in it"),
+            ("sandbox-shows: [/srv/../etc]\n", "1:17: `sandbox-shows` cannot be `/srv/../etc`, name what is in it"),
+            (
+                "sandbox-shows: [/tmp/x]\n",
+                "1:17: `sandbox-shows` cannot be `/tmp/x`, scripts have one of their own there",
+            ),
             ("timeout: -5s\n", "1:10: `timeout` cannot be `-5s`, it must be more than zero"),
             ("output-limit: 64M\n", "1:15: `output-limit` cannot be `64M`, write a number and a unit"),
             ("on-restore-failure: halt\n", "1:21: `on-restore-failure` cannot be `halt`"),

@@ -10,11 +10,14 @@ pub(crate) const DURATION_SECS_MAX: u64 = 10_000_000;
 /// Largest size that can be asked for, in bytes: 1 TiB.
 pub(crate) const SIZE_BYTES_MAX: u64 = 1 << 40;
 
+/// Largest count that can be asked for.
+pub(crate) const COUNT_MAX: u32 = 1_000_000;
+
 /// Why a text is no duration or no size; reads on after the name of what was given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum QuantityError {
     /// It is not a number with one of the units.
-    #[error("cannot be `{text}`, write a number and a unit, as in {examples}")]
+    #[error("cannot be `{text}`, write {examples}")]
     Shape {
         /// What was given.
         text: String,
@@ -58,7 +61,7 @@ pub(crate) const DURATION: Quantity = Quantity {
     ],
     whole_max: DURATION_SECS_MAX,
     limit: "10000000 s",
-    examples: "`90s`, `15m`, `1.5h` or `500ms`",
+    examples: "a number and a unit, as in `90s`, `15m`, `1.5h` or `500ms`",
 };
 
 /// A size, in bytes: a decimal number and `B`, `kB`, `MB`, `GB` (of 1000) or `KiB`, `MiB`, `GiB` (of 1024); a whole number
@@ -76,8 +79,24 @@ pub(crate) const SIZE: Quantity = Quantity {
     ],
     whole_max: SIZE_BYTES_MAX,
     limit: "1 TiB",
-    examples: "`64MiB`, `500kB` or a number of bytes",
+    examples: "a number and a unit, as in `64MiB`, `500kB` or a number of bytes",
 };
+
+/// A count: a whole number.
+pub(crate) const COUNT: Quantity = Quantity {
+    units: &[("", 1)],
+    whole_max: COUNT_MAX as u64,
+    limit: "1000000",
+    examples: "a whole number, as in `500`",
+};
+
+/// Reads a [`COUNT`].
+///
+/// # Errors
+/// If it has another shape, is not at least one, or is over 1,000,000.
+pub(crate) fn count(text: &str) -> Result<u32, QuantityError> {
+    Ok(u32::try_from(COUNT.read(text)?).unwrap_or(COUNT_MAX))
+}
 
 /// Reads a [`DURATION`].
 ///

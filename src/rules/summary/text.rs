@@ -273,6 +273,7 @@ mod tests {
         container_id: None,
         started_at: "",
         isolation: "none",
+        sandbox: false,
         product: None,
         runner_version: "0",
         revision: None,

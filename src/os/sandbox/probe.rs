@@ -1,0 +1,134 @@
+//! Whether the walls hold: a script tries what they forbid.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::give_to_owner;
+use crate::model::script::{Changes, Echo, EndedBy, Environment, Exit, Limits, Script, SignalReach};
+use crate::os::engine::{Cancel, EngineError, ScriptRunner};
+
+/// Why scripts cannot be run in a sandbox here.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The folder that work folders lie in.
+    #[error("could not make its folder")]
+    Folder(#[source] io::Error),
+    /// A path that scripts are to see.
+    #[error("scripts are to see `{path}`, which is not there or cannot be read", path = .0.display())]
+    NotThere(PathBuf),
+    /// A wall could not be built.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Walls stand, and let through what they must not.
+    #[error("the sandbox does not hold on this machine: a script could {0}; this must not happen, please report it")]
+    Open(String),
+    /// The script that tries the walls did not come to its end.
+    #[error("the sandbox could not be tried: {0}")]
+    Untried(String),
+}
+
+/// What is forbidden, and what succeeds if it is not; in the words of a POSIX shell, because that is what is there. `$1` is a port that
+/// somebody listens on outside, `$2` a file outside, `$3` a process outside.
+const FORBIDDEN: [(&str, &str); 13] = [
+    ("write to /usr", ": >/usr/.proving-ground"),
+    ("write to /etc", ": >/etc/.proving-ground"),
+    ("make folders in /", "mkdir /.proving-ground"),
+    ("write to the kernel's settings", "echo 0 >/proc/sys/kernel/core_uses_pid"),
+    ("read /etc/shadow", "read -r line </etc/shadow"),
+    ("see the machine's files", "[ -e \"$2\" ]"),
+    ("signal the machine's processes", "kill -0 \"$3\" && [ \"$3\" -gt 20 ]"),
+    ("see the machine's processes", "set -- /proc/[0-9]*; [ $# -gt 10 ]"),
+    (
+        "see the machine's network",
+        "while read -r name rest; do case $name in Inter-*|face*|lo:*) ;; *) exit 0;; esac; done </proc/net/dev; exit 1",
+    ),
+    ("reach the machine's network", "bash -c 'exec 3<>\"/dev/tcp/127.0.0.1/$1\"' - \"$1\""),
+    (
+        "have rights",
+        "while read -r name rest; do case $name,$rest in Cap*,*[1-9a-f]*) exit 0;; esac; done </proc/self/status; exit 1",
+    ),
+    ("mount", "mount -t tmpfs none /tmp"),
+    ("make namespaces", "unshare --user --map-root-user true"),
+];
+/// What a process is known by that can get no rights, and whose calls are filtered.
+const STATUS: [(&str, &str); 2] = [("get new rights", "NoNewPrivs: 1"), ("make any system call", "Seccomp: 2")];
+const LIMIT: Duration = Duration::from_secs(30);
+const KEPT_BYTES_MAX: usize = 16 << 10;
+
+/// Tries all of it with `runner`, in the new folder `work_dir`, which is removed; `outside` is a folder that scripts must not see into.
+///
+/// # Errors
+/// If a wall cannot be built, or does not hold.
+pub(super) fn probe(runner: &dyn ScriptRunner, work_dir: &Path, outside: &Path) -> Result<(), SandboxError> {
+    let listener = TcpListener::bind("127.0.0.1:0").ok();
+    let port = listener.and_then(|listener| Some((listener.local_addr().ok()?.port(), listener)));
+    let port_text = port.as_ref().map_or(0, |(port, _)| *port).to_string();
+    fs::create_dir(work_dir).map_err(SandboxError::Folder)?;
+    give_to_owner(work_dir).map_err(SandboxError::Folder)?;
+    let canary = outside.join("outside");
+    fs::write(&canary, "").map_err(SandboxError::Folder)?;
+    let args = [
+        OsString::from("-c"),
+        text().into(),
+        "probe".into(),
+        port_text.into(),
+        canary.clone().into(),
+        std::process::id().to_string().into(),
+    ];
+    let done = runner.run(&script(work_dir, args.into()), &Cancel::new()?);
+    fs::remove_dir_all(work_dir).and_then(|()| fs::remove_file(&canary)).map_err(SandboxError::Folder)?;
+    let done = done?;
+    let said = String::from_utf8_lossy(&done.stdout.kept_bytes()).into_owned();
+    if (done.ended_by, done.exit) != (EndedBy::Itself, Exit::Code(0)) || !said.ends_with("tried\n") {
+        let errors = String::from_utf8_lossy(&done.stderr.kept_bytes()).trim().to_owned();
+        return Err(SandboxError::Untried(format!("{}; {errors}", done.exit)));
+    }
+    let open: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("open: ")).collect();
+    if open.is_empty() { Ok(()) } else { Err(SandboxError::Open(open.join("; "))) }
+}
+
+/// One attempt after another, each in a shell of its own; then what must work.
+fn text() -> String {
+    let mut text = String::new();
+    for (what, attempt) in FORBIDDEN {
+        text.push_str(&format!("( {attempt} ) >/dev/null 2>&1 </dev/null && echo 'open: {what}'\n"));
+    }
+    for (what, line) in STATUS {
+        let (name, value) = line.split_once(' ').unwrap_or((line, ""));
+        text.push_str(&format!(
+            "( while read -r name value; do [ \"$name\" = {name} ] && [ \"$value\" = {value} ] && exit 0; done </proc/self/status; \
+             exit 1 ) || echo 'open: {what}'\n"
+        ));
+    }
+    text.push_str("set -e\n: >written\n: >/tmp/written\n: >/dev/null\necho tried\n");
+    text
+}
+
+fn script(work_dir: &Path, args: Vec<OsString>) -> Script {
+    let mut environment = Environment::default();
+    environment.set("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
+    Script {
+        program: "/bin/sh".into(),
+        args,
+        cwd: work_dir.to_path_buf(),
+        work_dir: work_dir.to_path_buf(),
+        changes: Changes::Dropped,
+        environment,
+        limits: Limits {
+            wall: LIMIT,
+            grace: LIMIT,
+            drain: LIMIT,
+            kept_bytes_max: KEPT_BYTES_MAX,
+            log_bytes_max: 0,
+            pids_max: None,
+        },
+        logs: None,
+        signals: SignalReach::OwnProcesses,
+        echo: Echo::Off,
+        marker: None,
+    }
+}
