@@ -26,6 +26,8 @@ mod presence;
 mod product_log;
 #[path = "harness/reports.rs"]
 mod reports;
+#[path = "harness/sandboxed.rs"]
+mod sandboxed;
 #[path = "harness/selection.rs"]
 mod selection;
 #[path = "harness/setups.rs"]
@@ -54,6 +56,7 @@ fn main() -> std::process::ExitCode {
             presence::claims(),
             product_log::claims(),
             reports::claims(),
+            sandboxed::claims(),
             selection::claims(),
             setups::claims(),
             strictness::claims(),

@@ -172,8 +172,7 @@ impl Session {
         if part.join == Join::Finished && earlier.is_none() {
             return Err(SessionError::NoSummary(dir));
         }
-        let scratch = make_scratch(&settings.temp_dir)?;
-        let sandbox = project.sandbox.then(|| sandbox_in(&scratch, &project)).transpose()?;
+        let (scratch, sandbox) = make_workplace(&settings.temp_dir, &project)?;
         let run = RunFile {
             pid: Some(std::process::id()),
             scratch: scratch.path().to_path_buf(),
@@ -504,9 +503,21 @@ impl Session {
 }
 
 /// # Errors
-/// If it cannot be made.
-fn make_scratch(temp_dir: &Path) -> Result<Scratch, SessionError> {
-    Scratch::make(temp_dir).map_err(|source| SessionError::Scratch { path: temp_dir.to_owned(), source })
+/// If one of them cannot be had; nothing is left then.
+fn make_workplace(
+    temp_dir: &Path,
+    project: &Project,
+) -> Result<(Scratch, Option<SandboxedScriptRunner>), SessionError> {
+    let made = Scratch::make(temp_dir);
+    let scratch = made.map_err(|source| SessionError::Scratch { path: temp_dir.to_owned(), source })?;
+    match project.sandbox.then(|| sandbox_in(&scratch, project)).transpose() {
+        Ok(sandbox) => Ok((scratch, sandbox)),
+        Err(error) => {
+            // That it stays would not be the worse of the two.
+            scratch.remove().ok();
+            Err(error.into())
+        }
+    }
 }
 
 /// Builds the sandbox for scripts that work in the scratch folder, and tries it.

@@ -5,41 +5,41 @@ use std::fs;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::world::{Project, User, both, claim, daemon, is_alive, root_claim, until};
+use crate::world::{Project, User, also_in_the_sandbox, both, claim, daemon, is_alive, root_claim, until};
 
 pub(crate) fn claims() -> Vec<Trial> {
     let mut claims = vec![
-        claim(the_short_result_is_the_last_line),
-        claim(the_long_result_is_stderr),
-        claim(bytes_that_are_no_text_are_replaced),
         claim(a_prerequisite_that_did_not_pass_skips),
         claim(a_prerequisite_that_was_not_selected_runs_first),
-        claim(a_skipped_script_skips_those_that_need_it),
         claim(make_runs_once_before_the_first_script),
-        claim(a_make_step_that_fails_fails_every_script),
         claim(a_make_step_that_hangs_fails_every_script),
-        claim(a_make_target_is_passed_on),
-        claim(a_script_sees_nothing_of_another),
-        claim(a_set_up_is_not_changed),
-        claim(a_missing_script_is_a_failed_trial),
         claim(scripts_run_in_the_order_of_the_manifest),
-        claim(a_script_is_given_four_variables),
-        claim(a_script_has_no_input_and_two_outputs),
-        claim(a_script_runs_in_its_copy),
-        claim(without_a_limit_a_script_has_one),
         claim(a_folder_of_scripts_is_a_set_up_in_byte_order),
         claim(a_nested_set_up_is_named_by_its_path),
-        claim(three_hundred_scripts_are_three_hundred_trials),
-        claim(what_a_set_up_holds_arrives_as_it_is),
         claim(unknown_keys_are_ignored),
         claim(a_script_outside_of_its_set_up_is_refused),
         claim(a_pipe_in_a_set_up_does_not_hang),
         claim(a_cycle_of_prerequisites_fails),
         claim(a_prerequisite_that_is_no_script_is_told),
-        claim(a_script_that_removes_its_folder_is_judged_as_usual),
         claim(a_script_that_hangs_is_named_and_those_before_it_are_on_record),
         claim(a_failure_that_is_recorded_late_still_stops_a_run_that_fails_fast),
     ];
+    claims.extend(also_in_the_sandbox(the_short_result_is_the_last_line));
+    claims.extend(also_in_the_sandbox(the_long_result_is_stderr));
+    claims.extend(also_in_the_sandbox(bytes_that_are_no_text_are_replaced));
+    claims.extend(also_in_the_sandbox(a_make_step_that_fails_fails_every_script));
+    claims.extend(also_in_the_sandbox(a_make_target_is_passed_on));
+    claims.extend(also_in_the_sandbox(a_script_sees_nothing_of_another));
+    claims.extend(also_in_the_sandbox(a_set_up_is_not_changed));
+    claims.extend(also_in_the_sandbox(a_missing_script_is_a_failed_trial));
+    claims.extend(also_in_the_sandbox(a_script_is_given_four_variables));
+    claims.extend(also_in_the_sandbox(a_script_has_no_input_and_two_outputs));
+    claims.extend(also_in_the_sandbox(a_script_runs_in_its_copy));
+    claims.extend(also_in_the_sandbox(without_a_limit_a_script_has_one));
+    claims.extend(also_in_the_sandbox(three_hundred_scripts_are_three_hundred_trials));
+    claims.extend(also_in_the_sandbox(what_a_set_up_holds_arrives_as_it_is));
+    claims.extend(also_in_the_sandbox(a_script_that_removes_its_folder_is_judged_as_usual));
+    claims.extend(also_in_the_sandbox(a_skipped_script_skips_those_that_need_it));
     claims.extend(both(the_exit_code_is_the_status));
     claims.extend(both(nothing_outlives_a_script));
     claims.push(root_claim(a_script_that_kills_whatever_it_may_is_judged_as_usual));

@@ -1,6 +1,7 @@
 //! A project in a folder of its own, a harness that runs over it, and what came of it.
 #![allow(dead_code, reason = "each test target uses a part")]
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -59,15 +60,58 @@ pub(crate) fn root_claim<F: FnOnce() + Send + 'static>(run: F) -> Trial {
 
 /// A claim for whoever runs this, and for an ordinary user.
 pub(crate) fn both<F: Fn(User) + Send + Copy + 'static>(run: F) -> [Trial; 2] {
-    let ordinary = Trial::test(format!("{}_as_an_ordinary_user", name_of::<F>()), move || {
+    both_named(&name_of::<F>(), run)
+}
+
+fn both_named(name: &str, run: impl Fn(User) + Send + Copy + 'static) -> [Trial; 2] {
+    let ordinary = Trial::test(format!("{name}_as_an_ordinary_user"), move || {
         run(User::Ordinary);
         Ok(())
     });
-    let mine = Trial::test(name_of::<F>(), move || {
+    let mine = Trial::test(name, move || {
         run(User::Caller);
         Ok(())
     });
     [mine, ordinary.with_ignored_flag(!is_root() && !is_ci())]
+}
+
+thread_local! {
+    /// New projects have their scripts run in the sandbox.
+    static IN_SANDBOX: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A claim that also holds in the sandbox: tried once more, with all its projects there.
+pub(crate) fn also_in_the_sandbox<F: FnOnce() + Send + Copy + 'static>(run: F) -> [Trial; 2] {
+    let sandboxed = Trial::test(format!("{}_in_the_sandbox", name_of::<F>()), move || {
+        IN_SANDBOX.set(true);
+        run();
+        IN_SANDBOX.set(false);
+        Ok(())
+    });
+    [claim(run), sandboxed.with_ignored_flag(!can_be_sandboxed() && !is_ci())]
+}
+
+/// A claim about the sandbox, for whoever runs this, and for an ordinary user.
+pub(crate) fn sandbox_claims<F: Fn(User) + Send + Copy + 'static>(run: F) -> [Trial; 2] {
+    let sandboxed = move |user| {
+        IN_SANDBOX.set(true);
+        run(user);
+        IN_SANDBOX.set(false);
+    };
+    both_named(&name_of::<F>(), sandboxed).map(|trial| {
+        let is_ignored = trial.has_ignored_flag() || (!can_be_sandboxed() && !is_ci());
+        trial.with_ignored_flag(is_ignored)
+    })
+}
+
+/// Tells whether this machine lets an ordinary user make namespaces.
+fn can_be_sandboxed() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let mut unshare = command("unshare");
+        unshare.args(["--user", "--map-root-user", "true"]).stdin(Stdio::null()).stderr(Stdio::null());
+        unshare.status().is_ok_and(|status| status.success())
+    })
 }
 
 fn name_of<F>() -> String {
@@ -168,15 +212,14 @@ pub(crate) struct Project {
 impl Project {
     /// A project whose suites are declared to be harmless.
     pub(crate) fn new() -> Self {
-        let project = Self::bare();
-        project.file("suites/runner.yaml", "isolation: none\n");
-        project
+        Self::with("")
     }
 
     /// A project whose `runner.yaml` has more lines.
     pub(crate) fn with(settings: &str) -> Self {
         let project = Self::bare();
-        project.file("suites/runner.yaml", format!("isolation: none\n{settings}"));
+        let sandbox = if IN_SANDBOX.get() { "sandbox: true\n" } else { "" };
+        project.file("suites/runner.yaml", format!("isolation: none\n{sandbox}{settings}"));
         project
     }
 
