@@ -21,7 +21,7 @@
 //! ```
 //!
 //! [`Harness`] is for folders other than the usual ones. README.md has every key, setting, output and limit, and what the
-//! harness does **not** protect against: blocks and scripts run with your rights. ARCHITECTURE.md tells how it is built.
+//! harness does **not** protect against: without `sandbox: true` blocks and scripts run with your rights. ARCHITECTURE.md tells how it is built.
 //!
 //! Modules stand on floors, and imports point down only: `model` < `rules`, `os` < `flow` < faces (`harness`).
 

@@ -26,6 +26,8 @@ use crate::os::engine::{Cancel, EngineError, ScriptRunner};
 use crate::os::workdir::{Tree, give_to, remove};
 
 mod probe;
+#[cfg(any(target_os = "macos", test))]
+mod seatbelt;
 
 pub use crate::model::script::SandboxLimits;
 pub use probe::SandboxError;
