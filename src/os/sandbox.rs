@@ -36,6 +36,7 @@ pub use probe::SandboxError;
 pub struct SandboxedScriptRunner {
     pool: Pool,
     base: PathBuf,
+    disk_bytes_max: u64,
 }
 
 impl SandboxedScriptRunner {
@@ -51,7 +52,7 @@ impl SandboxedScriptRunner {
         }
         let made = fs::create_dir_all(base).and_then(|()| give_to_owner(base));
         let enclosure = made.and_then(|()| Enclosure::plan(base, readable, limits)).map_err(SandboxError::Folder)?;
-        Ok(Self { pool: Pool::enclosed(enclosure), base: base.to_owned() })
+        Ok(Self { pool: Pool::enclosed(enclosure), base: base.to_owned(), disk_bytes_max: limits.disk_bytes_max })
     }
 
     /// Has a script try what the walls forbid.
@@ -70,6 +71,11 @@ impl SandboxedScriptRunner {
         let text = |error: &dyn std::error::Error| error.to_string();
         let from = PathBuf::from(format!("/proc/self/fd/{}/.", made.as_raw_fd()));
         let tree = Tree::list(&from).map_err(|error| text(&error))?;
+        let before = Tree::list(&script.work_dir).map_err(|error| text(&error))?;
+        if tree.bytes() > before.bytes().saturating_add(self.disk_bytes_max) {
+            // Files with holes: in memory they took no room.
+            return Err(format!("it is larger than its limit of {} bytes on the disk", self.disk_bytes_max));
+        }
         let mut aside = script.work_dir.clone().into_os_string();
         aside.push(".made");
         let aside = PathBuf::from(aside);

@@ -11,6 +11,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         sandbox_claims(a_script_cannot_change_anything_but_its_copy),
         sandbox_claims(what_make_has_made_is_there_for_each_script_and_stays_as_it_was),
         sandbox_claims(make_is_in_the_sandbox_too),
+        sandbox_claims(files_with_holes_do_not_fill_the_disk),
         sandbox_claims(suites_beside_are_not_in_the_sandbox),
         sandbox_claims(the_summary_says_so),
         sandbox_claims(limits_of_the_project_hold),
@@ -57,6 +58,14 @@ fn make_is_in_the_sandbox_too(user: User) {
     project.setup("set", &manifest(&["1.sh"], &json!({})), &[("Makefile", &makefile), ("1.sh", "cat built")]);
     project.run(&[]).code(0);
     assert!(project.order().is_empty());
+}
+
+fn files_with_holes_do_not_fill_the_disk(user: User) {
+    let project = Project::with("sandbox-limits: {disk: 1MiB}\n").of(user);
+    let makefile = "all:\n\tfor n in 1 2 3 4 5 6 7 8 9; do truncate -s 1048576 hole$$n; done\n";
+    project.setup("set", &manifest(&["1.sh"], &json!({})), &[("Makefile", makefile), ("1.sh", "exit 0")]);
+    project.run(&[]).code(101);
+    project.result("set/1").assert_fail("larger than its limit of 1048576 bytes");
 }
 
 fn suites_beside_are_not_in_the_sandbox(user: User) {

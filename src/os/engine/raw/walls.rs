@@ -428,7 +428,8 @@ pub(super) unsafe fn enclose(plan: &Plan, room: &Room) -> Result<(RawFd, RawFd),
         check(Step::Root, libc::umount2(c".".as_ptr(), libc::MNT_DETACH))?;
         check(Step::Root, libc::chdir(c"/".as_ptr()))?;
         raise_loopback()?;
-        check(Step::Network, libc::sethostname(c"sandbox".as_ptr(), 7))?;
+        // A name that resolves.
+        check(Step::Network, libc::sethostname(c"localhost".as_ptr(), 9))?;
         let ruleset = make_ruleset(plan, work)?;
         libc::close(work);
         libc::umask(0o022);
@@ -509,7 +510,8 @@ pub(super) unsafe fn give_up_rights(plan: &Plan, room: &Room, ruleset: RawFd) ->
             (libc::RLIMIT_NOFILE, room.open_files_max),
             (libc::RLIMIT_FSIZE, room.file_bytes_max),
             (libc::RLIMIT_AS, room.address_bytes_max),
-            (libc::RLIMIT_CORE, 0),
+            // One byte: none is written, and no program of the machine is started to take one, which 0 does not keep it from (core(5)).
+            (libc::RLIMIT_CORE, 1),
         ];
         for (resource, max) in limits {
             if max != u64::MAX {
