@@ -128,7 +128,7 @@ fn writable_above(dir: &std::path::Path) -> bool {
 fn of_sandbox(settings: &Settings, project: Option<&Project>) -> Check {
     let project = project.cloned().unwrap_or_default();
     let tried = Scratch::make(&settings.temp_dir).map_err(|error| chain(&error)).and_then(|scratch| {
-        let held = sandbox_in(&scratch, &project).map(drop).map_err(|error| chain(&error));
+        let held = sandbox_in(&scratch, &project, false).map(drop).map_err(|error| chain(&error));
         scratch.remove().map_err(|error| chain(&error)).and(held)
     });
     match tried {

@@ -272,6 +272,7 @@ fn run_file(merged: &merge::Merged, run_id: &str) -> RunFile {
         summary: Known::default(),
         in_stages: false,
         has_run_suites: true,
+        has_sandbox: false,
         has_packages: false,
         deps_failure: None,
         revision: merged.revision().map(str::to_owned),

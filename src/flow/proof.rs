@@ -64,6 +64,9 @@ pub(crate) struct RunFile {
     /// Whether its trials have begun.
     #[serde(default)]
     pub(crate) has_run_suites: bool,
+    /// Whether the sandbox has been tried, and holds.
+    #[serde(default)]
+    pub(crate) has_sandbox: bool,
     /// Whether the required packages are known to be there.
     #[serde(default)]
     pub(crate) has_packages: bool,

@@ -172,10 +172,12 @@ impl Session {
         if part.join == Join::Finished && earlier.is_none() {
             return Err(SessionError::NoSummary(dir));
         }
-        let (scratch, sandbox) = make_workplace(&settings.temp_dir, &project)?;
+        let is_tried = joined.is_some_and(|run| run.has_sandbox);
+        let (scratch, sandbox) = make_workplace(&settings.temp_dir, &project, is_tried)?;
         let run = RunFile {
             pid: Some(std::process::id()),
             scratch: scratch.path().to_path_buf(),
+            has_sandbox: sandbox.is_some(),
             ..joined.cloned().unwrap_or_else(|| new_run(&own_id, part.join, turn.folder.owner, &settings))
         };
         let run_json = RunFile::file(&dir);
@@ -507,10 +509,11 @@ impl Session {
 fn make_workplace(
     temp_dir: &Path,
     project: &Project,
+    is_tried: bool,
 ) -> Result<(Scratch, Option<SandboxedScriptRunner>), SessionError> {
     let made = Scratch::make(temp_dir);
     let scratch = made.map_err(|source| SessionError::Scratch { path: temp_dir.to_owned(), source })?;
-    match project.sandbox.then(|| sandbox_in(&scratch, project)).transpose() {
+    match project.sandbox.then(|| sandbox_in(&scratch, project, is_tried)).transpose() {
         Ok(sandbox) => Ok((scratch, sandbox)),
         Err(error) => {
             // That it stays would not be the worse of the two.
@@ -520,14 +523,20 @@ fn make_workplace(
     }
 }
 
-/// Builds the sandbox for scripts that work in the scratch folder, and tries it.
+/// Builds the sandbox for scripts that work in the scratch folder, and tries it if nobody has in this run.
 ///
 /// # Errors
 /// If it cannot be had here.
-pub(crate) fn sandbox_in(scratch: &Scratch, project: &Project) -> Result<SandboxedScriptRunner, SandboxError> {
+pub(crate) fn sandbox_in(
+    scratch: &Scratch,
+    project: &Project,
+    is_tried: bool,
+) -> Result<SandboxedScriptRunner, SandboxError> {
     let base = scratch.path().join(SANDBOXED);
     let sandbox = SandboxedScriptRunner::new(&base, &project.sandbox_shows, project.sandbox_limits)?;
-    sandbox.probe()?;
+    if !is_tried {
+        sandbox.probe()?;
+    }
     Ok(sandbox)
 }
 
@@ -605,6 +614,7 @@ fn new_run(run_id: &str, join: Join, owner: Option<(i32, u64)>, settings: &Setti
         in_stages: join != Join::Nextest,
         // A run that no stage can join has nothing else to do.
         has_run_suites: join == Join::Nextest,
+        has_sandbox: false,
         has_packages: false,
         revision: revision(&settings.suites_dir),
         deps_failure: None,
