@@ -72,6 +72,8 @@ impl Enclosure {
         if !is_private {
             root.folder(base);
         }
+        let options =
+            format!("size={},nr_inodes={},mode=0755", limits.disk_bytes_max, limits.disk_files_max.saturating_add(16));
         let text = |path: &Path| c_string_at("/new", path);
         let plan = Plan {
             user: user(),
@@ -82,6 +84,7 @@ impl Enclosure {
                 .map(|(target, path)| Ok((c_text(target)?, text(path)?)))
                 .collect::<io::Result<_>>()?,
             shown: root.shown.iter().map(Seen::planned).collect::<io::Result<_>>()?,
+            options: c_text(OsStr::new(&options))?,
             filter: filter()?,
             landlock_abi: super::raw::landlock_abi(),
         };
@@ -103,14 +106,10 @@ impl Enclosure {
             folder.parent().is_some() && !PRIVATE.iter().any(|private| Path::new(private).starts_with(folder))
         });
         folders.reverse();
-        let limits = self.limits;
-        let options =
-            format!("size={},nr_inodes={},mode=0755", limits.disk_bytes_max, limits.disk_files_max.saturating_add(16));
         Ok(RoomTexts {
             lower: text("/lower/", below)?,
             target: text("/new", &script.work_dir)?,
             folders: folders.into_iter().map(|folder| text("/new", folder)).collect::<Result<_, _>>()?,
-            options: c_string(OsStr::new(&options))?,
             is_kept: script.changes == Changes::Kept,
         })
     }
@@ -121,7 +120,6 @@ pub(super) struct RoomTexts {
     pub(super) lower: CString,
     pub(super) target: CString,
     pub(super) folders: Vec<CString>,
-    pub(super) options: CString,
     pub(super) is_kept: bool,
 }
 

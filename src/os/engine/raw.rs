@@ -206,7 +206,6 @@ pub(super) struct RoomRequest<'a> {
     pub(super) lower: &'a CStr,
     pub(super) target: &'a CStr,
     pub(super) folders: &'a [&'a CStr],
-    pub(super) options: &'a CStr,
     pub(super) is_kept: bool,
     pub(super) open_files_max: u64,
     pub(super) file_bytes_max: u64,
@@ -568,7 +567,6 @@ impl Arena {
             lower: self.text(room.lower)?,
             target: self.text(room.target)?,
             folders: self.texts(room.folders)?,
-            options: self.text(room.options)?,
             is_kept: room.is_kept,
             open_files_max: room.open_files_max,
             file_bytes_max: room.file_bytes_max,
@@ -696,8 +694,6 @@ unsafe fn open_children() -> RawFd {
 
 const SOCKET_FD: RawFd = 3;
 const CGROUP_FD: RawFd = 4;
-/// Behind the supervisor's own: the two of its `Senses` follow the socket, because they are opened next.
-const OWN_FDS_END: RawFd = 6;
 
 /// Leaves /dev/null as 0, 1 and 2, the socket as 3, the cgroup (or nothing) as 4, and closes everything else.
 unsafe fn keep_only(parts: &Parts<'_>) {
@@ -764,11 +760,16 @@ unsafe fn supervisor(exchange: *mut Exchange, walls: Option<&walls::Plan>) -> ! 
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
         (*exchange).supervisor_pid = libc::getpid();
         let senses = Senses { deaths: watch_deaths(), children: open_children() };
-        let stacks = [map_stack(), map_stack()];
-        if stacks.iter().any(|stack| stack.is_null()) || senses.deaths < 0 {
+        let stack_top = map_stack();
+        if stack_top.is_null() || senses.deaths < 0 {
             libc::_exit(1);
         }
-        let entered = walls.map(|plan| walls::enter(plan));
+        if let Some(plan) = walls {
+            match walls::enter(plan) {
+                Ok(()) => supervise_enclosed(exchange, plan, stack_top, &senses),
+                Err(broken) => refuse_all(exchange, &broken),
+            }
+        }
         let mut lingers = false;
         loop {
             let mut streams = [-1; 2];
@@ -778,15 +779,7 @@ unsafe fn supervisor(exchange: *mut Exchange, walls: Option<&walls::Plan>) -> ! 
                     (*exchange).taken = true;
                     lingers = (*exchange).lingers;
                     let start = Start { exchange, streams, wall: None };
-                    match (walls, &entered) {
-                        (Some(plan), Some(Ok(()))) => run_enclosed(&start, plan, stacks, &senses),
-                        (_, Some(Err(broken))) => {
-                            note_failure(exchange, broken.step, broken.errno);
-                            close_streams(&start);
-                            say(word::NOT_STARTED);
-                        }
-                        (_, None) | (None, Some(Ok(()))) => answer(run(&start, stacks[0], &senses)),
-                    }
+                    answer(run(&start, stack_top, &senses));
                 }
                 // An order that came after its script had ended.
                 Some(_) => {}
@@ -818,14 +811,13 @@ unsafe fn watch_deaths() -> RawFd {
 }
 
 unsafe fn say(word: u8) {
-    // SAFETY: one byte; if nobody listens any more, the next `receive` tells.
-    unsafe { libc::send(SOCKET_FD, (&raw const word).cast(), 1, libc::MSG_NOSIGNAL) };
+    // SAFETY: our own descriptor.
+    unsafe { tell(SOCKET_FD, word) };
 }
 
-/// Reaps the inits of earlier scripts: while they take their namespaces down there was something better to do. Others are not left.
-unsafe fn reap_inits() {
-    // SAFETY: our own children.
-    unsafe { while libc::waitpid(-1, ptr::null_mut(), libc::__WALL) > 0 || errno() == libc::EINTR {} }
+unsafe fn tell(line: RawFd, word: u8) {
+    // SAFETY: one byte; if nobody listens any more, the next `receive` tells.
+    unsafe { libc::send(line, (&raw const word).cast(), 1, libc::MSG_NOSIGNAL) };
 }
 
 /// How often somebody who lingers looks before he sleeps: some 100 µs.
@@ -844,9 +836,6 @@ unsafe fn receive(streams: &mut [RawFd; 2], lingers: bool) -> Option<u8> {
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = size_of_val(&control) as _;
         let mut looks_left = if lingers { LINGERING_LOOKS } else { 0 };
-        if !lingers {
-            reap_inits();
-        }
         loop {
             let flags = if looks_left > 0 { libc::MSG_DONTWAIT } else { 0 };
             let got = libc::recvmsg(SOCKET_FD, &raw mut message, libc::MSG_CMSG_CLOEXEC | flags);
@@ -859,9 +848,6 @@ unsafe fn receive(streams: &mut [RawFd; 2], lingers: bool) -> Option<u8> {
             if looks_left > 0 {
                 looks_left -= 1;
                 libc::sched_yield();
-                if looks_left == 0 {
-                    reap_inits();
-                }
             }
         }
         let header = libc::CMSG_FIRSTHDR(&raw const message);
@@ -881,11 +867,11 @@ struct Start<'a> {
     wall: Option<(&'a walls::Plan, RawFd)>,
 }
 
-unsafe fn close_streams(start: &Start<'_>) {
+unsafe fn close_streams(streams: &[RawFd; 2]) {
     // SAFETY: our own descriptors.
     unsafe {
-        libc::close(start.streams[0]);
-        libc::close(start.streams[1]);
+        libc::close(streams[0]);
+        libc::close(streams[1]);
     }
 }
 
@@ -895,71 +881,180 @@ unsafe fn answer(is_started: bool) {
     unsafe { say(if is_started { word::ENDED } else { word::NOT_STARTED }) };
 }
 
-/// One script in namespaces of its own. Their first process, ours, stands in for the supervisor until everything in them is dead: it
-/// carries out orders, reaps, and answers. When it ends the kernel ends whatever there may be. It has our memory and our
-/// descriptors, and we are suspended until it ends: nothing is copied.
-unsafe fn run_enclosed(start: &Start<'_>, plan: &walls::Plan, stacks: [*mut c_void; 2], senses: &Senses) {
-    // SAFETY: CLONE_VFORK suspends us until the init has ended, so it may use our memory; it has a stack of its own. `inner` outlives
-    // the call.
+// In the sandbox each script has an *init*: the first process of its namespaces, ours. It stands in for the supervisor until everything
+// in them is dead: it takes the script from the harness, carries out orders, reaps, and answers. When it ends the kernel ends whatever
+// there may be. To make namespaces takes longer than to run a small script, so while one runs the next init gets ready.
+
+/// Words between the supervisor and an init.
+mod init_word {
+    /// The next script is yours.
+    pub(super) const GO: u8 = b'G';
+    /// I have it.
+    pub(super) const TAKEN: u8 = b'T';
+    /// The harness is gone.
+    pub(super) const ALONE: u8 = b'A';
+}
+
+/// Has one init after another take a script.
+unsafe fn supervise_enclosed(
+    exchange: *mut Exchange,
+    plan: &walls::Plan,
+    stack_top: *mut c_void,
+    senses: &Senses,
+) -> ! {
+    // SAFETY: system calls on our own descriptors and children; the exchange is looked at where it is not the harness's.
     unsafe {
-        let answers = (*start.exchange).answers;
-        let inner = Init { start, plan, stack_top: stacks[0], deaths: senses.deaths };
-        let flags = walls::NAMESPACES | libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::SIGCHLD;
-        let init = libc::clone(be_init, stacks[1], flags, (&raw const inner).cast_mut().cast());
-        if init < 0 {
-            fail(start.exchange, Step::Namespaces);
-        }
-        // What it had open was ours, too.
-        close_from(OWN_FDS_END);
-        if init < 0 {
-            return answer(false);
-        }
-        // The rest of the exchange may be the harness's again.
-        if (&raw const (*start.exchange).answers).read_volatile() == answers {
-            // Killed, and with it all that it watched over: for want of memory, or by the operator.
-            let exchange = &mut *start.exchange;
-            if !exchange.ended {
-                exchange.ended = true;
-                exchange.status = libc::SIGKILL;
-                exchange.usage = zeroed();
+        let mut next = start_init(exchange, plan, stack_top, senses);
+        loop {
+            let current = next;
+            let answers = (&raw const (*exchange).answers).read_volatile();
+            tell(current, init_word::GO);
+            match hear_init(current, senses) {
+                Some(init_word::ALONE) => libc::_exit(0),
+                Some(_) => {
+                    next = start_init(exchange, plan, stack_top, senses);
+                    while hear_init(current, senses).is_some() {}
+                    // The rest of the exchange may be the harness's again.
+                    if (&raw const (*exchange).answers).read_volatile() == answers {
+                        answer_for_killed(exchange);
+                    }
+                }
+                // Killed before it had anything to do; the next one does it.
+                None => next = start_init(exchange, plan, stack_top, senses),
             }
-            answer(true);
+            libc::close(current);
         }
     }
 }
 
-struct Init<'a> {
-    start: &'a Start<'a>,
-    plan: &'a walls::Plan,
-    /// For the script's first process, until it is executed.
-    stack_top: *mut c_void,
-    deaths: RawFd,
+/// The init was killed, and with it all that it watched over: for want of memory, or by the operator.
+unsafe fn answer_for_killed(exchange: *mut Exchange) {
+    // SAFETY: the harness waits for our answer.
+    unsafe {
+        let exchange = &mut *exchange;
+        if !exchange.ended {
+            exchange.ended = true;
+            exchange.status = libc::SIGKILL;
+            exchange.usage = zeroed();
+        }
+        answer(true);
+    }
 }
 
-/// The first process in the namespaces of one script.
-extern "C" fn be_init(argument: *mut c_void) -> c_int {
-    // SAFETY: the argument is the `Init` of `run_enclosed`, which waits for us; else as `supervisor`.
+/// Waits for a word of an init, and reaps the inits before it. `None`: it has ended.
+unsafe fn hear_init(line: RawFd, senses: &Senses) -> Option<u8> {
+    // SAFETY: our own descriptors and children.
     unsafe {
-        let Init { start, plan, stack_top, deaths } = &*argument.cast::<Init<'_>>();
+        loop {
+            let event = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            let mut events = [event(line), event(senses.deaths)];
+            libc::poll(events.as_mut_ptr(), 2, -1);
+            if events[1].revents != 0 {
+                first_death(senses.deaths);
+                while libc::waitpid(-1, ptr::null_mut(), libc::__WALL | libc::WNOHANG) > 0 {}
+            }
+            if events[0].revents != 0 {
+                let mut word = 0_u8;
+                return (libc::recv(line, (&raw mut word).cast(), 1, 0) == 1).then_some(word);
+            }
+        }
+    }
+}
+
+/// Forks an init, which makes its namespaces ready while others run. Returns the line to it: its end is the init's. If there is no process left, nothing can be run: we end, and the
+/// harness starts another supervisor.
+unsafe fn start_init(exchange: *mut Exchange, plan: &walls::Plan, stack_top: *mut c_void, senses: &Senses) -> RawFd {
+    // SAFETY: a fork; the child keeps to the rules of this file and never returns.
+    unsafe {
+        let mut line = [-1; 2];
+        let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+        if libc::socketpair(libc::AF_UNIX, kind, 0, line.as_mut_ptr()) < 0 {
+            libc::_exit(1);
+        }
+        let flags = c_long::from(walls::NAMESPACES | libc::SIGCHLD);
+        let pid = libc::syscall(libc::SYS_clone, flags, 0 as c_long, 0 as c_long, 0 as c_long, 0 as c_long) as c_int;
+        if pid == 0 {
+            libc::close(line[0]);
+            be_init(exchange, plan, line[1], stack_top, senses.deaths);
+        }
+        if pid < 0 {
+            refuse_all(exchange, &walls::Broken { step: Step::Namespaces, errno: errno() });
+        }
+        libc::close(line[1]);
+        line[0]
+    }
+}
+
+/// Answers every script that it cannot be started.
+unsafe fn refuse_all(exchange: *mut Exchange, broken: &walls::Broken) -> ! {
+    // SAFETY: as `supervisor`.
+    unsafe {
+        loop {
+            let mut streams = [-1; 2];
+            match receive(&mut streams, false) {
+                None => libc::_exit(0),
+                Some(word::RUN) => {
+                    (*exchange).taken = true;
+                    note_failure(exchange, broken.step, broken.errno);
+                    close_streams(&streams);
+                    answer(false);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+unsafe fn be_init(
+    exchange: *mut Exchange,
+    plan: &walls::Plan,
+    line: RawFd,
+    stack_top: *mut c_void,
+    deaths: RawFd,
+) -> ! {
+    // SAFETY: as `supervisor`.
+    unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         libc::prctl(libc::PR_SET_NAME, c"pg-init".as_ptr());
-        let (ruleset, kept) = match walls::enclose(plan, &(*start.exchange).room) {
-            Ok(made) => made,
+        let prepared = walls::prepare(plan);
+        let mut word = 0_u8;
+        if libc::recv(line, (&raw mut word).cast(), 1, 0) != 1 {
+            libc::_exit(1);
+        }
+        let mut streams = [-1; 2];
+        loop {
+            match receive(&mut streams, (*exchange).lingers) {
+                None => {
+                    tell(line, init_word::ALONE);
+                    libc::_exit(0);
+                }
+                Some(word::RUN) => break,
+                // An order that came after its script had ended.
+                Some(_) => {}
+            }
+        }
+        (*exchange).taken = true;
+        tell(line, init_word::TAKEN);
+        let enclosed = prepared.and_then(|()| walls::enclose(plan, &(*exchange).room));
+        let is_started = match enclosed {
+            Ok((ruleset, kept)) => {
+                if kept >= 0 {
+                    hand_over(kept);
+                    libc::close(kept);
+                }
+                let senses = Senses { deaths, children: open_children() };
+                let start = Start { exchange, streams, wall: Some((plan, ruleset)) };
+                let is_started = run(&start, stack_top, &senses);
+                (*exchange).started = walls::count_started();
+                is_started
+            }
             Err(broken) => {
-                note_failure(start.exchange, broken.step, broken.errno);
-                (*start.exchange).answers += 1;
-                answer(false);
-                libc::_exit(1);
+                note_failure(exchange, broken.step, broken.errno);
+                close_streams(&streams);
+                false
             }
         };
-        if kept >= 0 {
-            hand_over(kept);
-        }
-        let senses = Senses { deaths: *deaths, children: open_children() };
-        let start = Start { exchange: start.exchange, streams: start.streams, wall: Some((plan, ruleset)) };
-        let is_started = run(&start, *stack_top, &senses);
-        (*start.exchange).started = walls::count_started();
-        (*start.exchange).answers += 1;
+        (*exchange).answers += 1;
         answer(is_started);
         libc::_exit(0);
     }
@@ -1000,7 +1095,7 @@ unsafe fn run(start: &Start<'_>, stack_top: *mut c_void, senses: &Senses) -> boo
         if leader < 0 {
             fail(start.exchange, Step::Clone);
         }
-        close_streams(start);
+        close_streams(&start.streams);
         if leader < 0 {
             return false;
         }

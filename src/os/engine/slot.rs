@@ -172,7 +172,7 @@ impl Slot {
         let room = enclosure.as_ref().map(|enclosure| enclosure.room(script)).transpose()?;
         let folders: Vec<_> = room.iter().flat_map(|room| &room.folders).map(CString::as_c_str).collect();
         let processes_max = match &enclosure {
-            // Of its user namespace nobody else has processes; the two of ours are added.
+            // Of its user namespace nobody else has processes; the three of ours are added.
             Some(enclosure) => {
                 u64::from(script.limits.pids_max.map_or(u32::MAX, NonZeroU32::get).min(enclosure.limits.processes_max))
                     + 2
@@ -197,7 +197,6 @@ impl Slot {
             lower: &texts.lower,
             target: &texts.target,
             folders,
-            options: &texts.options,
             is_kept: texts.is_kept,
             open_files_max: u64::from(limits.open_files_max),
             file_bytes_max: limits.disk_bytes_max,

@@ -2,9 +2,9 @@
 //!
 //! Once for each supervisor: a user namespace in which it has every right and outside of which it has none, and a mount namespace
 //! with nothing in it but a *stage*: `/new`, the root that scripts see, read-only; `/lower`, the folder that all work folders lie
-//! in; `/run`, empty. Once for each script: namespaces of every other kind, a tmpfs on `/run` that holds all that the script can write, and
-//! a change of root after which the stage is out of reach. That order makes a launch cheap: what does not differ between scripts
-//! is copied by the kernel with the namespace.
+//! in; `/run`, empty. Once for each script: namespaces of every other kind, a tmpfs on `/run` that holds all that the script can write
+//! (`prepare`, before there is a script); its work folder, and a change of root after which the stage is out of reach (`enclose`). That
+//! order makes a launch cheap: what does not differ between scripts is copied by the kernel with the namespace, or done ahead.
 //!
 //! The rules of `raw.rs` hold: async-signal-safe functions only.
 
@@ -30,6 +30,8 @@ pub(in crate::os) struct Plan {
     pub(in crate::os) links: Vec<(CString, CString)>,
     /// What of the machine stands in it, read-only: source below the old root, and the same path below the new one.
     pub(in crate::os) shown: Vec<Shown>,
+    /// Options of the tmpfs that holds all that a script writes.
+    pub(in crate::os) options: CString,
     /// Classic BPF (seccomp(2)).
     pub(in crate::os) filter: Vec<libc::sock_filter>,
     /// Landlock's version here; 0 if it has none.
@@ -377,8 +379,6 @@ pub(super) struct Room {
     pub(super) target: *const c_char,
     /// Folders to be made before that, parents first, then null.
     pub(super) folders: *const *const c_char,
-    /// Options of the tmpfs that holds all that it writes.
-    pub(super) options: *const c_char,
     /// Whether the harness wants what has become of the work folder.
     pub(super) is_kept: bool,
     /// Most open files, bytes in one file, bytes of address space; `u64::MAX` to leave it.
@@ -391,13 +391,11 @@ pub(super) struct Room {
 pub(super) const NAMESPACES: c_int =
     libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
-/// Furnishes one script's namespaces; the caller is their first process. Returns Landlock's ruleset, or -1 if it has none, and the work
-/// folder if it is kept, else -1.
-pub(super) unsafe fn enclose(plan: &Plan, room: &Room) -> Result<(RawFd, RawFd), Broken> {
-    // SAFETY: texts of the plan and of the exchange.
+/// Furnishes one script's namespaces, of which the caller is the first process, as far as they are the same for every script.
+pub(super) unsafe fn prepare(plan: &Plan) -> Built {
+    // SAFETY: texts of the plan.
     unsafe {
-        let target = CStr::from_ptr(room.target);
-        mount(c"tmpfs", c"/run", c"tmpfs", libc::MS_NOSUID | libc::MS_NODEV, room.options, Step::Private)?;
+        mount(c"tmpfs", c"/run", c"tmpfs", libc::MS_NOSUID | libc::MS_NODEV, plan.options.as_ptr(), Step::Private)?;
         for (own, place) in PRIVATE {
             check(Step::Private, libc::mkdir(own.as_ptr(), 0o1777))?;
             mount(own, place, c"", libc::MS_BIND, ptr::null(), Step::Private)?;
@@ -406,19 +404,31 @@ pub(super) unsafe fn enclose(plan: &Plan, room: &Room) -> Result<(RawFd, RawFd),
             check(Step::Private, libc::mkdir(c"/run/base".as_ptr(), 0o755))?;
             mount(c"/run/base", base, c"", libc::MS_BIND, ptr::null(), Step::Private)?;
         }
+        check(Step::WorkDir, libc::mkdir(c"/run/upper".as_ptr(), 0o755))?;
+        check(Step::WorkDir, libc::mkdir(c"/run/work".as_ptr(), 0o755))?;
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        mount(c"proc", c"/new/proc", c"proc", flags, ptr::null(), Step::Proc)?;
+        raise_loopback()?;
+        // A name that resolves.
+        check(Step::Network, libc::sethostname(c"localhost".as_ptr(), 9)).map(drop)
+    }
+}
+
+/// Puts one script's work folder into its namespaces, and changes the root. Returns Landlock's ruleset, or -1 if it has none, and the work
+/// folder if it is kept, else -1.
+pub(super) unsafe fn enclose(plan: &Plan, room: &Room) -> Result<(RawFd, RawFd), Broken> {
+    // SAFETY: texts of the plan and of the exchange.
+    unsafe {
+        let target = CStr::from_ptr(room.target);
         let mut folder = room.folders;
         while !(*folder).is_null() {
             mkdir(CStr::from_ptr(*folder), 0o755)?;
             folder = folder.add(1);
         }
-        check(Step::WorkDir, libc::mkdir(c"/run/upper".as_ptr(), 0o755))?;
-        check(Step::WorkDir, libc::mkdir(c"/run/work".as_ptr(), 0o755))?;
         check(Step::WorkDir, libc::chdir(room.lower))?;
         let options = c"lowerdir=.,upperdir=/run/upper,workdir=/run/work,userxattr";
         let flags = libc::MS_NOSUID | libc::MS_NODEV;
         mount(c"overlay", target, c"overlay", flags, options.as_ptr(), Step::WorkDir)?;
-        let flags = flags | libc::MS_NOEXEC;
-        mount(c"proc", c"/new/proc", c"proc", flags, ptr::null(), Step::Proc)?;
         let open = libc::O_DIRECTORY | libc::O_CLOEXEC;
         let kept =
             if room.is_kept { check(Step::WorkDir, libc::open(room.target, libc::O_RDONLY | open))? } else { -1 };
@@ -427,9 +437,6 @@ pub(super) unsafe fn enclose(plan: &Plan, room: &Room) -> Result<(RawFd, RawFd),
         check(Step::Root, libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()))?;
         check(Step::Root, libc::umount2(c".".as_ptr(), libc::MNT_DETACH))?;
         check(Step::Root, libc::chdir(c"/".as_ptr()))?;
-        raise_loopback()?;
-        // A name that resolves.
-        check(Step::Network, libc::sethostname(c"localhost".as_ptr(), 9))?;
         let ruleset = make_ruleset(plan, work)?;
         libc::close(work);
         libc::umask(0o022);
