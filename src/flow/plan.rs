@@ -208,9 +208,7 @@ impl Planned {
             Work::Broken { text } => Judged::not_run(self.running(), &Finding::Invalid(text.clone())),
         };
         begin();
-        if session.has_one_trial {
-            session.runner.dismiss();
-        }
+        session.dismiss_after_one_trial();
         if let Some(Err(error)) = marked {
             judged.add_fault(Fault::new(&error));
         }

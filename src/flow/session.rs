@@ -64,7 +64,7 @@ pub(crate) struct Session {
     pub(crate) echo: Echo,
     pub(crate) shown: Shown,
     /// There is one trial, so that nothing waits for another.
-    pub(super) has_one_trial: bool,
+    has_one_trial: bool,
     /// Ours alone; every process that a trial starts has it in its environment.
     pub(crate) scratch: Scratch,
     /// The bash that runs blocks.
@@ -197,7 +197,7 @@ impl Session {
         interrupt.listen(part.interrupted)?;
         Ok(Self {
             proof: Proof::new(dir, header, earlier, run.summary.clone())?,
-            runner: Box::new(runner(&settings, part.reach)),
+            runner: Box::new(runner(&settings, part.reach, sandbox.as_ref())),
             sandbox,
             looks: Looks::default(),
             run: Mutex::new(run),
@@ -245,6 +245,14 @@ impl Session {
     /// If it could not be started, or not be ended.
     pub(crate) fn run(&self, script: &Script, cancel: &Cancel) -> Result<Completion, Fault> {
         self.run_while(script, cancel, &mut || {})
+    }
+
+    /// Has the engine's helpers end, if there is nothing left to run.
+    pub(crate) fn dismiss_after_one_trial(&self) {
+        if self.has_one_trial {
+            self.runner.dismiss();
+            self.script_runner().dismiss();
+        }
     }
 
     /// Returns what runs the scripts of set-ups.
@@ -540,11 +548,15 @@ pub(crate) fn sandbox_in(
     Ok(sandbox)
 }
 
-fn runner(settings: &Settings, reach: SignalReach) -> UnsandboxedScriptRunner {
+fn runner(settings: &Settings, reach: SignalReach, sandbox: Option<&SandboxedScriptRunner>) -> UnsandboxedScriptRunner {
     let runner = UnsandboxedScriptRunner::new();
     if settings.nextest.is_some() {
         // A process for one trial: what can be done at the same time is.
-        runner.warm_up(reach);
+        let first: &dyn ScriptRunner = match (reach, sandbox) {
+            (SignalReach::OwnProcesses, Some(sandbox)) => sandbox,
+            (SignalReach::Machine, _) | (_, None) => &runner,
+        };
+        first.warm_up(reach);
     }
     runner
 }

@@ -4,8 +4,8 @@
 //!
 //! The engine of `os::engine` runs them, and sees them to their end; here is what stands around them. The supervisor enters a user
 //! namespace, in which it has every right, and loses those outside of it: as root it becomes a user that owns nothing. For each script
-//! it makes a process in namespaces of every other kind. That is the first process of its PID namespace, ours, and ends everything
-//! in it when the script has ended. What the script sees is a root of its own: the machine's programs and settings, read-only; its work
+//! it makes a process in namespaces of every other kind, ahead of time. That is the first process of its PID namespace, ours, and ends
+//! everything in it when the script has ended. What the script sees is a root of its own: the machine's programs and settings, read-only; its work
 //! folder; empty folders for temporary files; a network that consists of the loopback. What it writes lies in one tmpfs of a bounded
 //! size that goes with it, the work folder's changes included: they are the upper layer of an overlay. So a script cannot
 //! change what the next one gets, and a set-up need not be copied for each.
