@@ -88,20 +88,31 @@ pub(super) fn probe(runner: &dyn ScriptRunner, work_dir: &Path, outside: &Path) 
         return Err(SandboxError::Untried(format!("{}; {errors}", done.exit)));
     }
     let open: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("open: ")).collect();
-    if open.is_empty() { Ok(()) } else { Err(SandboxError::Open(open.join("; "))) }
+    if !open.is_empty() {
+        return Err(SandboxError::Open(open.join("; ")));
+    }
+    // What was not tried has not held.
+    let names = FORBIDDEN.iter().chain(&STATUS).map(|(what, _)| format!("shut: {what}"));
+    match names.into_iter().find(|name| !said.lines().any(|line| line == name)) {
+        Some(name) => Err(SandboxError::Untried(format!("no word of `{name}`"))),
+        None => Ok(()),
+    }
 }
 
-/// One attempt after another, each in a shell of its own; then what must work.
+/// One attempt after another, each in a shell of its own, with a word of what came of it; then what must work. The names stand in double
+/// quotes, because some have an apostrophe.
 fn text() -> String {
     let mut text = String::new();
     for (what, attempt) in FORBIDDEN {
-        text.push_str(&format!("( {attempt} ) >/dev/null 2>&1 </dev/null && echo 'open: {what}'\n"));
+        text.push_str(&format!(
+            "if ( {attempt} ) >/dev/null 2>&1 </dev/null; then echo \"open: {what}\"; else echo \"shut: {what}\"; fi\n"
+        ));
     }
     for (what, line) in STATUS {
         let (name, value) = line.split_once(' ').unwrap_or((line, ""));
         text.push_str(&format!(
-            "( while read -r name value; do [ \"$name\" = {name} ] && [ \"$value\" = {value} ] && exit 0; done </proc/self/status; \
-             exit 1 ) || echo 'open: {what}'\n"
+            "if ( while read -r name value; do [ \"$name\" = {name} ] && [ \"$value\" = {value} ] && exit 0; done \
+             </proc/self/status; exit 1 ); then echo \"shut: {what}\"; else echo \"open: {what}\"; fi\n"
         ));
     }
     text.push_str("set -e\n: >written\n: >/tmp/written\n: >/dev/null\necho tried\n");
