@@ -20,6 +20,15 @@ pub enum SandboxError {
     /// A path that scripts are to see.
     #[error("scripts are to see `{path}`, which is not there or cannot be read", path = .0.display())]
     NotThere(PathBuf),
+    /// Root without what it takes to hand scripts to somebody else.
+    #[error("the sandbox cannot be had: root lacks {0}; keep them (in Docker: --cap-add), or be an ordinary user")]
+    Rights(String),
+    /// Nobody to hand scripts to.
+    #[error(
+        "the sandbox cannot be had: scripts would own the machine's settings, and read what is secret in them; in this user namespace \
+         map user and group 65533, too, or be an ordinary user"
+    )]
+    Owner,
     /// A wall could not be built.
     #[error(transparent)]
     Engine(#[from] EngineError),
