@@ -1320,13 +1320,21 @@ extern "C" fn child(argument: *mut c_void) -> c_int {
     }
 }
 
+/// One that is lower already stays: nobody without rights can raise it.
 unsafe fn limit_processes(max: u64) -> bool {
     if max == u64::MAX {
         return true;
     }
-    let limit = libc::rlimit { rlim_cur: max, rlim_max: max };
-    // SAFETY: lowers our own limit.
-    unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) == 0 }
+    // SAFETY: structures on our own stack; lowers our own limit.
+    unsafe {
+        let mut limit: libc::rlimit = zeroed();
+        if libc::getrlimit(libc::RLIMIT_NPROC, &raw mut limit) < 0 {
+            return false;
+        }
+        let max = max.min(limit.rlim_max);
+        let limit = libc::rlimit { rlim_cur: max, rlim_max: max };
+        libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) == 0
+    }
 }
 
 /// Puts the supervisor, and so all that it starts, into a signal domain: they reach each other and nobody else. The supervisor
