@@ -45,10 +45,17 @@ impl SandboxedScriptRunner {
     /// [`Self::probe`].
     ///
     /// # Errors
-    /// If the folder cannot be made or given to the user that scripts run as; on architectures without a filter for system calls.
+    /// If the folder cannot be made or given to the user that scripts run as; if there is no user to whom nothing belongs; on architectures without a filter for system calls.
     pub fn new(base: &Path, readable: &[PathBuf], limits: SandboxLimits) -> Result<Self, SandboxError> {
         if let Some(missing) = readable.iter().find(|path| path.symlink_metadata().is_err()) {
             return Err(SandboxError::NotThere(missing.clone()));
+        }
+        let missing = enclosure::missing_rights();
+        if !missing.is_empty() {
+            return Err(SandboxError::Rights(missing.join(", ")));
+        }
+        if enclosure::owns_the_machine() {
+            return Err(SandboxError::Owner);
         }
         let made = fs::create_dir_all(base).and_then(|()| give_to_owner(base));
         let enclosure = made.and_then(|()| Enclosure::plan(base, readable, limits)).map_err(SandboxError::Folder)?;

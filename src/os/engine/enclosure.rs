@@ -5,6 +5,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
@@ -127,6 +128,30 @@ pub(super) struct RoomTexts {
 pub(in crate::os) fn owner() -> Option<(u32, u32)> {
     let user = user();
     user.is_another.then_some((user.outer_uid, user.outer_gid))
+}
+
+/// What root needs to hand scripts to somebody else: to give him files, to reach those, to become him (capabilities(7)).
+const RIGHTS: [(&str, u32); 4] = [("CAP_CHOWN", 0), ("CAP_DAC_OVERRIDE", 1), ("CAP_SETGID", 6), ("CAP_SETUID", 7)];
+
+/// Returns the rights that this process lacks to hand scripts to another user, if it has to.
+pub(in crate::os) fn missing_rights() -> Vec<&'static str> {
+    if owner().is_none() {
+        return Vec::new();
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let has = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    let lacks = |bit: u32| has.unwrap_or(0) >> bit & 1 == 0;
+    RIGHTS.into_iter().filter(|(_, bit)| lacks(*bit)).map(|(name, _)| name).collect()
+}
+
+/// Tells whether scripts would be the owner of the machine's settings, and so could read what only that may: as root of a user namespace in
+/// which there is nobody else, made by the machine's root.
+pub(in crate::os) fn owns_the_machine() -> bool {
+    let user = user();
+    // Everybody who has no number in this namespace seems to have this one (user_namespaces(7)).
+    let nobody = fs::read_to_string("/proc/sys/kernel/overflowuid").ok().and_then(|text| text.trim().parse().ok());
+    let is_somebody = Some(user.outer_uid) != nobody;
+    fs::metadata("/etc").is_ok_and(|meta| !user.is_another && is_somebody && meta.uid() == user.outer_uid)
 }
 
 /// Root hands scripts to somebody without rights, if there is somebody: in a user namespace there may not be.

@@ -42,6 +42,7 @@ mod pump;
     reason = "system calls answer in wider types than they take; a conversion that can panic must not stand after a fork"
 )]
 mod raw;
+mod remedy;
 mod slot;
 pub(crate) mod tee;
 mod traces;
@@ -126,14 +127,14 @@ pub enum EngineError {
     #[error("`{0}` has a NUL byte")]
     Nul(String),
     /// The sandbox cannot be had here. Nothing was run.
-    #[error("the sandbox cannot be had: {wall} ({source}); {remedy}")]
+    #[error("the sandbox cannot be had: {wall} ({reason}); {remedy}")]
     Wall {
         /// What could not be built.
         wall: &'static str,
         /// What to do about it.
         remedy: &'static str,
-        /// What the kernel said.
-        source: io::Error,
+        /// What the kernel said; told in the text, so that the remedy is the last word.
+        reason: io::Error,
     },
     /// A sandboxed script whose work folder is not where they lie.
     #[error("the work folder `{work_dir}` is not in `{base}`, or the working directory not in it", work_dir = .work_dir.display(), base = .base.display())]

@@ -113,40 +113,6 @@ impl Step {
         STEPS.into_iter().find(|(step, _)| *step == self).map_or("?", |(_, text)| text)
     }
 
-    /// What to do where the kernel refuses it.
-    pub(super) fn remedy(self, errno: i32) -> &'static str {
-        match self {
-            Self::UserNamespace if errno == libc::ENOSPC => "raise user.max_user_namespaces (sysctl)",
-            Self::UserNamespace | Self::Namespaces => {
-                "in Docker: --security-opt seccomp=unconfined; elsewhere: sysctl kernel.unprivileged_userns_clone=1, \
-                 or be root"
-            }
-            Self::IdMap if errno == libc::EPERM => {
-                "on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0; as root: keep CAP_SETUID and CAP_SETGID"
-            }
-            Self::Stage | Self::Show if errno == libc::ENOSYS => "Linux 5.12 or later is needed",
-            Self::Stage | Self::Show | Self::Private => {
-                "in Docker: --security-opt apparmor=unconfined; on Ubuntu: sysctl \
-                 kernel.apparmor_restrict_unprivileged_userns=0"
-            }
-            Self::Proc => "in Docker: --security-opt systempaths=unconfined",
-            Self::WorkDir => "overlay file systems in user namespaces are needed: Linux 5.11, and `modprobe overlay`",
-            Self::Clone
-            | Self::Session
-            | Self::Streams
-            | Self::Chdir
-            | Self::Limit
-            | Self::Exec
-            | Self::IdMap
-            | Self::User
-            | Self::Root
-            | Self::Network
-            | Self::Landlock
-            | Self::Rights
-            | Self::Seccomp => "run without the sandbox only what you trust",
-        }
-    }
-
     /// Tells whether it is a wall of the sandbox.
     pub(super) fn is_wall(self) -> bool {
         self as i32 >= Self::UserNamespace as i32
@@ -1415,13 +1381,21 @@ extern "C" fn child(argument: *mut c_void) -> c_int {
     }
 }
 
+/// One that is lower already stays: nobody without rights can raise it.
 unsafe fn limit_processes(max: u64) -> bool {
     if max == u64::MAX {
         return true;
     }
-    let limit = libc::rlimit { rlim_cur: max, rlim_max: max };
-    // SAFETY: lowers our own limit.
-    unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) == 0 }
+    // SAFETY: structures on our own stack; lowers our own limit.
+    unsafe {
+        let mut limit: libc::rlimit = zeroed();
+        if libc::getrlimit(libc::RLIMIT_NPROC, &raw mut limit) < 0 {
+            return false;
+        }
+        let max = max.min(limit.rlim_max);
+        let limit = libc::rlimit { rlim_cur: max, rlim_max: max };
+        libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) == 0
+    }
 }
 
 /// Puts the supervisor, and so all that it starts, into a signal domain: they reach each other and nobody else. The supervisor

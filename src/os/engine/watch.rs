@@ -14,6 +14,7 @@ use super::cgroup::Cgroup;
 use super::pool::Ran;
 use super::pump::{Flow, Pump};
 use super::raw::{self, LINGERING_LOOKS, Supervisor, word};
+use super::remedy::remedy;
 use super::{Cancel, EngineError, traces};
 use crate::model::script::{Changes, Completion, EndedBy, Exit, Leak, Script, Usage};
 
@@ -209,11 +210,8 @@ impl Watch<'_> {
         let failure = self.supervisor.start_failure();
         let source = io::Error::from_raw_os_error(failure.errno);
         if failure.step.is_wall() {
-            return EngineError::Wall {
-                wall: failure.step.as_str(),
-                remedy: failure.step.remedy(failure.errno),
-                source,
-            };
+            let remedy = remedy(failure.step, failure.errno);
+            return EngineError::Wall { wall: failure.step.as_str(), remedy, reason: source };
         }
         EngineError::Start {
             program: self.script.program.clone(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::give_to_owner;
 use crate::model::script::{Changes, Echo, EndedBy, Environment, Exit, Limits, Script, SignalReach};
+use crate::os::engine::enclosure::owner;
 use crate::os::engine::{Cancel, EngineError, ScriptRunner};
 
 /// Why scripts cannot be run in a sandbox here.
@@ -20,6 +21,20 @@ pub enum SandboxError {
     /// A path that scripts are to see.
     #[error("scripts are to see `{path}`, which is not there or cannot be read", path = .0.display())]
     NotThere(PathBuf),
+    /// Root without what it takes to hand scripts to somebody else.
+    #[error("the sandbox cannot be had: root lacks {0}; keep them (in Docker: --cap-add), or be an ordinary user")]
+    Rights(String),
+    /// Nobody to hand scripts to.
+    #[error(
+        "the sandbox cannot be had: scripts would own the machine's settings, and read what is secret in them; in this user namespace \
+         map user and group 65533, too, or be an ordinary user"
+    )]
+    Owner,
+    /// Scripts keep the groups of who runs them.
+    #[error(
+        "the sandbox cannot be had: scripts could read {SECRET}, because this user can; be one who cannot (id shows the groups)"
+    )]
+    Reader,
     /// A wall could not be built.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -31,6 +46,10 @@ pub enum SandboxError {
     Untried(String),
 }
 
+/// What nobody may read but the machine.
+const SECRET: &str = "/etc/shadow";
+const READ_SECRET: &str = "read /etc/shadow";
+
 /// What is forbidden, and what succeeds if it is not; in the words of a POSIX shell, because that is what is there. `$1` is a port that
 /// somebody listens on outside, `$2` a file outside, `$3` a process outside.
 const FORBIDDEN: [(&str, &str); 13] = [
@@ -38,7 +57,7 @@ const FORBIDDEN: [(&str, &str); 13] = [
     ("write to /etc", ": >/etc/.proving-ground"),
     ("make folders in /", "mkdir /.proving-ground"),
     ("write to the kernel's settings", "echo 0 >/proc/sys/kernel/core_uses_pid"),
-    ("read /etc/shadow", "read -r line </etc/shadow"),
+    (READ_SECRET, "read -r line </etc/shadow"),
     ("see the machine's files", "[ -e \"$2\" ]"),
     ("signal the machine's processes", "kill -0 \"$3\" && [ \"$3\" -gt 20 ]"),
     ("see the machine's processes", "set -- /proc/[0-9]*; [ $# -gt 10 ]"),
@@ -88,20 +107,34 @@ pub(super) fn probe(runner: &dyn ScriptRunner, work_dir: &Path, outside: &Path) 
         return Err(SandboxError::Untried(format!("{}; {errors}", done.exit)));
     }
     let open: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("open: ")).collect();
-    if open.is_empty() { Ok(()) } else { Err(SandboxError::Open(open.join("; "))) }
+    if open == [READ_SECRET] && owner().is_none() && fs::File::open(SECRET).is_ok() {
+        return Err(SandboxError::Reader);
+    }
+    if !open.is_empty() {
+        return Err(SandboxError::Open(open.join("; ")));
+    }
+    // What was not tried has not held.
+    let names = FORBIDDEN.iter().chain(&STATUS).map(|(what, _)| format!("shut: {what}"));
+    match names.into_iter().find(|name| !said.lines().any(|line| line == name)) {
+        Some(name) => Err(SandboxError::Untried(format!("no word of `{name}`"))),
+        None => Ok(()),
+    }
 }
 
-/// One attempt after another, each in a shell of its own; then what must work.
+/// One attempt after another, each in a shell of its own, with a word of what came of it; then what must work. The names stand in double
+/// quotes, because some have an apostrophe.
 fn text() -> String {
     let mut text = String::new();
     for (what, attempt) in FORBIDDEN {
-        text.push_str(&format!("( {attempt} ) >/dev/null 2>&1 </dev/null && echo 'open: {what}'\n"));
+        text.push_str(&format!(
+            "if ( {attempt} ) >/dev/null 2>&1 </dev/null; then echo \"open: {what}\"; else echo \"shut: {what}\"; fi\n"
+        ));
     }
     for (what, line) in STATUS {
         let (name, value) = line.split_once(' ').unwrap_or((line, ""));
         text.push_str(&format!(
-            "( while read -r name value; do [ \"$name\" = {name} ] && [ \"$value\" = {value} ] && exit 0; done </proc/self/status; \
-             exit 1 ) || echo 'open: {what}'\n"
+            "if ( while read -r name value; do [ \"$name\" = {name} ] && [ \"$value\" = {value} ] && exit 0; done \
+             </proc/self/status; exit 1 ); then echo \"shut: {what}\"; else echo \"open: {what}\"; fi\n"
         ));
     }
     text.push_str("set -e\n: >written\n: >/tmp/written\n: >/dev/null\necho tried\n");
