@@ -26,10 +26,10 @@ pub(crate) enum Mode {
     Sandboxed,
 }
 
-/// Makes claims of a function: one for each mode. Their names are the mode's and the function's.
+/// Makes claims of a function: one for each mode. Their names are the mode's, the module's and the function's.
 pub(crate) fn claims_of<F: Fn(&Cell) + Copy + Sync + 'static>(modes: &[Mode], place: Place, check: F) -> Vec<Claim> {
     let path = std::any::type_name::<F>();
-    claims_named(path.rsplit("::").next().unwrap_or(path), modes, place, check)
+    claims_named(path.strip_prefix("sandbox::").unwrap_or(path), modes, place, check)
 }
 
 pub(crate) fn claims_named<F: Fn(&Cell) + Copy + Sync + 'static>(
@@ -183,7 +183,7 @@ impl<'a> Cell<'a> {
     pub(crate) fn run_well(&self, script: &Script) -> String {
         let completion = self.run(script);
         let both = format!("{}{}", text(&completion.stdout), text(&completion.stderr));
-        assert_eq!((completion.exit, completion.ended_by), (Exit::Code(0), EndedBy::Itself), "{both}\n{completion:?}");
+        assert_eq!((completion.exit, completion.ended_by), (Exit::Code(0), EndedBy::Itself), "{both}");
         assert_eq!(completion.leaked, []);
         text(&completion.stdout)
     }

@@ -136,7 +136,7 @@ const ROWS: [Row; 29] = [
 pub(crate) fn claims() -> Vec<Claim> {
     let rows = ROWS.iter().flat_map(|row| {
         let modes = [Mode::Unsandboxed, Mode::Sandboxed];
-        claims_named(row.name, &modes, Place::Here, move |cell: &Cell| assert_row(cell, row))
+        claims_named(&format!("faults::{}", row.name), &modes, Place::Here, move |cell: &Cell| assert_row(cell, row))
     });
     let others = [
         sandboxed(a09_killing_the_parent_harms_nobody),

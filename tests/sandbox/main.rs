@@ -10,6 +10,8 @@ mod faults;
 mod inside;
 #[path = "../engine/trials.rs"]
 mod trials;
+mod walls;
+mod works;
 
 use std::process::ExitCode;
 
@@ -17,7 +19,7 @@ use inside::Lab;
 use proving_ground::internals::engine::Cancel;
 
 fn main() -> ExitCode {
-    let claims = [faults::claims()].concat();
+    let claims = [faults::claims(), works::claims(), walls::claims()].concat();
     match Lab::of_this_process() {
         Some((lab, name)) => {
             let claim = claims.iter().find(|claim| claim.name == name);
