@@ -143,7 +143,9 @@ impl Slot {
         let Some(memory) = &mut self.memory else { return ran };
         let completion = &mut ran.completion;
         completion.usage.memory_peak_bytes = memory.peak();
-        let was_killed = completion.ended_by == EndedBy::Itself && completion.exit != Exit::Code(0);
+        // A sandboxed script cannot kill its supervisor, but the kernel may choose it, the largest among small ones.
+        let ended_itself = matches!(completion.ended_by, EndedBy::Itself | EndedBy::SupervisorKilled);
+        let was_killed = ended_itself && completion.exit != Exit::Code(0);
         if was_killed && memory.has_killed() {
             completion.ended_by = EndedBy::OutOfMemory;
         }
