@@ -3,6 +3,7 @@
 
 #![expect(clippy::panic, clippy::print_stderr, clippy::unwrap_used, reason = "a test: what fails is the claim")]
 
+mod bounds;
 mod cell;
 mod faults;
 #[expect(dead_code, reason = "shared with the engine's tests, which need more of it")]
@@ -19,7 +20,7 @@ use inside::Lab;
 use proving_ground::internals::engine::Cancel;
 
 fn main() -> ExitCode {
-    let claims = [faults::claims(), works::claims(), walls::claims()].concat();
+    let claims = [faults::claims(), works::claims(), walls::claims(), bounds::claims()].concat();
     match Lab::of_this_process() {
         Some((lab, name)) => {
             let claim = claims.iter().find(|claim| claim.name == name);
