@@ -23,13 +23,14 @@ use crate::model::script::{Changes, Completion, Script, SignalReach};
 use crate::os::engine::enclosure::{self, Enclosure};
 use crate::os::engine::pool::{Pool, Ran};
 use crate::os::engine::{Cancel, EngineError, ScriptRunner};
-use crate::os::workdir::{Tree, give_to, remove};
+use crate::os::workdir::{Tree, give_to, make_readable, remove};
 
 pub use crate::os::engine::enclosure::SandboxLimits;
 
 /// Runs scripts in a sandbox: no network, no rights, nothing of the machine to write to, bounded in everything.
 pub struct SandboxedScriptRunner {
     pool: Pool,
+    disk_bytes_max: u64,
 }
 
 impl SandboxedScriptRunner {
@@ -42,25 +43,38 @@ impl SandboxedScriptRunner {
     pub fn new(base: &Path, readable: &[PathBuf], limits: SandboxLimits) -> io::Result<Self> {
         fs::create_dir_all(base)?;
         give_to_owner(base)?;
-        Ok(Self { pool: Pool::enclosed(Enclosure::plan(base, readable, limits)?) })
+        let pool = Pool::enclosed(Enclosure::plan(base, readable, limits)?);
+        Ok(Self { pool, disk_bytes_max: limits.disk_bytes_max })
     }
 
     /// Puts what a script has made of its work folder in its place.
     ///
     /// # Errors
-    /// If it cannot be read or written.
+    /// If it cannot be read or written, or would be more on a disk than the script could write in memory.
     fn keep(&self, script: &Script, made: &OwnedFd) -> Result<(), String> {
-        let text = |error: &dyn std::error::Error| error.to_string();
-        let from = PathBuf::from(format!("/proc/self/fd/{}/.", made.as_raw_fd()));
-        let tree = Tree::list(&from).map_err(|error| text(&error))?;
+        let from = PathBuf::from(format!("/proc/self/fd/{}", made.as_raw_fd()));
+        make_readable(&from).map_err(|error| chain(&error))?;
+        let tree = Tree::list(&from.join(".")).map_err(|error| chain(&error))?;
+        // Holes, and files of several names, take no room there.
+        let before = Tree::list(&script.work_dir).map_err(|error| chain(&error))?.bytes();
+        if tree.bytes() > before.saturating_add(self.disk_bytes_max) {
+            return Err(format!(
+                "it is {} bytes, more than {} and the {before} before",
+                tree.bytes(),
+                self.disk_bytes_max
+            ));
+        }
         let mut aside = script.work_dir.clone().into_os_string();
         aside.push(".made");
         let aside = PathBuf::from(aside);
-        remove(&aside).map_err(|error| text(&error))?;
-        tree.copy_to(&aside).map_err(|error| text(&error))?;
-        give_to_owner(&aside).map_err(|error| text(&error))?;
-        remove(&script.work_dir).map_err(|error| text(&error))?;
-        fs::rename(&aside, &script.work_dir).map_err(|error| text(&error))
+        remove(&aside).map_err(|error| chain(&error))?;
+        if let Err(error) = tree.copy_to(&aside) {
+            remove(&aside).map_err(|error| chain(&error))?;
+            return Err(chain(&error));
+        }
+        give_to_owner(&aside).map_err(|error| chain(&error))?;
+        remove(&script.work_dir).map_err(|error| chain(&error))?;
+        fs::rename(&aside, &script.work_dir).map_err(|error| chain(&error))
     }
 }
 
@@ -97,6 +111,12 @@ impl ScriptRunner for SandboxedScriptRunner {
     fn drops_changes(&self) -> bool {
         true
     }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Gives a folder with all in it to the user that scripts run as.
