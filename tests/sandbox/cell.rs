@@ -42,11 +42,11 @@ pub(crate) fn claims_named<F: Fn(&Cell) + Copy + Sync + 'static>(
         let mode = *mode;
         let word = if mode == Mode::Sandboxed { "sandboxed" } else { "unsandboxed" };
         let hold = move |lab: &Lab| {
-            let before = Left::now();
+            let before = Left::now(lab);
             let cell = Cell::new(lab, mode, SandboxLimits::default());
             check(&cell);
             drop(cell);
-            assert_eq!(Left::now(), before, "what is there afterwards, and what was there before");
+            assert_eq!(Left::now(lab), before, "what is there afterwards, and what was there before");
         };
         Claim { name: format!("{word}::{name}").leak(), place, check: Box::leak(Box::new(hold)) }
     };
@@ -66,16 +66,20 @@ pub(crate) fn both<F: Fn(&Cell) + Copy + Sync + 'static>(check: F) -> Vec<Claim>
 /// What a runner could leave in this process and on this machine.
 #[derive(Debug, PartialEq, Eq)]
 struct Left {
-    mounts: String,
+    mounts: Vec<String>,
     cgroups: Vec<PathBuf>,
     children: Vec<String>,
     descriptors: usize,
 }
 
 impl Left {
-    fn now() -> Self {
+    fn now(lab: &Lab) -> Self {
+        // Others mount as well.
+        let words = [lab.dir.to_str().unwrap(), "upperdir=/run/upper"];
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let is_ours = |line: &&str| words.iter().any(|word| line.contains(word));
         Self {
-            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap(),
+            mounts: mounts.lines().filter(is_ours).map(str::to_owned).collect(),
             cgroups: cgroups_of_this_process(),
             children: crate::inside::children(),
             descriptors: crate::inside::open_files(),

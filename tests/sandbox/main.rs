@@ -9,6 +9,7 @@ mod faults;
 #[expect(dead_code, reason = "shared with the engine's tests, which need more of it")]
 #[path = "../engine/inside.rs"]
 mod inside;
+mod kept;
 #[path = "../engine/trials.rs"]
 mod trials;
 mod walls;
@@ -20,7 +21,7 @@ use inside::Lab;
 use proving_ground::internals::engine::Cancel;
 
 fn main() -> ExitCode {
-    let claims = [faults::claims(), works::claims(), walls::claims(), bounds::claims()].concat();
+    let claims = [faults::claims(), works::claims(), walls::claims(), bounds::claims(), kept::claims()].concat();
     match Lab::of_this_process() {
         Some((lab, name)) => {
             let claim = claims.iter().find(|claim| claim.name == name);
