@@ -3,6 +3,7 @@
 
 #![expect(clippy::panic, clippy::print_stderr, clippy::unwrap_used, reason = "a test: what fails is the claim")]
 
+mod attacks;
 mod bounds;
 mod cell;
 mod faults;
@@ -21,7 +22,12 @@ use inside::Lab;
 use proving_ground::internals::engine::Cancel;
 
 fn main() -> ExitCode {
-    let claims = [faults::claims(), works::claims(), walls::claims(), bounds::claims(), kept::claims()].concat();
+    if attacks::run_if_asked() {
+        return ExitCode::SUCCESS;
+    }
+    let claims =
+        [faults::claims(), works::claims(), walls::claims(), bounds::claims(), kept::claims(), attacks::claims()]
+            .concat();
     match Lab::of_this_process() {
         Some((lab, name)) => {
             let claim = claims.iter().find(|claim| claim.name == name);
