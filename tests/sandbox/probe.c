@@ -42,10 +42,15 @@ static int unshare_mounts(void) { return try_unshare(CLONE_NEWNS); }
 static int unshare_user_and_mounts(void) { return try_unshare(CLONE_NEWUSER | CLONE_NEWNS); }
 static int unshare_network(void) { return try_unshare(CLONE_NEWUSER | CLONE_NEWNET); }
 
+static int joined(long pid) {
+    if (pid == 0) _exit(0);
+    int refused = answer(pid);
+    if (pid > 0) waitpid((pid_t)pid, NULL, 0);
+    return refused;
+}
 static int try_clone(unsigned long flags) {
     long pid = syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
-    if (pid == 0) _exit(0);
-    return answer(pid);
+    return joined(pid);
 }
 static int clone_user(void) { return try_clone(CLONE_NEWUSER); }
 static int clone_mounts(void) { return try_clone(CLONE_NEWNS); }
@@ -58,9 +63,7 @@ static int clone_cgroup(void) { return try_clone(CLONE_NEWCGROUP); }
 static int clone_user_high(void) { return try_clone(CLONE_NEWUSER | 0x100000000UL); }
 static int clone3_user(void) {
     uint64_t args[11] = {CLONE_NEWUSER, 0, 0, 0, SIGCHLD};
-    long pid = syscall(435, args, sizeof args);
-    if (pid == 0) _exit(0);
-    return answer(pid);
+    return joined(syscall(435, args, sizeof args));
 }
 static int setns_own(void) { return answer(setns(open("/proc/self/ns/uts", O_RDONLY), 0)); }
 static int setns_of_init(void) {
