@@ -208,14 +208,17 @@ fn of_its_own(lab: &Lab, base: &str) -> (SandboxedScriptRunner, Script) {
 /// A runner that is going to be killed while its script runs.
 fn victim(lab: &Lab, word: &str) {
     let (runner, mut script) = of_its_own(lab, word);
-    script.args[1] = "setsid sleep 1000 & sleep 1000 & (setsid sh -c 'sleep 1000' &); sleep 1000".into();
+    let bomb =
+        "exec python3 -c 'import os\nwhile True:\n try:\n  if os.fork() == 0: os.setsid()\n except OSError: pass'";
+    let sleepers = "setsid sleep 1000 & sleep 1000 & (setsid sh -c 'sleep 1000' &); sleep 1000";
+    script.args[1] = if word.ends_with("bomb") { bomb.into() } else { sleepers.into() };
     runner.run(&script, &super::cancel()).unwrap();
 }
 
 fn a12_what_a_killed_runner_had_started_dies_with_it(cell: &Cell) {
     let before = crate::inside::children();
-    for round in 0..3 {
-        let mut victim = start_again(cell, &format!("kills=victim{round}")).spawn().unwrap();
+    for name in ["first", "second", "bomb"] {
+        let mut victim = start_again(cell, &format!("kills={name}")).spawn().unwrap();
         until("the victim's script runs", || alive_with(&cell.lab.marker).len() >= 4);
         victim.kill().unwrap();
         assert_eq!(victim.wait().unwrap().signal(), Some(libc::SIGKILL));
