@@ -215,8 +215,10 @@ pub(crate) fn bombs_at_once_do_not_disturb_another(cell: &Cell) {
         cell.sh("yes >&2 & exec yes"),
     ];
     std::thread::scope(|scope| {
-        let run = |script| scope.spawn(move || cell.runner.run(&hurried(script), &super::cancel()).unwrap());
-        let running = bombs.map(run);
+        let [fork, memory, disk, output] = bombs;
+        let run = |script| scope.spawn(move || cell.runner.run(&script, &super::cancel()).unwrap());
+        // Memory runs out by itself, however slow the others make it.
+        let running = [hurried(fork), memory, hurried(disk), hurried(output)].map(run);
         for _ in 0..5 {
             let text = "i=0; while [ $i -lt 50 ]; do (exit 0); echo $i >f$i; i=$((i+1)); done; ls | wc -l";
             let completion = cell.try_run(&cell.sh(text)).unwrap();
