@@ -19,9 +19,6 @@ pub(crate) const HELPER: &str = "ENGINE_TEST_HELPER";
 /// Names the marker, for scripts only.
 pub(crate) const RUN: &str = "ENGINE_TEST_RUN";
 
-/// How often a soak does everything.
-pub(crate) const ROUNDS: &str = "SOAK_ROUNDS";
-
 /// What a loaded machine may add to a limit.
 const SLACK: Duration = Duration::from_secs(8);
 const FACT_DEADLINE: Duration = Duration::from_secs(60);

@@ -14,7 +14,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 use wait_timeout::ChildExt;
 
-use crate::inside::{CLAIM, Claim, DIR, Place, ROUNDS, alive_with};
+use crate::inside::{CLAIM, Claim, DIR, Place, alive_with};
 
 const DEADLINE: Duration = Duration::from_secs(180);
 /// For the helpers of an engine whose process is gone.
@@ -85,7 +85,6 @@ fn hold(claim: Claim, user: User, home: &Path) -> Result<(), Failed> {
         .env("RUST_BACKTRACE", "1")
         .env(CLAIM, claim.name)
         .env(DIR, dir.path())
-        .envs(std::env::var_os(ROUNDS).map(|rounds| (ROUNDS, rounds)))
         .stdout(file.try_clone().unwrap())
         .stderr(file)
         .spawn()

@@ -83,8 +83,8 @@ const PYTHON: [(&str, &str); 9] = [
     ),
     (
         "unix_sockets",
-        "import socket\n\
-        for name in ('path', '\\0abstract'):\n \
+        "import os, socket\n\
+        for name in ('path', '\\0abstract%d' % os.getpid()):\n \
          server = socket.socket(socket.AF_UNIX); server.bind(name); server.listen()\n \
          client = socket.socket(socket.AF_UNIX); client.connect(name); client.send(b'ok'); got = server.accept()[0].recv(2)\n \
          assert got == b'ok'\na, b = socket.socketpair(); a.send(b'ok'); print(b.recv(2).decode())",
