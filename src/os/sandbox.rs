@@ -23,7 +23,7 @@ use crate::model::script::{Changes, Completion, Script, SignalReach};
 use crate::os::engine::enclosure::{self, Enclosure};
 use crate::os::engine::pool::{Pool, Ran};
 use crate::os::engine::{Cancel, EngineError, ScriptRunner};
-use crate::os::workdir::{Tree, give_to, remove};
+use crate::os::workdir::{Tree, give_to, make_readable, remove};
 
 mod probe;
 #[cfg(any(target_os = "macos", test))]
@@ -73,24 +73,31 @@ impl SandboxedScriptRunner {
     /// Puts what a script has made of its work folder in its place.
     ///
     /// # Errors
-    /// If it cannot be read or written.
+    /// If it cannot be read or written, or would be more on a disk than the script could write in memory.
     fn keep(&self, script: &Script, made: &OwnedFd) -> Result<(), String> {
-        let text = |error: &dyn std::error::Error| error.to_string();
-        let from = PathBuf::from(format!("/proc/self/fd/{}/.", made.as_raw_fd()));
-        let tree = Tree::list(&from).map_err(|error| text(&error))?;
-        let before = Tree::list(&script.work_dir).map_err(|error| text(&error))?;
-        if tree.bytes() > before.bytes().saturating_add(self.disk_bytes_max) {
-            // Files with holes: in memory they took no room.
-            return Err(format!("it is larger than its limit of {} bytes on the disk", self.disk_bytes_max));
+        let from = PathBuf::from(format!("/proc/self/fd/{}", made.as_raw_fd()));
+        make_readable(&from).map_err(|error| chain(&error))?;
+        let tree = Tree::list(&from.join(".")).map_err(|error| chain(&error))?;
+        // Holes, and files of several names, take no room there.
+        let before = Tree::list(&script.work_dir).map_err(|error| chain(&error))?.bytes();
+        if tree.bytes() > before.saturating_add(self.disk_bytes_max) {
+            return Err(format!(
+                "it is {} bytes, more than {} and the {before} before",
+                tree.bytes(),
+                self.disk_bytes_max
+            ));
         }
         let mut aside = script.work_dir.clone().into_os_string();
         aside.push(".made");
         let aside = PathBuf::from(aside);
-        remove(&aside).map_err(|error| text(&error))?;
-        tree.copy_to(&aside).map_err(|error| text(&error))?;
-        give_to_owner(&aside).map_err(|error| text(&error))?;
-        remove(&script.work_dir).map_err(|error| text(&error))?;
-        fs::rename(&aside, &script.work_dir).map_err(|error| text(&error))
+        remove(&aside).map_err(|error| chain(&error))?;
+        if let Err(error) = tree.copy_to(&aside) {
+            remove(&aside).map_err(|error| chain(&error))?;
+            return Err(chain(&error));
+        }
+        give_to_owner(&aside).map_err(|error| chain(&error))?;
+        remove(&script.work_dir).map_err(|error| chain(&error))?;
+        fs::rename(&aside, &script.work_dir).map_err(|error| chain(&error))
     }
 }
 
@@ -127,6 +134,12 @@ impl ScriptRunner for SandboxedScriptRunner {
     fn drops_changes(&self) -> bool {
         true
     }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Gives a folder with all in it to the user that scripts run as.

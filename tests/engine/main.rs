@@ -30,6 +30,6 @@ fn main() -> ExitCode {
             (claim.unwrap_or_else(|| panic!("no claim `{name}`")).check)(&lab);
             ExitCode::SUCCESS
         }
-        None => trials::run(&claims),
+        None => trials::run(&claims, |_| ()),
     }
 }

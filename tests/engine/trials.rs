@@ -28,11 +28,14 @@ enum User {
     Ordinary(u32),
 }
 
-/// Runs all claims, and tells whether they hold.
-pub(crate) fn run(claims: &[Claim]) -> ExitCode {
+/// Runs all claims, and tells whether they hold. `furnish` is told the folder of the claims' program, once there is something to run.
+pub(crate) fn run(claims: &[Claim], furnish: impl FnOnce(&Path)) -> ExitCode {
     let arguments = Arguments::from_args();
     // The build folder may be out of an ordinary user's reach.
     let home = Arc::new(public_dir(None));
+    if !arguments.list {
+        furnish(home.path());
+    }
     let program = home.path().join("engine");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let mut trials = Vec::new();

@@ -28,7 +28,7 @@ pub(in crate::os) struct Enclosure {
 const NOBODY_ELSE: u32 = 65_533;
 
 /// Programs and what they need. One that is a link is one in the sandbox.
-const SHOWN: [&str; 12] = [
+const SHOWN: [&str; 13] = [
     "/usr",
     "/etc",
     "/opt",
@@ -38,8 +38,10 @@ const SHOWN: [&str; 12] = [
     "/lib32",
     "/lib64",
     "/libx32",
-    "/nix",
-    "/gnu",
+    // Not the folders above: there is the socket of a daemon that builds, and downloads, for everybody.
+    "/nix/store",
+    "/nix/var/nix/profiles",
+    "/gnu/store",
     "/run/current-system",
 ];
 const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];

@@ -71,7 +71,7 @@ const JUMP_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
 /// What scripts may not call is refused with `EPERM`. clone3(2), whose flags no filter can see, is unknown, and so is x32: the C library
-/// then calls clone(2). Programs of another architecture, as 32-bit ones, are killed.
+/// then calls clone(2). Limits can be set of the calling process only. Programs of another architecture, as 32-bit ones, are killed.
 ///
 /// # Errors
 /// On an architecture whose number is not known here.
@@ -90,8 +90,12 @@ pub(super) fn filter() -> io::Result<Vec<libc::sock_filter>> {
     let socket = program.load(FIRST_ARGUMENT, socket);
     let clone = program.jump(JUMP_ANY_BIT, CLONE_NAMESPACES, refuse, allow);
     let clone = program.load(FIRST_ARGUMENT, clone);
+    // Its limits are every process's own; the script's init is of the same user (prlimit(2)), and must poll and open files.
+    let limit = program.jump(JUMP_EQUAL, 0, allow, refuse);
+    let limit = program.load(FIRST_ARGUMENT, limit);
     let special = [
         (libc::SYS_clone3, unknown),
+        (libc::SYS_prlimit64, limit),
         (libc::SYS_clone, clone),
         (libc::SYS_socket, socket),
         (libc::SYS_socketpair, socket),
@@ -226,6 +230,14 @@ mod tests {
         for family in 0..64 {
             assert_eq!(is_allowed(libc::SYS_socket, family), SOCKETS.contains(&family), "{family}");
         }
+    }
+
+    #[test]
+    fn limits_of_others_are_refused() {
+        let filter = filter().unwrap();
+        let answer = |pid| answer(&filter, ARCHITECTURE.unwrap(), libc::SYS_prlimit64, pid);
+        assert_eq!(answer(0), libc::SECCOMP_RET_ALLOW);
+        assert_ne!(answer(1), libc::SECCOMP_RET_ALLOW);
     }
 
     #[test]

@@ -1194,10 +1194,15 @@ unsafe fn sweep(exchange: *mut Exchange, senses: &Senses) {
             if rounds == PATIENT_ROUNDS && !exchange.is_null() {
                 say(word::SWEEPING);
             }
-            // Such a number cannot be reused before we reap it.
-            for_each_child(senses.children, |pid| {
-                libc::kill(pid, libc::SIGKILL);
-            });
+            if libc::getpid() == 1 {
+                // All that is in our PID namespace, at once: none of it forks on while others are killed (kill(2)).
+                libc::kill(-1, libc::SIGKILL);
+            } else {
+                // Such a number cannot be reused before we reap it.
+                for_each_child(senses.children, |pid| {
+                    libc::kill(pid, libc::SIGKILL);
+                });
+            }
             // A death wakes us; the limit is for a child that was adopted between the listing and now.
             let mut event = libc::pollfd { fd: senses.deaths, events: libc::POLLIN, revents: 0 };
             libc::poll(&raw mut event, 1, 10);

@@ -13,7 +13,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use nix::unistd::{Uid, pipe2};
+use nix::unistd::{Uid, fchown, pipe2};
 
 use super::cgroup::{Cgroup, Memory, PidsCgroup};
 use super::enclosure::{Enclosure, RoomTexts};
@@ -91,7 +91,7 @@ impl Slot {
     ) -> Result<Option<Ran>, EngineError> {
         self.prepare(script)?;
         self.memory.as_ref().inspect(|memory| memory.begin());
-        let [stdout, stderr] = [output_pipe()?, output_pipe()?];
+        let [stdout, stderr] = [self.output_pipe()?, self.output_pipe()?];
         let started = Instant::now();
         let give_up_at = started + script.limits.wall + script.limits.grace + script.limits.drain;
         if !self.start(&stdout.1, &stderr.1)? {
@@ -143,7 +143,9 @@ impl Slot {
         let Some(memory) = &mut self.memory else { return ran };
         let completion = &mut ran.completion;
         completion.usage.memory_peak_bytes = memory.peak();
-        let was_killed = completion.ended_by == EndedBy::Itself && completion.exit != Exit::Code(0);
+        // A sandboxed script cannot kill its supervisor, but the kernel may choose it, the largest among small ones.
+        let ended_itself = matches!(completion.ended_by, EndedBy::Itself | EndedBy::SupervisorKilled);
+        let was_killed = ended_itself && completion.exit != Exit::Code(0);
         if was_killed && memory.has_killed() {
             completion.ended_by = EndedBy::OutOfMemory;
         }
@@ -229,6 +231,22 @@ impl Slot {
         }
     }
 
+    /// Returns the end to read, which does not block, and the end to write, which its script may open anew (`/dev/stderr`).
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    fn output_pipe(&self) -> Result<(OwnedFd, OwnedFd), EngineError> {
+        let user = self.enclosure.as_ref().map(|enclosure| enclosure.plan.user).filter(|user| user.is_another);
+        let made = pipe2(OFlag::O_CLOEXEC).and_then(|(read, write)| {
+            fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            if let Some(user) = user {
+                fchown(&write, Some(user.outer_uid.into()), Some(user.outer_gid.into()))?;
+            }
+            Ok((read, write))
+        });
+        made.map_err(|errno| EngineError::System("make a pipe", errno.into()))
+    }
+
     /// Hands the request and the write ends of the pipes over. Returns whether the supervisor was there to take them.
     ///
     /// # Errors
@@ -253,16 +271,4 @@ impl Slot {
 /// If there is a NUL byte.
 pub(super) fn c_string(text: &OsStr) -> Result<CString, EngineError> {
     CString::new(text.as_bytes()).map_err(|_| EngineError::Nul(text.to_string_lossy().into_owned()))
-}
-
-/// Returns the end to read, which does not block, and the end to write.
-///
-/// # Errors
-/// If no descriptor is left.
-fn output_pipe() -> Result<(OwnedFd, OwnedFd), EngineError> {
-    let made = pipe2(OFlag::O_CLOEXEC).and_then(|(read, write)| {
-        fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok((read, write))
-    });
-    made.map_err(|errno| EngineError::System("make a pipe", errno.into()))
 }

@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-pub(crate) use folder::{give_to, is_own_folder, make_empty, remove};
+pub(crate) use folder::{give_to, is_own_folder, make_empty, make_readable, remove};
 pub(crate) use tree::Tree;
 use watch::Watch;
 

@@ -1,7 +1,7 @@
 //! A folder with all in it, to be copied.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, FileTimes, Metadata};
+use std::fs::{self, File, FileTimes, Metadata, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -80,7 +80,7 @@ impl Tree {
 fn copy_entry(from: &Path, meta: &Metadata, to: &Path) -> Result<(), WorkdirError> {
     if meta.is_dir() {
         // The owner must be able to fill and to remove it.
-        let mode = meta.permissions().mode() & 0o7777 | 0o700;
+        let mode = meta.permissions().mode() & MODE | 0o700;
         fs::DirBuilder::new().recursive(true).mode(mode).create(to).map_err(tried("make the folder", to))
     } else if meta.is_symlink() {
         let target = fs::read_link(from).map_err(tried("read", from))?;
@@ -92,6 +92,9 @@ fn copy_entry(from: &Path, meta: &Metadata, to: &Path) -> Result<(), WorkdirErro
     }
 }
 
+/// Of a mode, what is copied. Not setuid and setgid: to others on this machine a copy would be a program that runs as us, with whatever
+/// its author wrote in it.
+const MODE: u32 = 0o1777;
 const SMALL_FILE_BYTES: usize = 16 << 10;
 
 /// Copies content, mode and time of a file to a new one. Most files of a set-up are small, and done in one read and one write.
@@ -104,8 +107,7 @@ fn copy_file(from: &Path, meta: &Metadata, to: &Path) -> io::Result<()> {
     if len == buffer.len() {
         io::copy(&mut source, &mut copy)?;
     }
-    // Last: to write takes setuid away.
-    copy.set_permissions(meta.permissions())?;
+    copy.set_permissions(Permissions::from_mode(meta.permissions().mode() & MODE))?;
     copy.set_times(FileTimes::new().set_modified(meta.modified()?))
 }
 
