@@ -201,7 +201,7 @@ fn processes_of_the_machine_are_not_seen(cell: &Cell) {
     );
     let said = cell.says(&text);
     let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(&lines[..2], ["gone", "sandbox"], "on {host}");
+    assert_eq!(&lines[..2], ["gone", "localhost"], "on {host}");
     assert!(lines.len() == 3 && lines[2].parse::<u32>().unwrap() <= 6, "{said}");
 }
 

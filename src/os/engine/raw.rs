@@ -42,6 +42,8 @@ const STOP_LOOK: Duration = Duration::from_micros(100);
 pub(super) mod word {
     /// To the supervisor, with two descriptors: start what the exchange describes.
     pub(crate) const RUN: u8 = b'R';
+    /// To the supervisor of a sandbox: what bounds it does so now, begin to fork.
+    pub(crate) const BEGIN: u8 = b'B';
     /// To the supervisor: SIGTERM to the script's process group.
     pub(crate) const TERMINATE: u8 = b'T';
     /// To the supervisor: SIGKILL to the script's process group.
@@ -275,6 +277,12 @@ impl Supervisor {
             let peek = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
             libc::waitid(libc::P_PID, self.keeper_pid.cast_unsigned(), &raw mut info, peek) == 0 && info.si_pid() == 0
         }
+    }
+
+    /// Lets the supervisor of a sandbox begin: in the cgroups that it is in by now.
+    pub(super) fn begin(&self) {
+        // SAFETY: our own socket; should nobody be there, the first script learns it.
+        unsafe { tell(self.socket.as_raw_fd(), word::BEGIN) };
     }
 
     /// Tells both processes to end.
@@ -870,6 +878,10 @@ unsafe fn supervise_enclosed(
 ) -> ! {
     // SAFETY: system calls on our own descriptors and children; the exchange is looked at where it is not the harness's.
     unsafe {
+        let mut streams = [-1; 2];
+        if receive(&mut streams, false) != Some(word::BEGIN) {
+            libc::_exit(0);
+        }
         let mut next = start_init(exchange, plan, stack_top, senses);
         loop {
             let current = next;

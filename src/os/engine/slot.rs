@@ -55,6 +55,9 @@ impl Slot {
         let memory = enclosure
             .as_ref()
             .and_then(|enclosure| Memory::limit(cgroup.as_ref(), supervisor.pid()?, enclosure.limits.memory_bytes_max));
+        if enclosure.is_some() {
+            supervisor.begin();
+        }
         Ok(Self {
             signals,
             enclosure,
@@ -177,7 +180,7 @@ impl Slot {
             // Of its user namespace nobody else has processes; the three of ours are added.
             Some(enclosure) => {
                 u64::from(script.limits.pids_max.map_or(u32::MAX, NonZeroU32::get).min(enclosure.limits.processes_max))
-                    + 2
+                    + 3
             }
             None => self.limit_pids(script.limits.pids_max)?,
         };
