@@ -145,6 +145,8 @@ struct Exchange {
     ended: bool,
     /// How many scripts of a sandbox their own init has answered for; only it writes this.
     answers: u64,
+    /// How many they have taken; likewise.
+    takes: u64,
     started: u64,
     status: c_int,
     usage: libc::rusage,
@@ -865,6 +867,8 @@ mod init_word {
     pub(super) const GO: u8 = b'G';
     /// I have it.
     pub(super) const TAKEN: u8 = b'T';
+    /// It has ended, and I look for no other.
+    pub(super) const DONE: u8 = b'D';
     /// The harness is gone.
     pub(super) const ALONE: u8 = b'A';
 }
@@ -885,20 +889,23 @@ unsafe fn supervise_enclosed(
         let mut next = start_init(exchange, plan, stack_top, senses);
         loop {
             let current = next;
-            let answers = (&raw const (*exchange).answers).read_volatile();
+            // The rest of the exchange may be the harness's.
+            let counts =
+                || ((&raw const (*exchange).takes).read_volatile(), (&raw const (*exchange).answers).read_volatile());
+            let (takes, answers) = counts();
             tell(current, init_word::GO);
-            match hear_init(current, senses) {
-                Some(init_word::ALONE) => libc::_exit(0),
-                Some(_) => {
-                    next = start_init(exchange, plan, stack_top, senses);
-                    while hear_init(current, senses).is_some() {}
-                    // The rest of the exchange may be the harness's again.
-                    if (&raw const (*exchange).answers).read_volatile() == answers {
-                        answer_for_killed(exchange);
-                    }
-                }
-                // Killed before it had anything to do; the next one does it.
-                None => next = start_init(exchange, plan, stack_top, senses),
+            let first = hear_init(current, senses);
+            if first == Some(init_word::ALONE) {
+                libc::_exit(0);
+            }
+            next = start_init(exchange, plan, stack_top, senses);
+            if first.is_some() {
+                hear_init(current, senses);
+            }
+            // One that was killed before it had anything to do leaves it to the next one.
+            let (takes_now, answers_now) = counts();
+            if takes_now > takes && answers_now == answers {
+                answer_for_killed(exchange);
             }
             libc::close(current);
         }
@@ -1012,8 +1019,10 @@ unsafe fn be_init(
             }
         }
         (*exchange).taken = true;
-        tell(line, init_word::TAKEN);
+        (*exchange).takes += 1;
         let enclosed = prepared.and_then(|()| walls::enclose(plan, &(*exchange).room));
+        // Not before: what the supervisor does now may want our processor.
+        tell(line, init_word::TAKEN);
         let is_started = match enclosed {
             Ok((ruleset, kept)) => {
                 if kept >= 0 {
@@ -1033,6 +1042,8 @@ unsafe fn be_init(
             }
         };
         (*exchange).answers += 1;
+        // Before: the harness may have another script at once.
+        tell(line, init_word::DONE);
         answer(is_started);
         libc::_exit(0);
     }
