@@ -108,6 +108,8 @@ impl ScriptRunner for SandboxedScriptRunner {
         cancel: &Cancel,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<Completion, EngineError> {
+        #[cfg(target_os = "macos")]
+        let script = &seatbelt::wrapped(script);
         let Ran { completion, work_dir } = self.pool.run(script, cancel, meanwhile)?;
         if let (Changes::Kept, Some(made)) = (script.changes, work_dir) {
             self.keep(script, &made).map_err(|reason| EngineError::Keep {
