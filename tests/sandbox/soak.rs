@@ -27,6 +27,9 @@ pub(crate) fn claims() -> Vec<Claim> {
     sandboxed(one_runner_serves_all_kinds_of_scripts)
 }
 
+/// Of each slot: a keeper, a supervisor, and the init of the next script.
+const HELPERS: usize = 3;
+
 /// What came of a script, as far as it must be the same each time.
 type Fate = (Option<Exit>, EndedBy, usize);
 
@@ -76,7 +79,8 @@ fn one_runner_serves_all_kinds_of_scripts(cell: &Cell) {
     // Two at once may take a second slot.
     let after = Held::by(cell);
     assert!(after.descriptors <= before.descriptors + 4, "{before:?}, {after:?}");
-    assert!(after.processes <= before.processes + 3, "{before:?}, {after:?}");
+    // The init of the last script may still take its namespaces down.
+    until("a keeper, a supervisor and an init of each slot", || Held::by(cell).processes <= 2 * HELPERS);
     assert!(after.cgroups <= before.cgroups * 2, "{before:?}, {after:?}");
     for work_dir in &work_dirs {
         assert!(fs::read_to_string(work_dir.join("kept")).unwrap().lines().count() > TURNS);
