@@ -41,7 +41,10 @@ pub(crate) fn examine(settings: &Settings, host: &Host, program: &std::path::Pat
         let project = read_project(settings).map_err(|error| chain(&error))?;
         Ok((plan.trials.len(), project))
     });
-    let is_needed = project.as_ref().ok().map(|(_, project)| project.clone());
+    let sandbox = match &project {
+        Ok((_, project)) => of_sandbox(settings, project),
+        Err(_) => of_sandbox(settings, &Project::default()),
+    };
     match project {
         Err(error) => {
             checks.push(needed("suites", error));
@@ -56,7 +59,7 @@ pub(crate) fn examine(settings: &Settings, host: &Host, program: &std::path::Pat
             checks.extend(of_machine(settings, Some(&project)));
         }
     }
-    checks.push(of_sandbox(settings, is_needed.as_ref()));
+    checks.push(sandbox);
     checks.extend(of_kernel(program));
     checks
 }
@@ -125,10 +128,9 @@ fn writable_above(dir: &std::path::Path) -> bool {
 }
 
 /// Whether scripts can run in the sandbox: a script tries what they must not.
-fn of_sandbox(settings: &Settings, project: Option<&Project>) -> Check {
-    let project = project.cloned().unwrap_or_default();
+fn of_sandbox(settings: &Settings, project: &Project) -> Check {
     let tried = Scratch::make(&settings.temp_dir).map_err(|error| chain(&error)).and_then(|scratch| {
-        let held = sandbox_in(&scratch, &project, false).map(drop).map_err(|error| chain(&error));
+        let held = sandbox_in(&scratch, project, false).map(drop).map_err(|error| chain(&error));
         scratch.remove().map_err(|error| chain(&error)).and(held)
     });
     match tried {

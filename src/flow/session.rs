@@ -251,7 +251,7 @@ impl Session {
     pub(crate) fn dismiss_after_one_trial(&self) {
         if self.has_one_trial {
             self.runner.dismiss();
-            self.script_runner().dismiss();
+            self.sandbox.iter().for_each(ScriptRunner::dismiss);
         }
     }
 
@@ -273,8 +273,7 @@ impl Session {
         cancel: &Cancel,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<Completion, Fault> {
-        self.looks.note_run();
-        self.script_runner().run_while(script, cancel, meanwhile).map_err(|error| Fault::new(&error))
+        self.run_by(self.script_runner(), script, cancel, meanwhile)
     }
 
     /// Runs a script; calls `meanwhile` as soon as it runs.
@@ -287,8 +286,18 @@ impl Session {
         cancel: &Cancel,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<Completion, Fault> {
+        self.run_by(&*self.runner, script, cancel, meanwhile)
+    }
+
+    fn run_by(
+        &self,
+        runner: &dyn ScriptRunner,
+        script: &Script,
+        cancel: &Cancel,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Completion, Fault> {
         self.looks.note_run();
-        self.runner.run_while(script, cancel, meanwhile).map_err(|error| Fault::new(&error))
+        runner.run_while(script, cancel, meanwhile).map_err(|error| Fault::new(&error))
     }
 
     /// Returns how a trial of this run has ended before: a retry of nextest's, or a round of a stress run.
@@ -432,13 +441,13 @@ impl Session {
     /// # Errors
     /// If it cannot be made.
     pub(crate) fn folder_for_copies(&self, bytes: u64) -> Result<PathBuf, Fault> {
-        if self.sandbox.is_some() {
-            // Nobody changes them, so nothing is won where files are made faster.
-            let made = self.scratch.folder_in(&self.scratch.path().join(SANDBOXED));
-            return made.map_err(|error| Fault::from_text(format!("could not make a folder for copies: {error}")));
-        }
-        let memory = if self.settings.temp_dir_is_named { None } else { workdir::memory_for(bytes) };
-        let made = memory.map_or_else(|| self.scratch.folder(), |memory| self.scratch.folder_in_memory(memory));
+        let may_be_in_memory = self.sandbox.is_none() && !self.settings.temp_dir_is_named;
+        let made = match may_be_in_memory.then(|| workdir::memory_for(bytes)).flatten() {
+            Some(memory) => self.scratch.folder_in_memory(memory),
+            // Nobody changes them there, so nothing is won where files are made faster.
+            None if self.sandbox.is_some() => self.scratch.folder_in(&self.scratch.path().join(SANDBOXED)),
+            None => self.scratch.folder(),
+        };
         made.map_err(|error| Fault::from_text(format!("could not make a folder for copies: {error}")))
     }
 

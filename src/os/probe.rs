@@ -25,6 +25,29 @@ pub(crate) const ORDER: &str = "__probe";
 const LIMIT: Duration = Duration::from_secs(10);
 const KEPT_BYTES_MAX: usize = 4 << 10;
 
+/// Returns a script of ours that tries something in the folder `cwd`, without an environment, for `limit` at most.
+pub(crate) fn script(
+    program: PathBuf,
+    args: Vec<OsString>,
+    cwd: &Path,
+    limit: Duration,
+    kept_bytes_max: usize,
+) -> Script {
+    Script {
+        program,
+        args,
+        cwd: cwd.to_path_buf(),
+        work_dir: cwd.to_path_buf(),
+        changes: Changes::Dropped,
+        environment: Environment::default(),
+        limits: Limits { wall: limit, grace: limit, drain: limit, kept_bytes_max, log_bytes_max: 0, pids_max: None },
+        logs: None,
+        signals: SignalReach::OwnProcesses,
+        echo: Echo::Off,
+        marker: None,
+    }
+}
+
 impl Probe {
     /// All of them.
     pub(crate) const ALL: [Self; 2] = [Self::Namespaces, Self::Overlay];
@@ -53,26 +76,9 @@ impl Probe {
     /// # Errors
     /// If the program cannot be run.
     pub(crate) fn run(self, runner: &dyn ScriptRunner, program: PathBuf) -> Result<Result<(), String>, EngineError> {
-        let script = Script {
-            program,
-            args: [ORDER, self.as_str()].map(OsString::from).into(),
-            cwd: PathBuf::from("/"),
-            work_dir: PathBuf::from("/"),
-            changes: Changes::Kept,
-            environment: Environment::default(),
-            limits: Limits {
-                wall: LIMIT,
-                grace: LIMIT,
-                drain: LIMIT,
-                kept_bytes_max: KEPT_BYTES_MAX,
-                log_bytes_max: 0,
-                pids_max: None,
-            },
-            logs: None,
-            signals: SignalReach::Machine,
-            echo: Echo::Off,
-            marker: None,
-        };
+        let args = [ORDER, self.as_str()].map(OsString::from).into();
+        let script =
+            Script { signals: SignalReach::Machine, ..script(program, args, Path::new("/"), LIMIT, KEPT_BYTES_MAX) };
         let done = runner.run(&script, &Cancel::new()?)?;
         if (done.ended_by, done.exit) == (EndedBy::Itself, Exit::Code(0)) {
             return Ok(Ok(()));

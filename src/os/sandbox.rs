@@ -20,6 +20,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::model::script::{Changes, Completion, Script, SignalReach};
+use crate::model::verdict::Fault;
 use crate::os::engine::enclosure::{self, Enclosure};
 use crate::os::engine::pool::{Pool, Ran};
 use crate::os::engine::{Cancel, EngineError, ScriptRunner};
@@ -45,7 +46,8 @@ impl SandboxedScriptRunner {
     /// [`Self::probe`].
     ///
     /// # Errors
-    /// If the folder cannot be made or given to the user that scripts run as; if there is no user to whom nothing belongs; on architectures without a filter for system calls.
+    /// If the folder cannot be made or given to the user that scripts run as; if there is no user to whom nothing belongs; on architectures
+    /// without a filter for system calls.
     pub fn new(base: &Path, readable: &[PathBuf], limits: SandboxLimits) -> Result<Self, SandboxError> {
         if let Some(missing) = readable.iter().find(|path| path.symlink_metadata().is_err()) {
             return Err(SandboxError::NotThere(missing.clone()));
@@ -76,10 +78,10 @@ impl SandboxedScriptRunner {
     /// If it cannot be read or written, or would be more on a disk than the script could write in memory.
     fn keep(&self, script: &Script, made: &OwnedFd) -> Result<(), String> {
         let from = PathBuf::from(format!("/proc/self/fd/{}", made.as_raw_fd()));
-        make_readable(&from).map_err(|error| chain(&error))?;
-        let tree = Tree::list(&from.join(".")).map_err(|error| chain(&error))?;
+        make_readable(&from).map_err(|error| with_causes(&error))?;
+        let tree = Tree::list(&from.join(".")).map_err(|error| with_causes(&error))?;
         // Holes, and files of several names, take no room there.
-        let before = Tree::list(&script.work_dir).map_err(|error| chain(&error))?.bytes();
+        let before = Tree::list(&script.work_dir).map_err(|error| with_causes(&error))?.bytes();
         if tree.bytes() > before.saturating_add(self.disk_bytes_max) {
             return Err(format!(
                 "it is {} bytes, more than {} and the {before} before",
@@ -90,14 +92,14 @@ impl SandboxedScriptRunner {
         let mut aside = script.work_dir.clone().into_os_string();
         aside.push(".made");
         let aside = PathBuf::from(aside);
-        remove(&aside).map_err(|error| chain(&error))?;
+        remove(&aside).map_err(|error| with_causes(&error))?;
         if let Err(error) = tree.copy_to(&aside) {
-            remove(&aside).map_err(|error| chain(&error))?;
-            return Err(chain(&error));
+            remove(&aside).map_err(|error| with_causes(&error))?;
+            return Err(with_causes(&error));
         }
-        give_to_owner(&aside).map_err(|error| chain(&error))?;
-        remove(&script.work_dir).map_err(|error| chain(&error))?;
-        fs::rename(&aside, &script.work_dir).map_err(|error| chain(&error))
+        give_to_owner(&aside).map_err(|error| with_causes(&error))?;
+        remove(&script.work_dir).map_err(|error| with_causes(&error))?;
+        fs::rename(&aside, &script.work_dir).map_err(|error| with_causes(&error))
     }
 }
 
@@ -139,9 +141,8 @@ impl ScriptRunner for SandboxedScriptRunner {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+fn with_causes(error: &dyn std::error::Error) -> String {
+    Fault::new(error).to_string()
 }
 
 /// Gives a folder with all in it to the user that scripts run as.

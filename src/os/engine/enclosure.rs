@@ -7,11 +7,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::unistd::{getegid, geteuid};
 
 use super::EngineError;
 use super::filter::filter;
+use super::raw::RoomRequest;
 use super::raw::walls::{Plan, SandboxUser, Shown};
 use super::slot::c_string;
 use crate::model::script::{Changes, SandboxLimits, Script};
@@ -94,36 +96,32 @@ impl Enclosure {
         Ok(Self { plan, limits, base: base.to_owned() })
     }
 
-    /// What `script` has for itself.
+    /// What `script` has for itself; `has_memory_cgroup` bounds the memory of all its processes together.
     ///
     /// # Errors
     /// If its work folder is not in the base, or its working directory not in that.
-    pub(super) fn room(&self, script: &Script) -> Result<RoomTexts, EngineError> {
+    pub(super) fn room(&self, script: &Script, has_memory_cgroup: bool) -> Result<RoomRequest, EngineError> {
         let refused = |_| EngineError::WorkDir { work_dir: script.work_dir.clone(), base: self.base.clone() };
         let below = script.work_dir.strip_prefix(&self.base).map_err(refused)?;
         script.cwd.strip_prefix(&script.work_dir).map_err(refused)?;
-        let text = |prefix: &str, path: &Path| c_string(&[OsStr::new(prefix), path.as_os_str()].join(OsStr::new("")));
+        let text = |prefix: &str, path: &Path| c_string(&below_root(prefix, path));
         let made_by_plan = |folder: &Path| self.plan.own_base.is_some() && self.base.starts_with(folder);
         let mut folders: Vec<&Path> = script.work_dir.ancestors().filter(|folder| !made_by_plan(folder)).collect();
         folders.retain(|folder| {
             folder.parent().is_some() && !PRIVATE.iter().any(|private| Path::new(private).starts_with(folder))
         });
         folders.reverse();
-        Ok(RoomTexts {
+        let limits = self.limits;
+        Ok(RoomRequest {
             lower: text("/lower/", below)?,
             target: text("/new", &script.work_dir)?,
             folders: folders.into_iter().map(|folder| text("/new", folder)).collect::<Result<_, _>>()?,
             is_kept: script.changes == Changes::Kept,
+            open_files_max: u64::from(limits.open_files_max),
+            file_bytes_max: limits.disk_bytes_max,
+            address_bytes_max: if has_memory_cgroup { u64::MAX } else { limits.memory_bytes_max },
         })
     }
-}
-
-/// What `walls::Room` points at.
-pub(super) struct RoomTexts {
-    pub(super) lower: CString,
-    pub(super) target: CString,
-    pub(super) folders: Vec<CString>,
-    pub(super) is_kept: bool,
 }
 
 /// Returns whom work folders must belong to: only if that is somebody else.
@@ -156,8 +154,14 @@ pub(in crate::os) fn owns_the_machine() -> bool {
     fs::metadata("/etc").is_ok_and(|meta| !user.is_another && is_somebody && meta.uid() == user.outer_uid)
 }
 
-/// Root hands scripts to somebody without rights, if there is somebody: in a user namespace there may not be.
+/// Who scripts are; looked up once.
 fn user() -> SandboxUser {
+    static USER: OnceLock<SandboxUser> = OnceLock::new();
+    *USER.get_or_init(find_user)
+}
+
+/// Root hands scripts to somebody without rights, if there is somebody: in a user namespace there may not be.
+fn find_user() -> SandboxUser {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     if uid != 0 {
         return SandboxUser { uid, gid, outer_uid: uid, outer_gid: gid, is_another: false };
@@ -240,6 +244,10 @@ impl Root {
     }
 }
 
+fn below_root(root: &str, path: &Path) -> OsString {
+    [OsStr::new(root), path.as_os_str()].join(OsStr::new(""))
+}
+
 /// # Errors
 /// If there is a NUL byte.
 fn c_text(text: &OsStr) -> io::Result<CString> {
@@ -249,5 +257,5 @@ fn c_text(text: &OsStr) -> io::Result<CString> {
 /// # Errors
 /// If there is a NUL byte.
 fn c_string_at(prefix: &str, path: &Path) -> io::Result<CString> {
-    Ok(CString::new([prefix.as_bytes(), path.as_os_str().as_bytes()].concat())?)
+    c_text(&below_root(prefix, path))
 }

@@ -165,17 +165,16 @@ pub(super) struct Request<'a> {
     /// RLIMIT_NPROC, `u64::MAX` to leave it.
     pub(super) processes_max: u64,
     /// In the sandbox.
-    pub(super) room: Option<RoomRequest<'a>>,
+    pub(super) room: Option<RoomRequest>,
     /// Whether the supervisor looks out for the next script for a moment after this one, instead of sleeping at once.
     pub(super) lingers: bool,
 }
 
-/// What a script has in the sandbox.
-pub(super) struct RoomRequest<'a> {
-    /// As in `walls::Room`.
-    pub(super) lower: &'a CStr,
-    pub(super) target: &'a CStr,
-    pub(super) folders: &'a [&'a CStr],
+/// What a script has in the sandbox: as in `walls::Room`.
+pub(super) struct RoomRequest {
+    pub(super) lower: CString,
+    pub(super) target: CString,
+    pub(super) folders: Vec<CString>,
     pub(super) is_kept: bool,
     pub(super) open_files_max: u64,
     pub(super) file_bytes_max: u64,
@@ -538,11 +537,12 @@ impl Arena {
         Some(pointers.cast_const())
     }
 
-    fn room(&mut self, room: &RoomRequest<'_>) -> Option<walls::Room> {
+    fn room(&mut self, room: &RoomRequest) -> Option<walls::Room> {
+        let folders: Vec<_> = room.folders.iter().map(CString::as_c_str).collect();
         Some(walls::Room {
-            lower: self.text(room.lower)?,
-            target: self.text(room.target)?,
-            folders: self.texts(room.folders)?,
+            lower: self.text(&room.lower)?,
+            target: self.text(&room.target)?,
+            folders: self.texts(&folders)?,
             is_kept: room.is_kept,
             open_files_max: room.open_files_max,
             file_bytes_max: room.file_bytes_max,
@@ -747,20 +747,24 @@ unsafe fn supervisor(exchange: *mut Exchange, walls: Option<&walls::Plan>) -> ! 
             }
         }
         let mut lingers = false;
-        loop {
-            let mut streams = [-1; 2];
-            match receive(&mut streams, lingers) {
-                None => libc::_exit(0),
-                Some(word::RUN) => {
-                    (*exchange).taken = true;
-                    lingers = (*exchange).lingers;
-                    let start = Start { exchange, streams, wall: None };
-                    answer(run(&start, stack_top, &senses));
-                }
-                // An order that came after its script had ended.
-                Some(_) => {}
-            }
+        while let Some(streams) = take_script(exchange, lingers) {
+            lingers = (*exchange).lingers;
+            let start = Start { exchange, streams, wall: None };
+            answer(run(&start, stack_top, &senses));
         }
+        libc::_exit(0)
+    }
+}
+
+/// Waits for a script. Returns its streams; `None`: the harness is gone.
+unsafe fn take_script(exchange: *mut Exchange, lingers: bool) -> Option<[RawFd; 2]> {
+    // SAFETY: the exchange is ours from RUN to our answer.
+    unsafe {
+        let mut streams = [-1; 2];
+        // Any other word is an order that came after its script had ended.
+        while receive(&mut streams, lingers)? != word::RUN {}
+        (*exchange).taken = true;
+        Some(streams)
     }
 }
 
@@ -796,6 +800,17 @@ unsafe fn tell(line: RawFd, word: u8) {
     unsafe { libc::send(line, (&raw const word).cast(), 1, libc::MSG_NOSIGNAL) };
 }
 
+/// A message of one part, with room for descriptors in `control`; both must outlive its use.
+unsafe fn message(part: *mut libc::iovec, control: &mut [u64]) -> libc::msghdr {
+    // SAFETY: all of it zero is an empty message.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_iov = part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(control) as _;
+    message
+}
+
 /// How often somebody who lingers looks before he sleeps: some 100 µs.
 pub(super) const LINGERING_LOOKS: u32 = 400;
 
@@ -806,11 +821,7 @@ unsafe fn receive(streams: &mut [RawFd; 2], lingers: bool) -> Option<u8> {
     // SAFETY: every pointer leads to a local that outlives the call; the control buffer is aligned for cmsghdr.
     unsafe {
         let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-        let mut message: libc::msghdr = zeroed();
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = size_of_val(&control) as _;
+        let mut message = message(&raw mut part, &mut control);
         let mut looks_left = if lingers { LINGERING_LOOKS } else { 0 };
         loop {
             let flags = if looks_left > 0 { libc::MSG_DONTWAIT } else { 0 };
@@ -946,8 +957,8 @@ unsafe fn hear_init(line: RawFd, senses: &Senses) -> Option<u8> {
     }
 }
 
-/// Forks an init, which makes its namespaces ready while others run. Returns the line to it: its end is the init's. If there is no process left, nothing can be run: we end, and the
-/// harness starts another supervisor.
+/// Forks an init, which makes its namespaces ready while others run. Returns the line to it: its end is the init's. If none can be had,
+/// every script is refused.
 unsafe fn start_init(exchange: *mut Exchange, plan: &walls::Plan, stack_top: *mut c_void, senses: &Senses) -> RawFd {
     // SAFETY: a fork; the child keeps to the rules of this file and never returns.
     unsafe {
@@ -963,7 +974,7 @@ unsafe fn start_init(exchange: *mut Exchange, plan: &walls::Plan, stack_top: *mu
             be_init(exchange, plan, line[1], stack_top, senses.deaths);
         }
         if pid < 0 {
-            refuse_all(exchange, &walls::Broken { step: Step::Namespaces, errno: errno() });
+            refuse_all(exchange, &StartFailure { step: Step::Namespaces, errno: errno() });
         }
         libc::close(line[1]);
         line[0]
@@ -971,22 +982,15 @@ unsafe fn start_init(exchange: *mut Exchange, plan: &walls::Plan, stack_top: *mu
 }
 
 /// Answers every script that it cannot be started.
-unsafe fn refuse_all(exchange: *mut Exchange, broken: &walls::Broken) -> ! {
+unsafe fn refuse_all(exchange: *mut Exchange, broken: &StartFailure) -> ! {
     // SAFETY: as `supervisor`.
     unsafe {
-        loop {
-            let mut streams = [-1; 2];
-            match receive(&mut streams, false) {
-                None => libc::_exit(0),
-                Some(word::RUN) => {
-                    (*exchange).taken = true;
-                    note_failure(exchange, broken.step, broken.errno);
-                    close_streams(&streams);
-                    answer(false);
-                }
-                Some(_) => {}
-            }
+        while let Some(streams) = take_script(exchange, false) {
+            note_failure(exchange, broken);
+            close_streams(&streams);
+            answer(false);
         }
+        libc::_exit(0)
     }
 }
 
@@ -1006,19 +1010,10 @@ unsafe fn be_init(
         if libc::recv(line, (&raw mut word).cast(), 1, 0) != 1 {
             libc::_exit(1);
         }
-        let mut streams = [-1; 2];
-        loop {
-            match receive(&mut streams, (*exchange).lingers) {
-                None => {
-                    tell(line, init_word::ALONE);
-                    libc::_exit(0);
-                }
-                Some(word::RUN) => break,
-                // An order that came after its script had ended.
-                Some(_) => {}
-            }
-        }
-        (*exchange).taken = true;
+        let Some(streams) = take_script(exchange, (*exchange).lingers) else {
+            tell(line, init_word::ALONE);
+            libc::_exit(0);
+        };
         (*exchange).takes += 1;
         let enclosed = prepared.and_then(|()| walls::enclose(plan, &(*exchange).room));
         // Not before: what the supervisor does now may want our processor.
@@ -1036,7 +1031,7 @@ unsafe fn be_init(
                 is_started
             }
             Err(broken) => {
-                note_failure(exchange, broken.step, broken.errno);
+                note_failure(exchange, &broken);
                 close_streams(&streams);
                 false
             }
@@ -1056,10 +1051,7 @@ unsafe fn hand_over(fd: RawFd) {
     // SAFETY: every pointer leads to a local that outlives the call; the control buffer is aligned for cmsghdr.
     unsafe {
         let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-        let mut message: libc::msghdr = zeroed();
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.as_mut_ptr().cast();
+        let mut message = message(&raw mut part, &mut control);
         message.msg_controllen = libc::CMSG_SPACE(size_of::<RawFd>() as u32) as _;
         let header = libc::CMSG_FIRSTHDR(&raw const message);
         if !header.is_null() {
@@ -1334,33 +1326,37 @@ impl PathText {
 }
 
 fn fail(exchange: *mut Exchange, step: Step) {
-    note_failure(exchange, step, errno());
+    note_failure(exchange, &StartFailure { step, errno: errno() });
 }
 
-fn note_failure(exchange: *mut Exchange, step: Step, errno: c_int) {
-    // SAFETY: called by the supervisor, or by its child while the supervisor is suspended.
+fn note_failure(exchange: *mut Exchange, failure: &StartFailure) {
+    // SAFETY: called by whoever has taken the script, or by its child while the former is suspended.
     unsafe {
-        (*exchange).failed_step = step as c_int;
-        (*exchange).failed_errno = errno;
+        (*exchange).failed_step = failure.step as c_int;
+        (*exchange).failed_errno = failure.errno;
     }
+}
+
+/// What a Landlock ruleset handles (landlock_create_ruleset(2)).
+#[repr(C)]
+struct RulesetAttr {
+    handled_access_fs: u64,
+    handled_access_net: u64,
+    scoped: u64,
+}
+
+/// Returns a ruleset, or -1. `size` are the bytes of `attributes` that this kernel knows.
+unsafe fn create_ruleset(attributes: &RulesetAttr, size: usize) -> c_long {
+    // SAFETY: the structure is what the ABI asks for; an older kernel refuses its size.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::from_ref(attributes), size, 0 as c_long) }
 }
 
 /// Landlock ruleset that keeps signals inside its domain, or -1 (landlock(7), ABI 6).
 fn signal_scope() -> RawFd {
-    #[repr(C)]
-    struct RulesetAttr {
-        handled_access_fs: u64,
-        handled_access_net: u64,
-        scoped: u64,
-    }
     const SCOPE_SIGNAL: u64 = 1 << 1;
     let attr = RulesetAttr { handled_access_fs: 0, handled_access_net: 0, scoped: SCOPE_SIGNAL };
-    // SAFETY: the structure is what the ABI asks for; an older kernel refuses its size.
-    unsafe {
-        let fd =
-            libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attr, size_of::<RulesetAttr>(), 0 as c_long);
-        fd as RawFd
-    }
+    // SAFETY: on our own stack.
+    unsafe { create_ruleset(&attr, size_of::<RulesetAttr>()) as RawFd }
 }
 
 /// Takes a descriptor that has just been received.
@@ -1389,13 +1385,15 @@ extern "C" fn child(argument: *mut c_void) -> c_int {
             Some(Step::Streams)
         } else if libc::chdir(exchange.cwd) < 0 {
             Some(Step::Chdir)
-        } else if !limit_processes(exchange.processes_max) {
+        } else if exchange.processes_max != u64::MAX
+            && lower_limit(libc::RLIMIT_NPROC as c_int, exchange.processes_max) < 0
+        {
             Some(Step::Limit)
         } else {
             if let Some((plan, ruleset)) = start.wall
                 && let Err(broken) = walls::give_up_rights(plan, &exchange.room, ruleset)
             {
-                note_failure(start.exchange, broken.step, broken.errno);
+                note_failure(start.exchange, &broken);
                 libc::_exit(127);
             }
             set_signal_mask(0);
@@ -1409,20 +1407,18 @@ extern "C" fn child(argument: *mut c_void) -> c_int {
     }
 }
 
-/// One that is lower already stays: nobody without rights can raise it.
-unsafe fn limit_processes(max: u64) -> bool {
-    if max == u64::MAX {
-        return true;
-    }
-    // SAFETY: structures on our own stack; lowers our own limit.
+/// Lowers a limit of ours. One that is lower already stays: nobody without rights can raise it. Returns -1 and sets errno if it cannot be
+/// done.
+unsafe fn lower_limit(resource: c_int, max: u64) -> c_int {
+    // SAFETY: structures on our own stack.
     unsafe {
         let mut limit: libc::rlimit = zeroed();
-        if libc::getrlimit(libc::RLIMIT_NPROC, &raw mut limit) < 0 {
-            return false;
+        if libc::getrlimit(resource as _, &raw mut limit) < 0 {
+            return -1;
         }
         let max = max.min(limit.rlim_max);
         let limit = libc::rlimit { rlim_cur: max, rlim_max: max };
-        libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) == 0
+        libc::setrlimit(resource as _, &raw const limit)
     }
 }
 

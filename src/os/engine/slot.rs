@@ -1,6 +1,6 @@
 //! A supervisor and what belongs to it: its cgroup, its buffers; how a script is handed to it.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU32;
@@ -16,10 +16,10 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::{Uid, fchown, pipe2};
 
 use super::cgroup::{Cgroup, Memory, PidsCgroup};
-use super::enclosure::{Enclosure, RoomTexts};
+use super::enclosure::Enclosure;
 use super::pool::Ran;
 use super::pump::{Log, Pump, Ring};
-use super::raw::{Request, RoomRequest, Supervisor, word};
+use super::raw::{Request, Supervisor, word};
 use super::watch::{Ended, Stage, Watch};
 use super::{Cancel, EngineError, traces};
 use crate::model::script::{EndedBy, Exit, LogFiles, Script, SignalReach};
@@ -174,8 +174,7 @@ impl Slot {
             envp.push(c_string(&variable)?);
         }
         let enclosure = self.enclosure.clone();
-        let room = enclosure.as_ref().map(|enclosure| enclosure.room(script)).transpose()?;
-        let folders: Vec<_> = room.iter().flat_map(|room| &room.folders).map(CString::as_c_str).collect();
+        let room = enclosure.as_ref().map(|enclosure| enclosure.room(script, self.memory.is_some())).transpose()?;
         let processes_max = match &enclosure {
             // Of its user namespace nobody else has processes; the three of ours are added.
             Some(enclosure) => {
@@ -190,23 +189,10 @@ impl Slot {
             argv: &argv.iter().map(CString::as_c_str).collect::<Vec<_>>(),
             envp: &envp.iter().map(CString::as_c_str).collect::<Vec<_>>(),
             processes_max,
-            room: enclosure.as_ref().zip(room.as_ref()).map(|(enclosure, room)| self.room(enclosure, room, &folders)),
+            room,
             lingers: self.lingers,
         };
         self.supervisor.prepare(&request).ok_or_else(|| EngineError::TooLarge { program: script.program.clone() })
-    }
-
-    fn room<'a>(&self, enclosure: &Enclosure, texts: &'a RoomTexts, folders: &'a [&'a CStr]) -> RoomRequest<'a> {
-        let limits = enclosure.limits;
-        RoomRequest {
-            lower: &texts.lower,
-            target: &texts.target,
-            folders,
-            is_kept: texts.is_kept,
-            open_files_max: u64::from(limits.open_files_max),
-            file_bytes_max: limits.disk_bytes_max,
-            address_bytes_max: if self.memory.is_some() { u64::MAX } else { limits.memory_bytes_max },
-        }
     }
 
     /// Bounds processes by whatever can be had. Returns the RLIMIT_NPROC to set, which counts all processes of the user, so

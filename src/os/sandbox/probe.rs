@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::give_to_owner;
-use crate::model::script::{Changes, Echo, EndedBy, Environment, Exit, Limits, Script, SignalReach};
+use crate::model::script::{EndedBy, Environment, Exit, Script};
 use crate::os::engine::enclosure::owner;
 use crate::os::engine::{Cancel, EngineError, ScriptRunner};
+use crate::os::probe;
 
 /// Why scripts cannot be run in a sandbox here.
 #[derive(Debug, thiserror::Error)]
@@ -144,24 +145,5 @@ fn text() -> String {
 fn script(work_dir: &Path, args: Vec<OsString>) -> Script {
     let mut environment = Environment::default();
     environment.set("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
-    Script {
-        program: "/bin/sh".into(),
-        args,
-        cwd: work_dir.to_path_buf(),
-        work_dir: work_dir.to_path_buf(),
-        changes: Changes::Dropped,
-        environment,
-        limits: Limits {
-            wall: LIMIT,
-            grace: LIMIT,
-            drain: LIMIT,
-            kept_bytes_max: KEPT_BYTES_MAX,
-            log_bytes_max: 0,
-            pids_max: None,
-        },
-        logs: None,
-        signals: SignalReach::OwnProcesses,
-        echo: Echo::Off,
-        marker: None,
-    }
+    Script { environment, ..probe::script("/bin/sh".into(), args, work_dir, LIMIT, KEPT_BYTES_MAX) }
 }

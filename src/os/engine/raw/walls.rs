@@ -13,7 +13,7 @@ use std::mem::{size_of, zeroed};
 use std::os::fd::RawFd;
 use std::ptr;
 
-use super::{PathText, Step, errno};
+use super::{PathText, RulesetAttr, StartFailure, Step, create_ruleset, errno};
 
 /// What the walls are built of: made by the harness, read by its forks.
 #[derive(Debug)]
@@ -63,18 +63,12 @@ pub(in crate::os) struct Shown {
     pub(in crate::os) is_device: bool,
 }
 
-/// Why a wall does not stand.
-pub(super) struct Broken {
-    pub(super) step: Step,
-    pub(super) errno: c_int,
-}
-
-type Built = Result<(), Broken>;
+type Built = Result<(), StartFailure>;
 
 /// `result` is that of a system call: below zero it has failed.
-fn check(step: Step, result: impl Into<i64>) -> Result<c_int, Broken> {
+fn check(step: Step, result: impl Into<i64>) -> Result<c_int, StartFailure> {
     let result = result.into();
-    if result < 0 { Err(Broken { step, errno: errno() }) } else { Ok(result as c_int) }
+    if result < 0 { Err(StartFailure { step, errno: errno() }) } else { Ok(result as c_int) }
 }
 
 const AT_RECURSIVE: c_long = 0x8000;
@@ -174,7 +168,7 @@ unsafe fn enter_user_namespace(user: &SandboxUser) -> Built {
             libc::waitpid(helper, &raw mut status, libc::__WALL);
             entered?;
             if status != 0 {
-                return Err(Broken { step: Step::IdMap, errno: libc::EPERM });
+                return Err(StartFailure { step: Step::IdMap, errno: libc::EPERM });
             }
         }
         Ok(())
@@ -324,7 +318,7 @@ unsafe fn set_attributes(tree: RawFd, set: u64, step: Step) -> Built {
 }
 
 /// A copy of the mounts at `path`, not mounted yet.
-unsafe fn open_tree(path: *const c_char, step: Step) -> Result<RawFd, Broken> {
+unsafe fn open_tree(path: *const c_char, step: Step) -> Result<RawFd, StartFailure> {
     // SAFETY: a null-terminated text.
     unsafe {
         let flags = OPEN_TREE_CLONE | AT_RECURSIVE | c_long::from(libc::O_CLOEXEC);
@@ -363,7 +357,7 @@ unsafe fn mkdir(path: &CStr, mode: libc::mode_t) -> Built {
     // SAFETY: a null-terminated text.
     unsafe {
         if libc::mkdir(path.as_ptr(), mode) < 0 && errno() != libc::EEXIST {
-            return Err(Broken { step: Step::Stage, errno: errno() });
+            return Err(StartFailure { step: Step::Stage, errno: errno() });
         }
         Ok(())
     }
@@ -416,7 +410,7 @@ pub(super) unsafe fn prepare(plan: &Plan) -> Built {
 
 /// Puts one script's work folder into its namespaces, and changes the root. Returns Landlock's ruleset, or -1 if it has none, and the work
 /// folder if it is kept, else -1.
-pub(super) unsafe fn enclose(plan: &Plan, room: &Room) -> Result<(RawFd, RawFd), Broken> {
+pub(super) unsafe fn enclose(plan: &Plan, room: &Room) -> Result<(RawFd, RawFd), StartFailure> {
     // SAFETY: texts of the plan and of the exchange.
     unsafe {
         let target = CStr::from_ptr(room.target);
@@ -464,23 +458,16 @@ unsafe fn raise_loopback() -> Built {
 
 /// Landlock once more forbids what the mounts forbid (landlock(7)). Before its second version, which lets files be moved between
 /// folders, it would forbid too much.
-unsafe fn make_ruleset(plan: &Plan, work: RawFd) -> Result<RawFd, Broken> {
-    #[repr(C)]
-    struct Ruleset {
-        files: u64,
-        network: u64,
-        scopes: u64,
-    }
+unsafe fn make_ruleset(plan: &Plan, work: RawFd) -> Result<RawFd, StartFailure> {
     if plan.landlock_abi < 2 {
         return Ok(-1);
     }
     let files = if plan.landlock_abi < 3 { LANDLOCK_WRITES & !LANDLOCK_TRUNCATE } else { LANDLOCK_WRITES };
-    let (scopes, size) = if plan.landlock_abi < 6 { (0, 8) } else { (LANDLOCK_SCOPES, size_of::<Ruleset>()) };
+    let (scopes, size) = if plan.landlock_abi < 6 { (0, 8) } else { (LANDLOCK_SCOPES, size_of::<RulesetAttr>()) };
     // SAFETY: structures as the ABI has them, on our own stack.
     unsafe {
-        let attributes = Ruleset { files, network: 0, scopes };
-        let made = libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attributes, size, 0 as c_long);
-        let ruleset = check(Step::Landlock, made)?;
+        let attributes = RulesetAttr { handled_access_fs: files, handled_access_net: 0, scoped: scopes };
+        let ruleset = check(Step::Landlock, create_ruleset(&attributes, size))?;
         let open = libc::O_PATH | libc::O_CLOEXEC;
         allow(ruleset, work, files)?;
         let devices = files & (LANDLOCK_WRITE_FILE | LANDLOCK_TRUNCATE);
@@ -522,7 +509,7 @@ pub(super) unsafe fn give_up_rights(plan: &Plan, room: &Room, ruleset: RawFd) ->
         ];
         for (resource, max) in limits {
             if max != u64::MAX {
-                lower_limit(resource as c_int, max)?;
+                check(Step::Limit, super::lower_limit(resource as c_int, max))?;
             }
         }
         let header: [u32; 2] = [0x2008_0522, 0];
@@ -534,18 +521,6 @@ pub(super) unsafe fn give_up_rights(plan: &Plan, room: &Room, ruleset: RawFd) ->
         let program = libc::sock_fprog { len: plan.filter.len() as u16, filter: plan.filter.as_ptr().cast_mut() };
         let mode = c_long::from(libc::SECCOMP_SET_MODE_FILTER);
         check(Step::Seccomp, libc::syscall(libc::SYS_seccomp, mode, 0 as c_long, &raw const program)).map(drop)
-    }
-}
-
-/// Lowers a limit; one that is lower already stays.
-unsafe fn lower_limit(resource: c_int, max: u64) -> Built {
-    // SAFETY: structures on our own stack.
-    unsafe {
-        let mut limit: libc::rlimit = zeroed();
-        check(Step::Limit, libc::getrlimit(resource as _, &raw mut limit))?;
-        let max = max.min(limit.rlim_max);
-        let limit = libc::rlimit { rlim_cur: max, rlim_max: max };
-        check(Step::Limit, libc::setrlimit(resource as _, &raw const limit)).map(drop)
     }
 }
 
