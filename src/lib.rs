@@ -54,6 +54,8 @@ mod rules {
 
 /// Effects: the machine behind safe functions; imports `model`.
 mod os {
+    #[cfg(feature = "worker")]
+    pub(crate) mod archive;
     pub(crate) mod bundle;
     pub(crate) mod disk;
     pub mod engine;
@@ -94,6 +96,8 @@ mod flow {
 
 pub mod cli;
 pub mod harness;
+#[cfg(feature = "worker")]
+pub mod worker;
 
 #[doc(hidden)]
 pub mod internals;

@@ -1,0 +1,7 @@
+//! The worker daemon of a grading machine.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    proving_ground::worker::main()
+}

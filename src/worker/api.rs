@@ -1,0 +1,1 @@
+//! The wire: what the API server sends and takes.

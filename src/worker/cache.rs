@@ -1,0 +1,1 @@
+//! Set-ups that were downloaded before, unpacked on the disk.

@@ -1,0 +1,1 @@
+//! Slots, polls and the end: what the worker does all day.

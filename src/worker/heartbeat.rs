@@ -1,0 +1,1 @@
+//! Says to the server that jobs are being worked on.

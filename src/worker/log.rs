@@ -1,0 +1,1 @@
+//! The worker's log: one event, one line, one write.

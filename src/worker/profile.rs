@@ -1,0 +1,1 @@
+//! What this machine can run: languages and modules, found out at start-up.

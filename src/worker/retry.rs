@@ -1,0 +1,1 @@
+//! When something is tried again, and after how long.

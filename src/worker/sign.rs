@@ -1,0 +1,1 @@
+//! Signatures of requests; the only file that knows the cipher.

@@ -1,0 +1,1 @@
+//! Finished results on the disk, until the server has taken them.

@@ -1,0 +1,1 @@
+//! What the worker is doing, for those who watch it.
