@@ -38,6 +38,7 @@ mod model {
 mod rules {
     pub(crate) mod audit;
     pub(crate) mod chickadee;
+    pub(crate) mod collection;
     pub(crate) mod github;
     pub(crate) mod judge;
     pub(crate) mod junit;
@@ -80,6 +81,7 @@ mod flow {
     pub(crate) mod doctor;
     pub(crate) mod evidence;
     pub(crate) mod evidence_json;
+    #[cfg_attr(not(feature = "worker"), expect(dead_code, reason = "grade is not there yet"))]
     pub(crate) mod job;
     pub(crate) mod looks;
     pub(crate) mod merge;
@@ -87,11 +89,13 @@ mod flow {
     pub(crate) mod proof;
     pub(crate) mod reports;
     pub(crate) mod scratch;
+    pub(crate) mod scripts;
     pub(crate) mod session;
     pub(crate) mod stages;
     pub(crate) mod trial;
     pub(crate) mod turn;
     pub(crate) mod verify;
+    pub(crate) mod workplace;
 }
 
 pub mod cli;

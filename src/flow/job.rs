@@ -1,296 +1,280 @@
-//! One chickadee set-up: its make step once, then each script in a fresh copy.
+//! One job: a set-up and a submission -> what Chickadee is told. A worker's job, and an instructor's on a machine of their own.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use crate::flow::session::{RUN_SUITES, Session};
-use crate::flow::trial::{Judged, end_event};
-use crate::model::script::{Changes, Completion, EndedBy, Environment, Exit, LogFiles, Script, SignalReach};
+use jiff::Timestamp;
+
+use crate::flow::scratch::{CopiesIn, Scratch};
+use crate::flow::session::{DRAIN, GRACE, KEPT_BYTES_MAX};
+use crate::flow::workplace::{LANG, MAKE, Made, NotRun, Terms, Workplace, no_make};
+use crate::model::script::{Completion, Echo, EndedBy, Limits, Script};
 use crate::model::setup::{MakeStep, ScriptEntry, TestSetup};
-use crate::model::suite::SuiteName;
-use crate::model::verdict::{Fault, Finding};
-use crate::os::journal::Event;
-use crate::os::workdir::{Copies, Place, Tree, Use};
+use crate::model::verdict::Fault;
+use crate::os::engine::{Cancel, ScriptRunner};
+use crate::os::host::find_in_path;
+use crate::os::workdir::{Tree, WorkdirError, remove};
 use crate::rules::chickadee::{self, TestOutcome, TestStatus};
-use crate::rules::report::LastLines;
-use crate::rules::summary::{Outcome, Record, Status, TrialKind, millis, rc};
+use crate::rules::collection::{BuildStatus, Collection, Ids, Measured, Outcome, Times, memory_usage_bytes};
+use crate::rules::parse::run_order;
+use crate::rules::report::escaped;
 
-const SHELL: &str = "/bin/sh";
+/// Files of a submission that were left out and are named.
+const NAMED_MAX: usize = 20;
 
-/// A set-up whose trials run, each at most once.
-pub(crate) struct SetupRun {
-    setup: TestSetup,
-    names: Vec<SuiteName>,
-    outcomes: Vec<OnceLock<Attempt>>,
-    copies: OnceLock<Result<Copies, Finding>>,
-    /// Indexes of the scripts that are going to run.
-    expected: Mutex<BTreeSet<usize>>,
+/// What is graded.
+pub(crate) struct Assignment<'a> {
+    /// Its folder is read only.
+    pub(crate) setup: &'a TestSetup,
+    pub(crate) submission: Submission<'a>,
+    pub(crate) ids: Ids,
+    /// For scripts that make a variant of the assignment for each student.
+    pub(crate) seed: Option<String>,
 }
 
-/// What one script came to; kept, because others may depend on it.
-struct Attempt {
-    judged: Judged,
-    status: TestStatus,
+/// What somebody has handed in. It is laid beside the set-up, never over it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Submission<'a> {
+    /// The set-up has all that its scripts look at.
+    Nothing,
+    Folder(&'a Path),
+    File(&'a Path),
 }
 
-impl SetupRun {
-    /// `names` are the trials' names, one for each entry.
-    pub(crate) fn new(setup: TestSetup, names: Vec<SuiteName>) -> Self {
-        let outcomes = setup.entries.iter().map(|_| OnceLock::new()).collect();
-        Self { setup, names, outcomes, copies: OnceLock::new(), expected: Mutex::default() }
+/// What it is graded with.
+pub(crate) struct Means<'a> {
+    pub(crate) runner: &'a dyn ScriptRunner,
+    pub(crate) cancel: &'a Cancel,
+    pub(crate) scratch: &'a Scratch,
+    pub(crate) copies_in: CopiesIn,
+    pub(crate) search_path: &'a OsStr,
+    /// Is told what begins.
+    pub(crate) told: &'a dyn Fn(Step<'_>),
+}
+
+/// What is being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step<'a> {
+    Make,
+    /// The script `number` of `all`, from 1, in the order in which they run.
+    Script {
+        number: usize,
+        all: usize,
+        name: &'a str,
+    },
+}
+
+/// What came of it.
+pub(crate) struct Graded {
+    pub(crate) collection: Collection,
+    pub(crate) measured: Measured,
+    pub(crate) timings: Timings,
+}
+
+/// How long its parts took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Timings {
+    /// Copying the set-up and the submission.
+    pub(crate) submission_prepare: Duration,
+    /// If there was something to make.
+    pub(crate) make_step: Option<Duration>,
+    /// All scripts together.
+    pub(crate) test_execution: Duration,
+}
+
+/// Runs the make step and the scripts of a set-up over a submission.
+///
+/// # Errors
+/// If we, or the machine, failed: then nothing is known of the submission. A script that fails, hangs or cannot be found is an outcome.
+pub(crate) fn grade(assignment: &Assignment<'_>, means: &Means<'_>, started: Timestamp) -> Result<Graded, Fault> {
+    let begun = Instant::now();
+    let (tree, warnings) = laid(assignment).map_err(|error| Fault::new(&error))?;
+    let folder = means.scratch.folder_for_copies(tree.bytes(), means.copies_in)?;
+    let mut grading = Grading::new(assignment, means);
+    let graded = grading.run(&tree, &folder, begun);
+    // What a script made unremovable goes with the scratch folder.
+    remove(&folder).ok();
+    let (ids, times) = (assignment.ids.clone(), times(started));
+    let mut collection = match graded? {
+        Ran::NotMade { output } => Collection::not_made(ids, output, times),
+        Ran::Scripts(outcomes) => Collection::new(ids, grading.build_status(), outcomes, times),
+    };
+    collection.warnings = warnings;
+    Ok(Graded { collection, measured: grading.measured, timings: grading.timings })
+}
+
+/// Returns what the worker tells of a job that it could not grade.
+pub(crate) fn not_graded(ids: Ids, fault: &Fault, started: Timestamp) -> Collection {
+    Collection::of_fault(ids, fault.to_string(), times(started))
+}
+
+fn times(started: Timestamp) -> Times {
+    let text = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    Times { started_at: text(started), finished_at: text(Timestamp::now()) }
+}
+
+/// The submission beside the set-up, and a warning for each of its files that had to give way.
+fn laid(assignment: &Assignment<'_>) -> Result<(Tree, Vec<String>), WorkdirError> {
+    let mut tree = Tree::list(&assignment.setup.dir)?;
+    let submission = match assignment.submission {
+        Submission::Nothing => return Ok((tree, Vec::new())),
+        Submission::Folder(dir) => Tree::list(dir)?,
+        Submission::File(path) => Tree::of_file(path)?,
+    };
+    let left_out = tree.lay_beside(submission);
+    Ok((tree, left_out_warnings(&left_out)))
+}
+
+fn left_out_warnings(left_out: &[PathBuf]) -> Vec<String> {
+    let named = left_out.iter().take(NAMED_MAX).map(|path| {
+        let path = escaped(&path.to_string_lossy());
+        format!("`{path}` of the submission was left out: the set-up has something of that name")
+    });
+    let more = left_out.len().saturating_sub(NAMED_MAX);
+    named.chain((more > 0).then(|| format!("{more} more files of the submission were left out"))).collect()
+}
+
+enum Ran {
+    NotMade { output: String },
+    Scripts(Vec<Outcome>),
+}
+
+struct Grading<'a> {
+    assignment: &'a Assignment<'a>,
+    means: &'a Means<'a>,
+    terms: Terms,
+    measured: Measured,
+    timings: Timings,
+}
+
+impl<'a> Grading<'a> {
+    fn new(assignment: &'a Assignment<'a>, means: &'a Means<'a>) -> Self {
+        let limits = Limits {
+            wall: assignment.setup.time_limit,
+            grace: GRACE,
+            drain: DRAIN,
+            kept_bytes_max: KEPT_BYTES_MAX,
+            log_bytes_max: 0,
+            pids_max: None,
+        };
+        let terms = Terms {
+            search_path: means.search_path.to_owned(),
+            lang: LANG.into(),
+            seed: assignment.seed.clone(),
+            limits,
+            echo: Echo::Off,
+            marker: means.scratch.marker(),
+        };
+        Self { assignment, means, terms, measured: Measured::default(), timings: Timings::default() }
     }
 
-    /// Says that the script at `index` is going to run, and so are those that it depends on: what all of them need is made by their
-    /// number.
-    pub(crate) fn expect(&self, index: usize) {
-        if self.expected().insert(index) {
-            let dependencies = self.setup.entries[index].depends_on.iter();
-            dependencies.filter_map(|script| self.index_of(script)).for_each(|other| self.expect(other));
+    fn build_status(&self) -> BuildStatus {
+        if self.assignment.setup.make.is_some() { BuildStatus::Passed } else { BuildStatus::Skipped }
+    }
+
+    fn run(&mut self, tree: &Tree, folder: &Path, begun: Instant) -> Result<Ran, Fault> {
+        let setup = self.assignment.setup;
+        let workplace = Workplace::new(folder.to_path_buf(), (setup, tree), setup.entries.len(), self.means.runner);
+        let workplace = workplace.map_err(|error| Fault::new(&error))?;
+        self.timings.submission_prepare = begun.elapsed();
+        if let Some(step) = &setup.make
+            && let Some(output) = self.make(&workplace, step)?
+        {
+            return Ok(Ran::NotMade { output });
+        }
+        let begun = Instant::now();
+        let outcomes = self.scripts(&workplace);
+        self.timings.test_execution = begun.elapsed();
+        outcomes.map(Ran::Scripts)
+    }
+
+    /// Returns what make said, if it failed.
+    fn make(&mut self, workplace: &Workplace, step: &MakeStep) -> Result<Option<String>, Fault> {
+        (self.means.told)(Step::Make);
+        let setup = &self.assignment.setup.name;
+        let program = find_in_path(MAKE.as_ref(), self.means.search_path).ok_or_else(|| no_make(setup))?;
+        let made = workplace.make((program, step), &self.terms, None, &mut |script| self.means.run(script))?;
+        self.timings.make_step = Some(made.completion().wall);
+        match made {
+            Made::Well(_) => Ok(None),
+            Made::Badly(done) => {
+                self.measured.add(&done, TestStatus::Fail);
+                Ok(Some(chickadee::compiler_output(&done)))
+            }
         }
     }
 
-    fn expected(&self) -> MutexGuard<'_, BTreeSet<usize>> {
-        // A panic elsewhere cannot leave a set of numbers half-changed.
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn index_of(&self, script: &str) -> Option<usize> {
-        self.setup.entries.iter().position(|entry| entry.script == script)
-    }
-
-    /// Runs the script at `index`, after those that it depends on. Say before the first one runs which are going to. `begun` is
-    /// called as soon as the script runs, or before, if something else has to run first.
-    pub(crate) fn run(&self, session: &Session, index: usize, begun: &mut dyn FnMut()) -> Judged {
-        if self.copies.get().is_none() || !self.setup.entries[index].depends_on.is_empty() {
-            begun();
+    /// Returns the outcomes in the order of the manifest.
+    fn scripts(&mut self, workplace: &Workplace) -> Result<Vec<Outcome>, Fault> {
+        let setup = self.assignment.setup;
+        let mut outcomes = BTreeMap::new();
+        for (earlier, index) in run_order(setup).into_iter().enumerate() {
+            let entry = &setup.entries[index];
+            let (number, all) = (earlier + 1, setup.entries.len());
+            (self.means.told)(Step::Script { number, all, name: entry.display_name() });
+            let outcome = match failed_prerequisite(setup, entry, &outcomes) {
+                Some(script) => self.outcome(entry, (chickadee::skipped_outcome(script), None)),
+                None => {
+                    let ran = self.script(workplace, entry)?;
+                    self.outcome(entry, ran)
+                }
+            };
+            outcomes.insert(index, outcome);
         }
-        self.attempt(session, index, begun).judged.clone()
+        Ok(outcomes.into_values().collect())
     }
 
-    /// Scripts that were not selected run too, if a selected one depends on them; they are not reported.
-    fn attempt(&self, session: &Session, index: usize, begun: &mut dyn FnMut()) -> &Attempt {
-        self.outcomes[index].get_or_init(|| self.first_attempt(session, index, begun))
+    fn outcome(&self, entry: &ScriptEntry, (outcome, memory): (TestOutcome, Option<u64>)) -> Outcome {
+        Outcome::new(entry, outcome, memory, self.assignment.ids.attempt_number)
     }
 
-    /// Runs the script at `index`, between the lines of the log that say so.
-    fn first_attempt(&self, session: &Session, index: usize, begun: &mut dyn FnMut()) -> Attempt {
-        let start =
-            session.log(&Event { suite: Some(self.names[index].as_str()), ..Event::new(RUN_SUITES, "suite_start") });
-        let mut attempt = self.judged_attempt(session, index, begun);
-        let ended = session.log(&end_event(&attempt.judged.record));
-        [start, ended].into_iter().filter_map(Result::err).for_each(|fault| attempt.judged.add_fault(fault));
-        attempt
-    }
-
-    fn judged_attempt(&self, session: &Session, index: usize, begun: &mut dyn FnMut()) -> Attempt {
-        let entry = &self.setup.entries[index];
-        let name = self.names[index].as_str();
-        let mut record = Record::new(name, TrialKind::Script, Status::Running);
-        record.summary = entry.name.clone();
-        let not_run =
-            |finding| Attempt { judged: Judged::not_run(record.clone(), &finding), status: TestStatus::Error };
-        if session.interrupt.signal().is_some() {
-            return not_run(Finding::RunInterrupted);
-        }
-        if let Some(prerequisite) = self.failed_prerequisite(session, entry) {
-            let outcome = chickadee::skipped_outcome(prerequisite);
-            return conclude(record, entry, &outcome, None);
-        }
-        match self.execute(session, entry, name, begun) {
+    /// Runs one script; returns what came of it, and the memory that it used.
+    fn script(&mut self, workplace: &Workplace, entry: &ScriptEntry) -> Result<(TestOutcome, Option<u64>), Fault> {
+        match workplace.run(entry, &self.terms, None, &mut |script| self.means.run(script)) {
             Ok(done) => {
                 let outcome = chickadee::outcome_of(&done);
-                record.artifacts = artifacts(session, name, &done);
-                let mut attempt = conclude(record, entry, &outcome, Some(&done));
-                if session.shows(attempt.judged.record.status) {
-                    let streams = [("stdout", &done.stdout), ("stderr", &done.stderr)];
-                    attempt.judged.last_lines = streams.iter().filter_map(|(of, s)| LastLines::of(of, s)).collect();
-                }
-                if let Some(text) = &done.log_error {
-                    attempt.judged.add_fault(Fault::from_text(text.clone()));
-                }
-                attempt
+                self.measured.add(&done, outcome.status);
+                Ok((outcome, Some(memory_usage_bytes(&done))))
             }
-            Err(finding) => not_run(finding),
-        }
-    }
-
-    fn failed_prerequisite<'a>(&self, session: &Session, entry: &'a ScriptEntry) -> Option<&'a str> {
-        let has_passed = |script: &&String| {
-            self.index_of(script)
-                .is_some_and(|index| self.attempt(session, index, &mut || {}).status == TestStatus::Pass)
-        };
-        entry.depends_on.iter().find(|script| !has_passed(script)).map(String::as_str)
-    }
-
-    fn execute(
-        &self,
-        session: &Session,
-        entry: &ScriptEntry,
-        name: &str,
-        begun: &mut dyn FnMut(),
-    ) -> Result<Completion, Finding> {
-        let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
-        let copies = self.copies.get_or_init(|| self.prepare(session)).as_ref().map_err(Clone::clone)?;
-        let copy = copies.take().map_err(|error| fault(&error))?;
-        if !copy.place().folder().join(&entry.script).is_file() {
-            return Err(Finding::Invalid(format!(
-                "script `{}` is not in the set-up `{}`; add it, or remove its entry",
-                entry.script,
-                self.setup.dir.display()
-            )));
-        }
-        let logs = session.proof.dir().join("logs").join(name);
-        // A name that starts with a dash would be read as an option.
-        let argument = if entry.script.starts_with('-') { format!("./{}", entry.script) } else { entry.script.clone() };
-        let script = self.script(
-            session,
-            SHELL.into(),
-            vec![argument.into()],
-            copy.place(),
-            Changes::Dropped,
-            LogFiles { stdout: logs.join("execute.stdout.log"), stderr: logs.join("execute.stderr.log") },
-        );
-        let done = session.run_script(&script, session.interrupt.work(), begun).map_err(Finding::Fault)?;
-        copies.give_back(copy);
-        if done.ended_by == EndedBy::Cancel { Err(Finding::RunInterrupted) } else { Ok(done) }
-    }
-
-    /// Copies the set-up, so that nobody's edits matter while it runs, and runs make in the copy.
-    fn prepare(&self, session: &Session) -> Result<Copies, Finding> {
-        let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
-        let tree = Tree::list(&self.setup.dir).map_err(|error| fault(&error))?;
-        let folder = session.folder_for_copies(tree.bytes()).map_err(Finding::Fault)?;
-        let runner = session.script_runner();
-        let usage = if runner.drops_changes() { Use::Reading { owner: runner.owner_of_work() } } else { Use::Changing };
-        let copies = Copies::new(folder, self.expected().len(), usage);
-        match &self.setup.make {
-            None => copies.fill(&tree).map_err(|error| fault(&error))?,
-            Some(make) => {
-                copies.fill_original(&tree).map_err(|error| fault(&error))?;
-                self.make(session, make, &copies.original())?;
-                copies.seal().map_err(|error| fault(&error))?;
-            }
-        }
-        Ok(copies)
-    }
-
-    fn make(&self, session: &Session, make: &MakeStep, place: &Place) -> Result<(), Finding> {
-        let program = session.settings.find_program("make").ok_or_else(|| {
-            let text = format!("no `make` on PATH, and the set-up `{}` needs it: install make", self.setup.name);
-            Finding::Fault(Fault::from_text(text))
-        })?;
-        let logs = session.proof.dir().join("logs").join(&self.setup.name);
-        let args = make.target.iter().map(Into::into).collect();
-        let script = self.script(
-            session,
-            program,
-            args,
-            place,
-            Changes::Kept,
-            LogFiles { stdout: logs.join("make.stdout.log"), stderr: logs.join("make.stderr.log") },
-        );
-        let done = session.run_script(&script, session.interrupt.work(), &mut || {}).map_err(Finding::Fault)?;
-        let message = (done.exit != Exit::Code(0)).then(|| done.exit.to_string());
-        let event = Event {
-            suite: Some(&self.setup.name),
-            cmd: Some("make"),
-            rc: Some(rc(done.exit)),
-            duration_ms: Some(millis(done.wall)),
-            message,
-            ..Event::new(RUN_SUITES, "cmd_exec")
-        };
-        session.log(&event).map_err(Finding::Fault)?;
-        match (done.ended_by, done.exit) {
-            (EndedBy::Itself, Exit::Code(0)) => Ok(()),
-            (EndedBy::Cancel, _) => Err(Finding::RunInterrupted),
-            (EndedBy::Itself | EndedBy::Timeout | EndedBy::OutOfMemory | EndedBy::SupervisorKilled, _) => {
-                Err(Finding::BuildFailed { output: chickadee::compiler_output(&done) })
-            }
-        }
-    }
-
-    fn script(
-        &self,
-        session: &Session,
-        program: PathBuf,
-        args: Vec<std::ffi::OsString>,
-        place: &Place,
-        changes: Changes,
-        logs: LogFiles,
-    ) -> Script {
-        let cwd = place.folder();
-        let mut environment = Environment::default();
-        let settings = &session.settings;
-        let lang = settings.block_environment.get("LANG").map_or_else(|| "C.UTF-8".into(), Clone::clone);
-        environment.set("PATH", &settings.search_path);
-        environment.set("HOME", &cwd);
-        environment.set("LANG", lang);
-        environment.set("TMPDIR", place.tmp());
-        Script {
-            program,
-            args,
-            cwd,
-            work_dir: place.root().to_path_buf(),
-            changes,
-            environment,
-            limits: session.limits(self.setup.time_limit),
-            logs: Some(logs),
-            signals: SignalReach::OwnProcesses,
-            echo: session.echo,
-            marker: Some(session.scratch.marker()),
+            Err(NotRun::Missing) => Ok((chickadee::missing_outcome(&entry.script), None)),
+            Err(NotRun::Fault(fault)) => Err(fault),
         }
     }
 }
 
-fn conclude(mut record: Record, entry: &ScriptEntry, outcome: &TestOutcome, done: Option<&Completion>) -> Attempt {
-    record.status = if outcome.status == TestStatus::Pass { Status::Pass } else { Status::Fail };
-    if outcome.status != TestStatus::Pass {
-        let says_nothing = outcome.short_result == outcome.status.word();
-        let ending =
-            done.filter(|_| says_nothing && outcome.status == TestStatus::Error).map(|done| done.exit.to_string());
-        let short_result = ending.unwrap_or_else(|| outcome.short_result.clone());
-        let finding = Finding::Script { status: outcome.status.as_str(), short_result };
-        record.findings = vec![finding.to_string()];
-        record.reason = record.findings.first().cloned();
+impl Means<'_> {
+    fn run(&self, script: &Script) -> Result<Completion, Fault> {
+        let done = self.runner.run(script, self.cancel).map_err(|error| Fault::new(&error))?;
+        if done.ended_by == EndedBy::Cancel {
+            return Err(Fault::from_text("the run was stopped before the job was done"));
+        }
+        Ok(done)
     }
-    record.duration_ms = outcome.execution_time_ms;
-    record.outcome = Some(Outcome {
-        tier: entry.tier.as_str(),
-        status: outcome.status.as_str(),
-        short_result: outcome.short_result.clone(),
-        long_result: outcome.long_result.clone(),
-        points: entry.points,
-        execution_time_ms: outcome.execution_time_ms,
-    });
-    if let Some(done) = done {
-        record.set_ending(done);
-        record.leaked = done.leaked.iter().map(Into::into).collect();
-    }
-    let judged = Judged { record, line: None, changes: Vec::new(), last_lines: Vec::new() };
-    Attempt { judged, status: outcome.status }
 }
 
-/// A stream without output has no log.
-fn artifacts(session: &Session, name: &str, done: &Completion) -> Vec<String> {
-    let streams = [("stdout", &done.stdout), ("stderr", &done.stderr)].into_iter();
-    let logs = streams.filter(|(_, stream)| stream.total_bytes > 0);
-    let logs = logs.map(|(from, _)| format!("logs/{name}/execute.{from}.log"));
-    logs.filter(|path| session.proof.dir().join(path).exists()).collect()
+fn failed_prerequisite<'a>(
+    setup: &TestSetup,
+    entry: &'a ScriptEntry,
+    outcomes: &BTreeMap<usize, Outcome>,
+) -> Option<&'a str> {
+    let has_passed = |script: &&String| {
+        let index = setup.entries.iter().position(|other| other.script == **script);
+        index.and_then(|index| outcomes.get(&index)).is_some_and(|outcome| outcome.status == TestStatus::Pass)
+    };
+    entry.depends_on.iter().find(|script| !has_passed(script)).map(String::as_str)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
-    use std::time::Duration;
 
     use pretty_assertions::assert_eq;
 
     use super::*;
-    use crate::flow::session::{DRAIN, GRACE, KEPT_BYTES_MAX};
-    use crate::model::script::{Echo, Limits};
-    use crate::os::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
+    use crate::model::script::{Changes, Environment, SignalReach};
+    use crate::os::engine::UnsandboxedScriptRunner;
 
     /// Runs the script of a row with a real shell, in a folder of its own, and returns its outcome.
     fn run(script: &str, limit: Duration) -> TestOutcome {
@@ -307,7 +291,7 @@ mod tests {
             pids_max: None,
         };
         let script = Script {
-            program: SHELL.into(),
+            program: "/bin/sh".into(),
             args: vec!["row.sh".into()],
             cwd: dir.path().to_path_buf(),
             work_dir: dir.path().to_path_buf(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::flow::discover::{DiscoverError, Found, FoundKind, MANIFEST, TASK, discover, discover_one};
-use crate::flow::job::SetupRun;
+use crate::flow::scripts::SetupRun;
 use crate::flow::session::{Session, SessionError};
 use crate::flow::trial::{self, Judged};
 use crate::model::suite::{Project, SuiteName};

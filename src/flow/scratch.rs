@@ -7,12 +7,24 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::flow::proof::{EarlierSummary, RunFile};
+use crate::model::verdict::Fault;
 use crate::os::engine;
 use crate::os::workdir;
 use crate::rules::summary::Traces;
 
 const PREFIX: &str = "proving-ground.";
 const RANDOM_CHARS: usize = 6;
+
+/// Where copies of a set-up are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopiesIn {
+    /// Where sandboxed scripts may look. Nobody changes them there, so nothing is won where files are made faster.
+    Sandbox,
+    /// In memory if they fit there, else on the disk.
+    Memory,
+    /// In the scratch folder.
+    Disk,
+}
 
 /// A folder of this run alone, and its twin in memory once that is needed. Every process of the run has its name in the
 /// environment.
@@ -56,6 +68,24 @@ impl Scratch {
     /// If it cannot be made.
     pub(crate) fn folder(&self) -> io::Result<PathBuf> {
         self.folder_in(&self.dir)
+    }
+
+    /// In the scratch folder: what sandboxed scripts work in.
+    pub(crate) fn sandboxed(&self) -> PathBuf {
+        self.dir.join("sandboxed")
+    }
+
+    /// Makes a new folder for copies of `bytes`.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(crate) fn folder_for_copies(&self, bytes: u64, place: CopiesIn) -> Result<PathBuf, Fault> {
+        let made = match (place, workdir::memory_for(bytes)) {
+            (CopiesIn::Memory, Some(memory)) => self.folder_in_memory(memory),
+            (CopiesIn::Sandbox, _) => self.folder_in(&self.sandboxed()),
+            (CopiesIn::Memory, None) | (CopiesIn::Disk, _) => self.folder(),
+        };
+        made.map_err(|error| Fault::from_text(format!("could not make a folder for copies: {error}")))
     }
 
     /// Makes a new folder in the twin in `memory`.

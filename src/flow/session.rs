@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::flow::looks::Looks;
 use crate::flow::proof::{self, BuildOutcome, DepsFailure, EarlierSummary, Header, Proof, RunFile};
 use crate::flow::reports;
-use crate::flow::scratch::{Scratch, describe, sweep};
+use crate::flow::scratch::{CopiesIn, Scratch, describe, sweep};
 use crate::flow::stages::Stage;
 use crate::flow::trial::Judged;
 use crate::flow::turn::{self, Turn};
@@ -26,7 +26,6 @@ use crate::os::interrupt::Interrupt;
 use crate::os::journal::{Event, Identity, Journal, Level};
 use crate::os::revision::revision;
 use crate::os::sandbox::{SandboxError, SandboxedScriptRunner};
-use crate::os::workdir;
 use crate::rules::github::{Failure, annotation};
 use crate::rules::summary::{Earlier, RUN, SCHEMA, StageRecord, Status, Traces, millis};
 
@@ -38,9 +37,6 @@ pub(crate) const RUN_SUITES: &str = Stage::RunSuites.as_str();
 /// What a user is told who has sent a signal.
 pub(crate) const INTERRUPTED: &str =
     "interrupted: what runs is ended, then its restore runs; a second signal ends that, too";
-
-/// In the scratch folder: what sandboxed scripts work in.
-const SANDBOXED: &str = "sandboxed";
 
 /// From SIGTERM to SIGKILL.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
@@ -441,14 +437,12 @@ impl Session {
     /// # Errors
     /// If it cannot be made.
     pub(crate) fn folder_for_copies(&self, bytes: u64) -> Result<PathBuf, Fault> {
-        let may_be_in_memory = self.sandbox.is_none() && !self.settings.temp_dir_is_named;
-        let made = match may_be_in_memory.then(|| workdir::memory_for(bytes)).flatten() {
-            Some(memory) => self.scratch.folder_in_memory(memory),
-            // Nobody changes them there, so nothing is won where files are made faster.
-            None if self.sandbox.is_some() => self.scratch.folder_in(&self.scratch.path().join(SANDBOXED)),
-            None => self.scratch.folder(),
+        let place = match (&self.sandbox, self.settings.temp_dir_is_named) {
+            (Some(_), _) => CopiesIn::Sandbox,
+            (None, false) => CopiesIn::Memory,
+            (None, true) => CopiesIn::Disk,
         };
-        made.map_err(|error| Fault::from_text(format!("could not make a folder for copies: {error}")))
+        self.scratch.folder_for_copies(bytes, place)
     }
 
     /// Says that the stage of the trials begins.
@@ -549,7 +543,7 @@ pub(crate) fn sandbox_in(
     project: &Project,
     is_tried: bool,
 ) -> Result<SandboxedScriptRunner, SandboxError> {
-    let base = scratch.path().join(SANDBOXED);
+    let base = scratch.sandboxed();
     let sandbox = SandboxedScriptRunner::new(&base, &project.sandbox_shows, project.sandbox_limits)?;
     if !is_tried {
         sandbox.probe()?;

@@ -11,8 +11,8 @@ const LAST_LINE_BYTES_MAX: usize = 64 << 10;
 /// Nesting of a footer; what is deeper is plain text.
 const FOOTER_DEPTH_MAX: usize = 100;
 
-/// A script's status, in Chickadee's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A script's status, in Chickadee's words; the later ones weigh more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TestStatus {
     /// Exit code 0.
     Pass,
@@ -86,6 +86,17 @@ pub(crate) fn skipped_outcome(prerequisite: &str) -> TestOutcome {
         status: TestStatus::Fail,
         short_result: format!("Skipped: prerequisite '{prerequisite}' did not pass"),
         long_result: None,
+        execution_time_ms: 0,
+    }
+}
+
+/// Returns the outcome of a script that is not in the set-up: it must not silently shrink what is graded.
+pub(crate) fn missing_outcome(script: &str) -> TestOutcome {
+    let text = format!("script `{script}` is not in the set-up; its author must add it, or remove its entry");
+    TestOutcome {
+        status: TestStatus::Error,
+        short_result: TestStatus::Error.word().to_owned(),
+        long_result: Some(text),
         execution_time_ms: 0,
     }
 }

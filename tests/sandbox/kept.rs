@@ -186,12 +186,13 @@ fn deep_folders_do_not_stay_for_ever(cell: &Cell) {
     };
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 256, 1 << 10).unwrap();
     // As deep as a path can name it: kept, and gone with the next.
-    assert_eq!(cell.run(&keeping(cell.python(&deep(1500)))).exit, Exit::Code(0));
+    assert_eq!(cell.run_and_keep(&keeping(cell.python(&deep(1500)))).unwrap().exit, Exit::Code(0));
     assert!(cell.work_dir.join("d/d/d").exists());
-    assert_eq!(make(cell, "rm -r d; echo -n x >made").exit, Exit::Code(0));
+    let gone = cell.run_and_keep(&keeping(cell.sh("rm -r d; echo -n x >made"))).unwrap();
+    assert_eq!(gone.exit, Exit::Code(0));
     assert_tree(cell, &[("made", "644 x")]);
     // Deeper than any path: refused by name.
-    let error = cell.try_run(&keeping(cell.python(&deep(5000)))).unwrap_err();
+    let error = cell.run_and_keep(&keeping(cell.python(&deep(5000)))).unwrap_err();
     assert!(matches!(error, EngineError::Keep { .. }), "{error:?}");
     assert_tree(cell, &[("made", "644 x")]);
     cell.assert_goes_on();

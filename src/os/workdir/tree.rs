@@ -8,11 +8,16 @@ use std::path::{Path, PathBuf};
 
 use super::{WorkdirError, tried};
 
-/// What lies in a folder, as it was when it was listed.
+/// What lies in a folder, as it was when it was listed; and what of other folders was laid beside it.
 pub(crate) struct Tree {
-    root: PathBuf,
     /// By path below the root, so folders before what is in them.
-    entries: BTreeMap<PathBuf, Metadata>,
+    entries: BTreeMap<PathBuf, Listed>,
+}
+
+/// Something in a folder.
+struct Listed {
+    from: PathBuf,
+    meta: Metadata,
 }
 
 impl Tree {
@@ -24,18 +29,51 @@ impl Tree {
         let listed = walkdir::WalkDir::new(root).into_iter().map(|entry| {
             let entry = entry?;
             let below = entry.path().strip_prefix(root).unwrap_or(Path::new("")).to_path_buf();
-            Ok((below, entry.metadata()?))
+            let meta = entry.metadata()?;
+            Ok((below, Listed { from: entry.into_path(), meta }))
         });
         let entries = listed.collect::<Result<_, walkdir::Error>>().map_err(|error| {
             let path = error.path().unwrap_or(root).to_path_buf();
             WorkdirError::Io { action: "read", path, source: error.into() }
         })?;
-        Ok(Self { root: root.to_path_buf(), entries })
+        Ok(Self { entries })
+    }
+
+    /// A folder that holds one file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or its path has no last part.
+    pub(crate) fn of_file(path: &Path) -> Result<Self, WorkdirError> {
+        let meta = path.metadata().map_err(tried("read", path))?;
+        let name = path.file_name().ok_or_else(|| WorkdirError::Special(path.to_path_buf()))?;
+        Ok(Self { entries: BTreeMap::from([(name.into(), Listed { from: path.to_path_buf(), meta })]) })
+    }
+
+    /// Adds what another folder has and this one has not. Returns the files of the other whose place was taken: by something of the
+    /// same name, or by something that is no folder where one would be needed.
+    pub(crate) fn lay_beside(&mut self, other: Self) -> Vec<PathBuf> {
+        let mut left_out = Vec::new();
+        for (below, listed) in other.entries {
+            let is_taken = match self.entries.get(&below) {
+                Some(own) if own.meta.is_dir() && listed.meta.is_dir() => continue,
+                Some(_) => true,
+                // What it lies in came before it, so that is here by now, or was left out.
+                None => {
+                    !below.parent().and_then(|above| self.entries.get(above)).is_some_and(|above| above.meta.is_dir())
+                }
+            };
+            if !is_taken {
+                self.entries.insert(below, listed);
+            } else if !listed.meta.is_dir() {
+                left_out.push(below);
+            }
+        }
+        left_out
     }
 
     /// Returns the size of all content.
     pub(crate) fn bytes(&self) -> u64 {
-        self.entries.values().map(Metadata::len).sum()
+        self.entries.values().map(|listed| listed.meta.len()).sum()
     }
 
     /// Returns how many files and folders it has, itself among them.
@@ -49,7 +87,7 @@ impl Tree {
     /// If something cannot be read or written, and on devices, sockets and pipes.
     pub(crate) fn copy_to(&self, target: &Path) -> Result<(), WorkdirError> {
         let mut entries = self.entries.iter();
-        entries.try_for_each(|(below, meta)| copy_entry(&self.root.join(below), meta, &target.join(below)))
+        entries.try_for_each(|(below, listed)| copy_entry(&listed.from, &listed.meta, &target.join(below)))
     }
 
     /// As `copy_to`, of a folder that nobody was to change since it was listed.
@@ -66,13 +104,13 @@ impl Tree {
     /// As `copy_unchanged_to`.
     pub(super) fn copy_unchanged(&self, below: &Path, to: &Path) -> Result<(), WorkdirError> {
         let Some(listed) = self.entries.get(below) else { return Ok(()) };
-        let from = self.root.join(below);
+        let from = &listed.from;
         // Nobody can set the time of the last change (ctime) back.
         let identity = |meta: &Metadata| (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec());
-        if !fs::symlink_metadata(&from).is_ok_and(|found| identity(&found) == identity(listed)) {
-            return Err(WorkdirError::Tampered(from));
+        if !fs::symlink_metadata(from).is_ok_and(|found| identity(&found) == identity(&listed.meta)) {
+            return Err(WorkdirError::Tampered(from.clone()));
         }
-        copy_entry(&from, listed, to)
+        copy_entry(from, &listed.meta, to)
     }
 }
 
@@ -128,6 +166,46 @@ mod tests {
         tree.copy_to(&to).unwrap();
         sizes.iter().for_each(|size| assert_eq!(fs::read(to.join(size.to_string())).unwrap(), content(*size)));
         assert!(tree.bytes() >= sizes.iter().sum::<usize>() as u64);
+    }
+
+    fn written(dir: &Path, files: &[&str]) -> Tree {
+        for file in files {
+            let path = dir.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, dir.file_name().unwrap().as_encoded_bytes()).unwrap();
+        }
+        Tree::list(dir).unwrap()
+    }
+
+    #[test]
+    fn what_is_laid_beside_never_takes_the_place_of_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("own");
+        written(&own, &["test.sh", "lib/a", "data"]);
+        symlink("lib", own.join("link")).unwrap();
+        let mut tree = Tree::list(&own).unwrap();
+        let files = ["test.sh", "new", "lib/a", "lib/b", "lib/a2/deep/c", "data/x/y/z", "link/a", "test.sh2/x"];
+        let left_out = tree.lay_beside(written(&dir.path().join("other"), &files));
+        let to = dir.path().join("to");
+        tree.copy_to(&to).unwrap();
+        let whose = |file: &str| fs::read_to_string(to.join(file)).unwrap();
+        for file in ["test.sh", "lib/a", "data"] {
+            assert_eq!(whose(file), "own", "{file}");
+        }
+        for file in ["new", "lib/b", "lib/a2/deep/c", "test.sh2/x"] {
+            assert_eq!(whose(file), "other", "{file}");
+        }
+        assert_eq!(left_out, ["data/x/y/z", "lib/a", "link/a", "test.sh"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_file_is_laid_beside_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tree = written(&dir.path().join("own"), &["test.sh"]);
+        fs::write(dir.path().join("warmup.py"), "x").unwrap();
+        assert_eq!(tree.lay_beside(Tree::of_file(&dir.path().join("warmup.py")).unwrap()), Vec::<PathBuf>::new());
+        tree.copy_to(&dir.path().join("to")).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("to/warmup.py")).unwrap(), "x");
     }
 
     #[test]
