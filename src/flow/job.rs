@@ -110,6 +110,11 @@ pub(crate) fn not_graded(ids: Ids, fault: &Fault, started: Timestamp) -> Collect
     Collection::of_fault(ids, fault.to_string(), times(started))
 }
 
+/// Returns what the worker tells of a job whose submission could not even be looked into.
+pub(crate) fn not_made(ids: Ids, output: String, started: Timestamp) -> Collection {
+    Collection::not_made(ids, output, times(started))
+}
+
 fn times(started: Timestamp) -> Times {
     let text = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     Times { started_at: text(started), finished_at: text(Timestamp::now()) }

@@ -22,7 +22,7 @@ use crate::os::disk::{Known, Replaced, read_config};
 use crate::os::engine::tee::ProductTap;
 use crate::os::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
-use crate::os::interrupt::Interrupt;
+use crate::os::interrupt::{Arrived, Interrupt};
 use crate::os::journal::{Event, Identity, Journal, Level};
 use crate::os::revision::revision;
 use crate::os::sandbox::{SandboxError, SandboxedScriptRunner};
@@ -190,7 +190,11 @@ impl Session {
             header = earlier.header(header);
         }
         let interrupt = Interrupt::new()?;
-        interrupt.listen(part.interrupted)?;
+        interrupt.listen(move |arrived| {
+            if arrived == Arrived::First {
+                (part.interrupted)();
+            }
+        })?;
         Ok(Self {
             proof: Proof::new(dir, header, earlier, run.summary.clone())?,
             runner: Box::new(runner(&settings, part.reach, sandbox.as_ref())),

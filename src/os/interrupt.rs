@@ -20,6 +20,15 @@ pub(crate) enum InterruptError {
     Engine(#[from] EngineError),
 }
 
+/// A signal that has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrived {
+    /// What runs is to end well.
+    First,
+    /// It is to end at once.
+    Again,
+}
+
 /// What the signals of this process have asked for so far.
 #[derive(Clone)]
 pub(crate) struct Interrupt {
@@ -43,11 +52,11 @@ impl Interrupt {
         Ok(Self { state: Arc::new(state) })
     }
 
-    /// Lets SIGINT and SIGTERM of this process arrive here, for the rest of its life. `told` is called at once with the first.
+    /// Lets SIGINT and SIGTERM of this process arrive here, for the rest of its life. `told` is called at once with each.
     ///
     /// # Errors
     /// If the handlers or their thread cannot be had.
-    pub(crate) fn listen(&self, told: fn()) -> Result<(), InterruptError> {
+    pub(crate) fn listen(&self, told: impl Fn(Arrived) + Send + 'static) -> Result<(), InterruptError> {
         for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
             register_usize(signal, Arc::clone(&self.state.signal), number).map_err(InterruptError::Handler)?;
         }
@@ -57,21 +66,19 @@ impl Interrupt {
         waiting
             .spawn(move || {
                 for (earlier, _) in signals.forever().enumerate() {
-                    this.take(earlier);
-                    if earlier == 0 {
-                        told();
-                    }
+                    let arrived = if earlier == 0 { Arrived::First } else { Arrived::Again };
+                    this.take(arrived);
+                    told(arrived);
                 }
             })
             .map(drop)
             .map_err(InterruptError::Handler)
     }
 
-    fn take(&self, earlier: usize) {
-        if earlier == 0 {
-            self.state.work.trigger();
-        } else {
-            self.state.restore.trigger();
+    fn take(&self, arrived: Arrived) {
+        match arrived {
+            Arrived::First => self.state.work.trigger(),
+            Arrived::Again => self.state.restore.trigger(),
         }
     }
 

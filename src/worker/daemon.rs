@@ -1,1 +1,322 @@
 //! Slots, polls and the end: what the worker does all day.
+//!
+//! # Theory of operation
+//!
+//! One thread polls, and only while a slot is free; a thread a slot does the jobs; one sends results; one sends heartbeats. A job is on
+//! record before it is begun, and its result is in the spool before it is sent, so a worker that is killed at any moment finds at its
+//! next start what it had. The first signal closes the slots: no more polls, and what runs goes on until the drain limit. The second
+//! ends everything at once.
+
+use std::sync::mpsc::{Receiver, Sender as Telling, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::api::{ApiError, Job, Polled};
+use super::log::EventName;
+use super::retry::{Class, Jitter, Policy, with_retries};
+use super::sender::Post;
+use super::state::{Begun, Ticket};
+use super::work::{Claimed, carry_out};
+use super::worker::Worker;
+use crate::model::verdict::Fault;
+use crate::os::journal::Level;
+
+/// Between two polls when there is nothing to do: from this, doubling, to the maximum.
+const IDLE_MIN: Duration = Duration::from_secs(1);
+const IDLE_MAX: Duration = Duration::from_secs(30);
+/// Between two polls of a server that refuses them, and between two looks at a full disk.
+const SLOW: Duration = Duration::from_secs(30);
+/// A poll that is under way when the worker is told to end may bring a job, which is lost if nobody waits for it.
+const POLL_PATIENCE: Duration = Duration::from_secs(5);
+/// With `--once`: polls that may fail one after another.
+const FAILED_POLLS_MAX: u32 = 6;
+
+/// Scripts that are told to end have limits of their own, far below this.
+const ENDING_MAX: Duration = Duration::from_secs(600);
+
+/// How a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Everything that was taken is done; results that the server has not taken are in the spool.
+    Drained,
+    /// With `--once`: the server could not be reached.
+    Unreachable,
+    /// By a second signal.
+    Aborted,
+}
+
+impl Ended {
+    /// Returns the word for it in the log.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Drained => "drained",
+            Self::Unreachable => "unreachable",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// Works until the slots are closed, or with `--once` until there is nothing to do; `left` are jobs that an earlier worker had in hand.
+pub(super) fn work(worker: &Worker, left: Vec<Ticket>) -> Ended {
+    thread::scope(|scope| {
+        for _ in 0..worker.config.max_jobs.get() {
+            scope.spawn(|| work_in_slot(worker));
+        }
+        scope.spawn(|| send_results(worker));
+        scope.spawn(|| worker.heartbeat.run(&|| beat(worker)));
+        let (poll_ends, poll_ended) = channel();
+        scope.spawn(move || poll(worker, left, &poll_ends));
+        drain(worker, &poll_ended)
+    })
+}
+
+fn work_in_slot(worker: &Worker) {
+    while let Some(claimed) = worker.slots.take() {
+        worker.status.begin(&claimed.job.submission_id, claimed.job.attempt_number);
+        let (id, attempt) = (claimed.job.submission_id.clone(), claimed.job.attempt_number);
+        // Those that nobody has begun stay in hand.
+        if !worker.is_aborted() {
+            carry_out(worker, claimed);
+        }
+        worker.status.end(&id, attempt);
+        worker.slots.done();
+    }
+}
+
+fn send_results(worker: &Worker) {
+    let (spool, in_hand) = (&worker.spool, &worker.in_hand);
+    worker.sender.run(&Post { api: &*worker.results_api, spool, in_hand, log: &worker.log });
+}
+
+fn beat(worker: &Worker) {
+    let sent = with_retries(&worker.heartbeats, &worker.stop_jobs, &mut |_, _, _| {}, || {
+        worker.jobs_api.heartbeat(&worker.activity())
+    });
+    match sent {
+        Ok(()) | Err(ApiError::Stopped) => {}
+        Err(error) => {
+            let error = Fault::new(&error).to_string();
+            worker.log.event(Level::Warn, EventName::HeartbeatFailed, &[("error", json!(error))]);
+        }
+    }
+}
+
+/// Waits for the end of polls, then for that of jobs and results, as long as the drain limit allows.
+fn drain(worker: &Worker, poll_ended: &Receiver<Ended>) -> Ended {
+    let ended = wait_for_polls(worker, poll_ended);
+    let until = Instant::now() + worker.config.drain_limit;
+    worker.status.drain();
+    worker.log.event(Level::Info, EventName::Draining, &[("jobs", json!(worker.slots.busy()))]);
+    if !worker.slots.wait_for_all(worker.config.drain_limit) {
+        worker.log.event(Level::Warn, EventName::DrainLimitReached, &[("jobs", json!(worker.slots.busy()))]);
+        worker.cancel.trigger();
+        worker.stop_jobs.set();
+        // Scripts that are told to end have limits.
+        worker.slots.wait_for_all(ENDING_MAX);
+    }
+    worker.heartbeat.finish();
+    let left = until.saturating_duration_since(Instant::now());
+    if !worker.is_aborted() && !worker.sender.wait_until_empty(left.max(POLL_PATIENCE)) {
+        worker.log.event(Level::Warn, EventName::ResultsLeft, &[("results", json!(worker.sender.waiting()))]);
+    }
+    worker.sender.finish();
+    worker.stop_jobs.set();
+    worker.stop_results.set();
+    if worker.is_aborted() { Ended::Aborted } else { ended }
+}
+
+fn wait_for_polls(worker: &Worker, poll_ended: &Receiver<Ended>) -> Ended {
+    worker.slots.wait_until_closed();
+    let ended = poll_ended.recv_timeout(POLL_PATIENCE);
+    worker.stop_polls.set();
+    ended.unwrap_or(Ended::Drained)
+}
+
+/// Takes up what an earlier worker had in hand, then polls until the slots are closed, and closes them if it ends for another reason.
+fn poll(worker: &Worker, left: Vec<Ticket>, ends: &Telling<Ended>) {
+    left.into_iter().for_each(|ticket| resume(worker, ticket));
+    let ended = poll_until_closed(worker);
+    worker.slots.close();
+    // Nobody waits for it any more if that took long.
+    ends.send(ended).ok();
+}
+
+fn poll_until_closed(worker: &Worker) -> Ended {
+    let mut pace = Pace::new(worker.polls);
+    while worker.slots.wait_for_one() {
+        if let Some((event, fields)) = obstacle(worker) {
+            worker.log.event(Level::Warn, event, &fields);
+            worker.slots.pause(SLOW);
+            continue;
+        }
+        let polled = worker.polls_api.request(&worker.activity());
+        worker.status.polled(&polled);
+        match polled {
+            Ok(Polled::Job(job)) => match claim(worker, *job) {
+                Claim::New => pace.job(),
+                Claim::Known => worker.slots.pause(pace.nothing()),
+            },
+            Ok(Polled::Nothing) if worker.config.once && worker.slots.busy() == 0 => return Ended::Drained,
+            Ok(Polled::Nothing) => worker.slots.wait_for_change(pace.nothing()),
+            Err(ApiError::Stopped) => return Ended::Drained,
+            Err(error) => {
+                let delay = pace.failure(&error);
+                tell_failed_poll(worker, &error, delay);
+                if worker.config.once && pace.failed >= FAILED_POLLS_MAX {
+                    return Ended::Unreachable;
+                }
+                worker.slots.pause(delay);
+            }
+        }
+    }
+    Ended::Drained
+}
+
+/// What keeps the worker from taking more jobs now.
+fn obstacle(worker: &Worker) -> Option<(EventName, Vec<(&'static str, serde_json::Value)>)> {
+    if worker.spool.is_full() {
+        return Some((EventName::SpoolFull, vec![("results", json!(worker.sender.waiting()))]));
+    }
+    let min_mb = worker.config.free_disk_bytes_min >> 20;
+    let free_mb = worker.free_disk_mb().filter(|free_mb| *free_mb < min_mb)?;
+    Some((EventName::DiskLow, vec![("free_mb", json!(free_mb)), ("needed_mb", json!(min_mb))]))
+}
+
+fn tell_failed_poll(worker: &Worker, error: &ApiError, delay: Duration) {
+    let event = match (error, error.class()) {
+        (ApiError::IdInUse { .. }, _) => EventName::WorkerIdConflict,
+        (_, Class::Auth) => EventName::AuthenticationRefused,
+        (_, Class::Retry { .. } | Class::Terminal | Class::Stopped) => EventName::PollFailed,
+    };
+    let error = Fault::new(error).to_string();
+    worker.log.event(Level::Warn, event, &[("error", json!(error)), ("next_s", json!(delay.as_secs_f32()))]);
+}
+
+/// Whether an offered job is taken.
+enum Claim {
+    New,
+    /// It is in hand, or its result is on its way.
+    Known,
+}
+
+fn claim(worker: &Worker, job: Job) -> Claim {
+    let (id, attempt) = (job.submission_id.as_str(), job.attempt_number);
+    if worker.in_hand.holds(id, attempt) || worker.spool.holds(id, attempt) {
+        worker.say(Level::Warn, EventName::JobDuplicate, &job, &[]);
+        return Claim::Known;
+    }
+    // What was read from JSON can be written as JSON.
+    let text = serde_json::to_string(&job).unwrap_or_default();
+    let ticket = match worker.in_hand.take(&text, id, attempt) {
+        Ok(ticket) => Some(ticket),
+        Err(error) => {
+            // It is done all the same: the server has given it to us.
+            let error = Fault::new(&error).to_string();
+            worker.say(Level::Error, EventName::SpoolFailed, &job, &[("error", json!(error))]);
+            None
+        }
+    };
+    worker.say(Level::Info, EventName::JobClaimed, &job, &[]);
+    worker.slots.put(Claimed { job, ticket, at: Timestamp::now(), is_hopeless: false });
+    Claim::New
+}
+
+/// Takes up a job of an earlier worker, which was killed over it, or is known to be done.
+fn resume(worker: &Worker, mut ticket: Ticket) {
+    let Ok(job) = serde_json::from_str::<Job>(&ticket.job) else { return };
+    if !worker.slots.wait_for_one() {
+        return;
+    }
+    if worker.spool.holds(&job.submission_id, job.attempt_number) {
+        forget(worker, &job, &ticket);
+        return;
+    }
+    let begun = worker.in_hand.begin(&mut ticket);
+    worker.say(Level::Warn, EventName::JobResumed, &job, &[("tries", json!(ticket.tries))]);
+    let is_hopeless = matches!(begun, Ok(Begun::TooOften));
+    worker.slots.put(Claimed { job, ticket: Some(ticket), at: Timestamp::now(), is_hopeless });
+}
+
+/// Takes a job whose result is in the spool off the record.
+pub(super) fn forget(worker: &Worker, job: &Job, ticket: &Ticket) {
+    if let Err(error) = worker.in_hand.done(ticket) {
+        let error = Fault::new(&error).to_string();
+        worker.say(Level::Error, EventName::SpoolFailed, job, &[("error", json!(error))]);
+    }
+}
+
+/// How fast polls follow each other.
+struct Pace {
+    policy: Policy,
+    jitter: Jitter,
+    idle: Duration,
+    failed: u32,
+}
+
+impl Pace {
+    fn new(policy: Policy) -> Self {
+        Self { policy, jitter: Jitter::fresh(), idle: IDLE_MIN, failed: 0 }
+    }
+
+    /// A job came.
+    fn job(&mut self) {
+        (self.idle, self.failed) = (IDLE_MIN, 0);
+    }
+
+    /// There is nothing to do: returns how long to wait.
+    fn nothing(&mut self) -> Duration {
+        self.failed = 0;
+        let wait = self.idle;
+        self.idle = (self.idle * 2).min(IDLE_MAX);
+        wait + self.jitter.up_to(wait / 4)
+    }
+
+    /// A poll has failed: returns how long to wait.
+    fn failure(&mut self, error: &ApiError) -> Duration {
+        self.failed += 1;
+        match error.class() {
+            Class::Retry { after } => self.policy.delay(self.failed, after, &mut self.jitter),
+            Class::Auth => self.policy.delay(self.failed, None, &mut self.jitter),
+            Class::Terminal | Class::Stopped => SLOW + self.jitter.up_to(SLOW / 4),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn pace() -> Pace {
+        let policy = Policy {
+            base: Duration::from_secs(1),
+            max: Duration::from_secs(30),
+            attempts_max: NonZeroU32::MAX,
+            is_on: true,
+        };
+        Pace { jitter: Jitter::seeded(1), ..Pace::new(policy) }
+    }
+
+    #[test]
+    fn idle_polls_become_rarer_and_a_job_makes_them_frequent_again() {
+        let mut pace = pace();
+        let waits: Vec<_> = (0..8).map(|_| pace.nothing().as_secs()).collect();
+        assert!(waits.is_sorted() && waits[0] == 1 && (30..38).contains(&waits[7]), "{waits:?}");
+        pace.job();
+        assert_eq!(pace.nothing().as_secs(), 1);
+    }
+
+    #[test]
+    fn a_refused_poll_is_repeated_slowly_and_a_failed_one_ever_more_so() {
+        let mut pace = pace();
+        let status = |code| ApiError::Status { url: String::new(), code, retry_after: None, text: String::new() };
+        assert!(pace.failure(&status(404)) >= SLOW);
+        let mut pace = self::pace();
+        let waits: Vec<_> = (0..8).map(|_| pace.failure(&status(503)).as_secs()).collect();
+        assert!(waits.is_sorted() && waits[0] == 1 && (30..38).contains(&waits[7]), "{waits:?}");
+    }
+}

@@ -8,18 +8,106 @@ mod heartbeat;
 mod http;
 mod log;
 mod profile;
+mod report;
 mod retry;
+mod sender;
 mod sign;
+mod slots;
 mod spool;
+mod start;
 mod state;
 mod status;
 mod stop;
 mod work;
+mod worker;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+
+use crate::model::verdict::Fault;
+use crate::os::interrupt::{Arrived, Interrupt};
+use crate::os::journal::Level;
+use args::{Config, Flags};
+use daemon::{Ended, work};
+use log::{EventName, Log};
+use serde_json::json;
+use start::{Started, start};
+
+/// The command line or the environment is wrong, or what was asked for cannot be had; no job was taken.
+const CONFIGURATION: u8 = 2;
+/// We failed, or with `--once` the server could not be reached.
+const FAULT: u8 = 3;
 
 /// Runs `chickadee-runner`: the whole of its `main`.
+///
+/// Returns 0 if it was told to end and has, or with `--once` when there was nothing left to do; 2 if the command line or the environment is
+/// wrong, or this machine cannot give what it asks for; 3 if the worker itself failed; 130 or 143 after a second SIGINT or SIGTERM.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => {
+            // Help and version are such errors too. Nobody may be listening.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(CONFIGURATION));
+        }
+    };
+    match Config::read(flags) {
+        Ok(config) => run(config),
+        Err(error) => {
+            // There is no log yet. Nobody may be listening.
+            writeln!(io::stderr(), "error: {}", Fault::new(&error)).ok();
+            ExitCode::from(CONFIGURATION)
+        }
+    }
+}
+
+fn run(config: Config) -> ExitCode {
+    let log = Log::new(&config.worker_id, config.log_format);
+    if let Some(secret) = &config.secret {
+        log.hide(secret.clone());
+    }
+    for warning in &config.warnings {
+        log.event(Level::Warn, EventName::ConfigurationWarning, &[("warning", json!(warning.to_string()))]);
+    }
+    let outcome = Interrupt::new().map_err(|error| Fault::new(&error)).map(|interrupt| live(config, &log, &interrupt));
+    let (code, why) = match outcome {
+        Ok(Ok(code)) => return code,
+        Ok(Err(error)) => (if error.is_configuration() { CONFIGURATION } else { FAULT }, Fault::new(&error)),
+        Err(fault) => (FAULT, fault),
+    };
+    log.event(Level::Error, EventName::WorkerStopped, &[("error", json!(why.to_string()))]);
+    ExitCode::from(code)
+}
+
+/// From the start to the end of a worker.
+fn live(config: Config, log: &Log, interrupt: &Interrupt) -> Result<ExitCode, start::StartError> {
+    let Started { worker, left, state } = start(config, log)?;
+    let worker = Arc::new(worker);
+    // Only as long as there is one: at the end it is taken apart.
+    let told = Arc::downgrade(&worker);
+    interrupt.listen(move |arrived| {
+        if let Some(worker) = told.upgrade() {
+            match arrived {
+                Arrived::First => worker.slots.close(),
+                Arrived::Again => worker.abort(),
+            }
+        }
+    })?;
+    let ended = work(&worker, left);
+    if let Some(worker) = Arc::into_inner(worker) {
+        start::take_down(worker, &state);
+    }
+    log.event(Level::Info, EventName::WorkerStopped, &[("how", json!(ended.as_str()))]);
+    Ok(match ended {
+        Ended::Drained => ExitCode::SUCCESS,
+        Ended::Unreachable => ExitCode::from(FAULT),
+        Ended::Aborted => interrupt.signal().and_then(|signal| u8::try_from(128 + signal).ok()).map_or(
+            ExitCode::from(FAULT),
+            ExitCode::from,
+        ),
+    })
 }

@@ -1,1 +1,305 @@
 //! One job, from its claim to its result in the spool.
+
+use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::api::{ApiError, Job};
+use super::daemon::forget;
+use super::cache::{CacheError, Held, Key};
+use super::log::EventName;
+use super::report::{Course, Report};
+use super::retry::with_retries;
+use super::sender::Parcel;
+use super::state::Ticket;
+use super::worker::Worker;
+use crate::flow::job::{Assignment, Graded, Means, Step, Submission, grade, not_graded, not_made};
+use crate::model::verdict::Fault;
+use crate::os::archive::{ArchiveError, unpack};
+use crate::os::journal::Level;
+use crate::os::workdir::remove;
+use crate::rules::collection::{Collection, Ids};
+use crate::rules::parse::parse_setup;
+use crate::rules::summary::millis;
+
+/// What a submission is called whose name says nothing.
+const UNNAMED: &str = "submission.bin";
+
+/// A job that is ours, and on record as such.
+pub(super) struct Claimed {
+    pub(super) job: Job,
+    /// Its record, if that could be written.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) at: Timestamp,
+    /// Workers were killed over it.
+    pub(super) is_hopeless: bool,
+}
+
+/// Why a job has no outcomes.
+enum Failure {
+    /// We, the server or the machine: nothing is known of the submission.
+    Ours(Fault),
+    /// What was handed in cannot be graded.
+    Theirs(String),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Ours(fault)
+    }
+}
+
+/// Grades a job and sees to it that its result is sent. If the worker was told to end at once, the job stays in hand, for the next start.
+pub(super) fn carry_out(worker: &Worker, claimed: Claimed) {
+    worker.heartbeat.begin();
+    let begun = Instant::now();
+    let mut course = Course { free_disk_mb_at_start: worker.free_disk_mb(), ..Course::default() };
+    let collection = collect(worker, &claimed, &mut course);
+    course.wall = begun.elapsed();
+    course.free_disk_mb_at_end = worker.free_disk_mb();
+    if !worker.is_aborted() {
+        hand_over(worker, claimed, Report::new(&worker.config.worker_id, collection, course));
+    }
+    worker.heartbeat.end();
+}
+
+/// Returns the outcomes, or what there is in place of them.
+fn collect(worker: &Worker, claimed: &Claimed, course: &mut Course) -> Collection {
+    let ids = Ids {
+        submission_id: claimed.job.submission_id.clone(),
+        test_setup_id: claimed.job.test_setup_id.clone(),
+        attempt_number: claimed.job.attempt_number,
+    };
+    let attempt = AssertUnwindSafe(|| Attempt { worker, claimed, ids: &ids, course }.run());
+    // A bug of ours must not cost the slot.
+    let done = catch_unwind(attempt).unwrap_or_else(|_| Err(Fault::from_text("the worker panicked over this job").into()));
+    match done {
+        Ok(collection) => collection,
+        Err(Failure::Ours(fault)) => {
+            worker.say(Level::Error, EventName::JobFailed, &claimed.job, &[("error", json!(fault.to_string()))]);
+            not_graded(ids, &fault, claimed.at)
+        }
+        Err(Failure::Theirs(text)) => not_made(ids, text, claimed.at),
+    }
+}
+
+/// Puts a result into the spool, or keeps it in memory if that is full, and has it sent.
+fn hand_over(worker: &Worker, claimed: Claimed, report: Report) {
+    let Claimed { job, ticket, .. } = claimed;
+    let fields = [("status", json!(report.diagnostics.final_status)), ("wall_ms", json!(report.diagnostics.wall_clock_ms))];
+    worker.say(Level::Info, EventName::JobFinished, &job, &fields);
+    // Its values can all be written as JSON.
+    let body = report.body(worker.form).unwrap_or_default();
+    match worker.spool.add(&job.submission_id, job.attempt_number, &body) {
+        Ok(spooled) => {
+            worker.sender.send(Parcel::spooled(spooled));
+            if let Some(ticket) = &ticket {
+                forget(worker, &job, ticket);
+            }
+        }
+        Err(error) => {
+            let error = Fault::new(&error).to_string();
+            worker.say(Level::Error, EventName::SpoolFailed, &job, &[("error", json!(error))]);
+            worker.sender.send(Parcel::in_memory(body, &job, ticket));
+        }
+    }
+}
+
+/// One attempt at a job.
+struct Attempt<'a> {
+    worker: &'a Worker,
+    claimed: &'a Claimed,
+    ids: &'a Ids,
+    course: &'a mut Course,
+}
+
+impl Attempt<'_> {
+    fn run(&mut self) -> Result<Collection, Failure> {
+        if self.claimed.is_hopeless {
+            return Err(Fault::from_text("the worker was killed over this job more than once; it is not tried again").into());
+        }
+        let begun = Instant::now();
+        let folder = JobFolder::make(self.worker)?;
+        self.course.stages.workdir_setup_ms = Some(millis(begun.elapsed()));
+        let held = self.setup(&folder)?;
+        let handed_in = self.submission(&folder)?;
+        let job = &self.claimed.job;
+        let manifest = job.manifest.get().as_bytes();
+        let setup = parse_setup(&job.test_setup_id, held.path(), Path::new("the job's manifest"), manifest);
+        let setup = setup.map_err(|error| Fault::new(&error))?;
+        let submission = match &handed_in {
+            HandedIn::File(path) => Submission::File(path),
+            HandedIn::Folder(path) => Submission::Folder(path),
+        };
+        let assignment = Assignment { setup: &setup, submission, ids: self.ids.clone(), seed: job.assignment_seed.clone() };
+        self.worker.say(Level::Info, EventName::JobStarted, job, &[("scripts", json!(setup.entries.len()))]);
+        let graded = self.grade(&assignment)?;
+        Ok(self.note(graded))
+    }
+
+    fn grade(&self, assignment: &Assignment<'_>) -> Result<Graded, Fault> {
+        let worker = self.worker;
+        let means = Means {
+            runner: &*worker.runner,
+            cancel: &worker.cancel,
+            scratch: &worker.scratch,
+            copies_in: worker.copies_in,
+            search_path: &worker.search_path,
+            told: &|step| self.tell(step),
+        };
+        grade(assignment, &means, self.claimed.at)
+    }
+
+    fn tell(&self, step: Step<'_>) {
+        let text = match step {
+            Step::Make => "make".to_owned(),
+            Step::Script { number, all, name } => format!("{number}/{all} {name}"),
+        };
+        self.worker.status.step(&self.claimed.job.submission_id, self.claimed.job.attempt_number, &text);
+    }
+
+    fn note(&mut self, graded: Graded) -> Collection {
+        let ms = |time: Duration| Some(millis(time));
+        let stages = &mut self.course.stages;
+        stages.submission_prepare_ms = ms(graded.timings.submission_prepare);
+        stages.make_step_ms = graded.timings.make_step.and_then(ms);
+        stages.test_execution_ms = ms(graded.timings.test_execution);
+        self.course.measured = graded.measured;
+        graded.collection
+    }
+
+    /// Returns the set-up, unpacked: of the cache, or fetched.
+    fn setup(&mut self, folder: &JobFolder) -> Result<Held, Fault> {
+        let begun = Instant::now();
+        let job = &self.claimed.job;
+        let key = Key::new(&job.test_setup_id, &job.test_setup_url, job.manifest.get().as_bytes());
+        let held = self.worker.cache.acquire(&key, &mut |into: &Path| {
+            let archive = self.fetch("set-up", &job.test_setup_url, &folder.0.join("setup.zip"))?;
+            unpack(archive, into, self.worker.archive_limits).map(drop).map_err(|error| Fault::new(&error))
+        });
+        let held = match held {
+            Ok(held) => held,
+            Err(CacheError::Fill(fault)) => return Err(Fault::from_text(format!("no set-up: {fault}"))),
+            Err(error) => return Err(Fault::new(&error)),
+        };
+        self.course.stages.test_setup_acquire_ms = Some(millis(begun.elapsed()));
+        self.course.stages.test_setup_cache_hit = Some(held.was_there());
+        let fields = [("cached", json!(held.was_there())), ("setup", json!(job.test_setup_id))];
+        self.worker.say(Level::Info, EventName::SetupReady, job, &fields);
+        Ok(held)
+    }
+
+    /// Fetches what was handed in, and unpacks it unless it is one file.
+    fn submission(&mut self, folder: &JobFolder) -> Result<HandedIn, Failure> {
+        let job = &self.claimed.job;
+        let dir = folder.0.join("submission");
+        fs::create_dir(&dir).map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", dir.display())))?;
+        let name = job.submission_filename.as_deref().map(plain_name);
+        let path = name.map_or_else(|| folder.0.join("submission.zip"), |name| dir.join(name));
+        let begun = Instant::now();
+        let file = self.fetch("submission", &job.submission_url, &path)?;
+        self.course.stages.submission_download_ms = Some(millis(begun.elapsed()));
+        if job.submission_filename.is_some() {
+            return Ok(HandedIn::File(path));
+        }
+        let begun = Instant::now();
+        unpack(file, &dir, self.worker.archive_limits).map_err(of_submission)?;
+        self.course.stages.submission_unpack_ms = Some(millis(begun.elapsed()));
+        Ok(HandedIn::Folder(dir))
+    }
+
+    /// Downloads a file, as often as it takes.
+    fn fetch(&self, what: &str, url: &str, to: &Path) -> Result<File, Fault> {
+        let (worker, job) = (self.worker, &self.claimed.job);
+        let created = File::options().read(true).write(true).create_new(true).open(to);
+        let mut file =
+            created.map_err(|error| Fault::from_text(format!("could not make the file `{}`: {error}", to.display())))?;
+        let mut told = |error: &ApiError, failed: u32, wait: Duration| {
+            let error = json!(Fault::new(error).to_string());
+            let fields = [("of", json!(what)), ("error", error), ("failed", json!(failed)), ("next_s", json!(wait.as_secs()))];
+            worker.say(Level::Warn, EventName::DownloadRetried, job, &fields);
+        };
+        let bytes_max = worker.config.download_bytes_max;
+        let fetched = with_retries(&worker.downloads, &worker.stop_jobs, &mut told, || {
+            worker.jobs_api.download(url, &mut file, bytes_max)
+        });
+        match fetched {
+            Ok(_) => Ok(file),
+            Err(error) => Err(Fault::from_text(format!("could not fetch the {what}: {}", Fault::new(&error)))),
+        }
+    }
+}
+
+/// What was handed in, on the disk.
+enum HandedIn {
+    File(PathBuf),
+    Folder(PathBuf),
+}
+
+/// An archive that cannot be unpacked is its author's fault, unless our disk is to blame.
+fn of_submission(error: ArchiveError) -> Failure {
+    match error {
+        ArchiveError::Read(_) | ArchiveError::Write { .. } => Failure::Ours(Fault::new(&error)),
+        ArchiveError::NoArchive(_)
+        | ArchiveError::Header { .. }
+        | ArchiveError::Untold { .. }
+        | ArchiveError::Refused { .. }
+        | ArchiveError::TooMuch { .. }
+        | ArchiveError::Content { .. } => {
+            Failure::Theirs(format!("The submission could not be unpacked: {}\n", Fault::new(&error)))
+        }
+    }
+}
+
+/// Returns the last part of a path, as a name that a file can have.
+fn plain_name(name: &str) -> &str {
+    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let is_plain = !matches!(last, "" | "." | "..") && last.len() <= 255 && !last.contains('\0');
+    if is_plain { last } else { UNNAMED }
+}
+
+/// What one job downloads and unpacks; removed with this.
+struct JobFolder(PathBuf);
+
+impl JobFolder {
+    fn make(worker: &Worker) -> Result<Self, Fault> {
+        let made = worker.scratch.folder();
+        made.map(Self).map_err(|error| Fault::from_text(format!("could not make a folder for the job: {error}")))
+    }
+}
+
+impl Drop for JobFolder {
+    fn drop(&mut self) {
+        // What stays goes with the scratch folder.
+        remove(&self.0).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+
+    use super::*;
+
+    #[test]
+    fn a_submissions_name_is_a_file_in_its_folder() {
+        for (given, name) in [
+            ("warmup.py", "warmup.py"),
+            ("/etc/passwd", "passwd"),
+            ("../../x", "x"),
+            ("a\\b.py", "b.py"),
+            ("..", UNNAMED),
+            ("", UNNAMED),
+            ("a/", UNNAMED),
+            ("a\0b", UNNAMED),
+            ("ü ö.py", "ü ö.py"),
+        ] {
+            assert_eq!(plain_name(given), name, "{given:?}");
+        }
+        assert_eq!(plain_name(&"a".repeat(256)), UNNAMED);
+    }
+}

@@ -1,0 +1,173 @@
+//! From a configuration to a worker that can begin, and back to nothing.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::args::{Config, RetrySettings};
+use super::cache::{CacheOpenError, SetupCache};
+use super::heartbeat::Heartbeat;
+use super::http::{HttpApi, HttpConfig, HttpConfigError, HttpLimits};
+use super::log::{EventName, Log};
+use super::profile;
+use super::report::Form;
+use super::retry::Policy;
+use super::sender::Sender;
+use super::slots::Slots;
+use super::spool::{Spool, SpoolError};
+use super::state::{StateError, StateFolder, Ticket};
+use super::status::Status;
+use super::stop::Stop;
+use super::worker::{FOR_EVER, Worker};
+use crate::flow::scratch::{CopiesIn, Scratch};
+use crate::model::script::SandboxLimits;
+use crate::model::verdict::Fault;
+use crate::os::archive::ArchiveLimits;
+use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunner};
+use crate::os::interrupt::InterruptError;
+use crate::os::journal::Level;
+use crate::os::sandbox::{SandboxError, SandboxedScriptRunner};
+
+/// Why a worker cannot start. No job was taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error("the cache of set-ups cannot be had; name another folder with `--test-setup-cache-dir`")]
+    Cache(#[from] CacheOpenError),
+    #[error(transparent)]
+    Http(#[from] HttpConfigError),
+    #[error("{0}; mend that, or do without `--sandbox` if the scripts are trusted")]
+    Sandbox(#[from] SandboxError),
+    #[error("could not make a folder for jobs in `{path}`; name another with TMPDIR", path = path.display())]
+    Scratch {
+        path: std::path::PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Interrupt(#[from] InterruptError),
+}
+
+impl StartError {
+    /// Tells whether the operator can mend it, so that it is no fault of ours.
+    pub(super) fn is_configuration(&self) -> bool {
+        match self {
+            Self::State(_) | Self::Cache(_) | Self::Http(_) | Self::Sandbox(_) | Self::Scratch { .. } => true,
+            Self::Spool(_) | Self::Engine(_) | Self::Interrupt(_) => false,
+        }
+    }
+}
+
+/// A worker, and what an earlier one of its id had in hand.
+pub(super) struct Started {
+    pub(super) worker: Worker,
+    pub(super) left: Vec<Ticket>,
+    pub(super) state: StateFolder,
+}
+
+/// Sees to everything that a worker needs before it takes a job.
+///
+/// # Errors
+/// If something cannot be had; nothing is left then.
+pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
+    let state = StateFolder::open(&config.state_dir, &config.worker_id)?;
+    if let Some(swept) = state.sweep()? {
+        log.event(Level::Warn, EventName::TracesSwept, &[("what", json!(swept.to_string()))]);
+    }
+    let made = Scratch::make(&config.temp_dir);
+    let scratch = made.map_err(|source| StartError::Scratch { path: config.temp_dir.clone(), source })?;
+    let noted = state.note_scratch(&scratch).map_err(StartError::from);
+    match noted.and_then(|()| build(config, log, &state, scratch)) {
+        Ok((worker, left)) => Ok(Started { worker, left, state }),
+        Err(error) => {
+            // What stays is swept by the next start.
+            state.sweep().ok();
+            Err(error)
+        }
+    }
+}
+
+/// Ends the engine's helpers, and removes what jobs worked in.
+pub(super) fn take_down(worker: Worker, state: &StateFolder) {
+    let Worker { runner, scratch, log, .. } = worker;
+    drop(runner);
+    let removed = scratch.remove().map_err(|error| Fault::new(&error));
+    // What stays is swept by the next start.
+    match removed.and_then(|()| state.forget_scratch().map_err(|error| Fault::new(&error))) {
+        Ok(()) => {}
+        Err(fault) => log.event(Level::Warn, EventName::ScratchLeft, &[("error", json!(fault.to_string()))]),
+    }
+}
+
+fn build(config: Config, log: &Log, state: &StateFolder, scratch: Scratch) -> Result<(Worker, Vec<Ticket>), StartError> {
+    let runner = runner(&config, &scratch, log)?;
+    let search_path = config.search_path.clone();
+    let profile = config.discovers_capabilities.then(|| discover(&search_path, &scratch)).transpose()?;
+    let spool = Spool::open(&state.spool_dir(), &state.rejected_dir())?;
+    let waiting = spool.waiting()?;
+    let in_hand = state.jobs_in_hand()?;
+    let left = in_hand.left()?;
+    let cache = SetupCache::open(&config.cache_dir, config.cache_bytes_max)?;
+    let [stop_polls, stop_jobs, stop_results] = [(); 3].map(|()| Stop::default());
+    let api = |stop: &Stop| HttpApi::new(&http_config(&config), stop.clone());
+    let worker = Worker {
+        form: if config.secret.is_some() { Form::Report } else { Form::Bare },
+        log: log.clone(),
+        status: Status::new(&config),
+        profile,
+        polls_api: Box::new(api(&stop_polls)?),
+        jobs_api: Box::new(api(&stop_jobs)?),
+        results_api: Box::new(api(&stop_results)?),
+        stop_polls,
+        stop_jobs,
+        stop_results,
+        aborted: Stop::default(),
+        cancel: Cancel::new()?,
+        downloads: policy(config.retry, config.retry.download_attempts_max),
+        heartbeats: policy(config.retry, config.retry.heartbeat_attempts_max),
+        polls: policy(config.retry, FOR_EVER),
+        slots: Slots::new(config.max_jobs.get()),
+        heartbeat: Heartbeat::default(),
+        sender: Sender::new(policy(config.retry, config.retry.upload_attempts_max), waiting),
+        spool,
+        in_hand,
+        cache,
+        archive_limits: ArchiveLimits::default(),
+        copies_in: if config.sandbox { CopiesIn::Sandbox } else { CopiesIn::Memory },
+        scratch,
+        search_path,
+        runner,
+        config,
+    };
+    Ok((worker, left.jobs))
+}
+
+fn runner(config: &Config, scratch: &Scratch, log: &Log) -> Result<Box<dyn ScriptRunner>, StartError> {
+    if !config.sandbox {
+        return Ok(Box::new(UnsandboxedScriptRunner::new()));
+    }
+    let sandbox = SandboxedScriptRunner::new(&scratch.sandboxed(), &[], SandboxLimits::default())?;
+    sandbox.probe()?;
+    log.event(Level::Info, EventName::SandboxReady, &[]);
+    Ok(Box::new(sandbox))
+}
+
+fn policy(settings: RetrySettings, attempts_max: std::num::NonZeroU32) -> Policy {
+    Policy { base: settings.base, max: settings.max, attempts_max, is_on: settings.is_on }
+}
+
+fn http_config(config: &Config) -> HttpConfig<'_> {
+    HttpConfig {
+        base_url: config.api.as_str(),
+        worker_id: &config.worker_id,
+        secret: config.secret.as_ref().map(super::args::Secret::text),
+        ca_file: config.ca_file.as_deref(),
+        limits: HttpLimits::default(),
+    }
+}

@@ -1,0 +1,108 @@
+//! What the threads of a worker share.
+
+use std::ffi::OsString;
+use std::num::NonZeroU32;
+
+use nix::sys::statvfs::statvfs;
+use serde_json::{Value, json};
+
+use super::api::{Activity, Job, JobApi, Profile};
+use super::args::Config;
+use super::cache::SetupCache;
+use super::heartbeat::Heartbeat;
+use super::log::{EventName, Log};
+use super::report::Form;
+use super::retry::Policy;
+use super::sender::Sender;
+use super::slots::Slots;
+use super::spool::Spool;
+use super::state::JobsInHand;
+use super::status::Status;
+use super::stop::Stop;
+use super::work::Claimed;
+use crate::flow::scratch::{CopiesIn, Scratch};
+use crate::os::archive::ArchiveLimits;
+use crate::os::engine::{Cancel, ScriptRunner};
+use crate::os::journal::Level;
+use crate::rules::collection::RUNNER_VERSION;
+
+/// One worker, from its start to its end.
+pub(super) struct Worker {
+    pub(super) config: Config,
+    pub(super) form: Form,
+    pub(super) log: Log,
+    pub(super) status: Status,
+    pub(super) profile: Option<Profile>,
+    /// Three, because they are told to stop at different times.
+    pub(super) polls_api: Box<dyn JobApi>,
+    pub(super) jobs_api: Box<dyn JobApi>,
+    pub(super) results_api: Box<dyn JobApi>,
+    pub(super) stop_polls: Stop,
+    pub(super) stop_jobs: Stop,
+    pub(super) stop_results: Stop,
+    /// Everything is to end at once.
+    pub(super) aborted: Stop,
+    /// Ends scripts.
+    pub(super) cancel: Cancel,
+    pub(super) downloads: Policy,
+    pub(super) heartbeats: Policy,
+    pub(super) polls: Policy,
+    pub(super) slots: Slots<Claimed>,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) sender: Sender,
+    pub(super) spool: Spool,
+    pub(super) in_hand: JobsInHand,
+    pub(super) cache: SetupCache,
+    pub(super) archive_limits: ArchiveLimits,
+    pub(super) scratch: Scratch,
+    pub(super) copies_in: CopiesIn,
+    pub(super) search_path: OsString,
+    pub(super) runner: Box<dyn ScriptRunner>,
+}
+
+impl Worker {
+    /// What the server is told with each poll and heartbeat.
+    pub(super) fn activity(&self) -> Activity {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Activity {
+            worker_id: self.config.worker_id.clone(),
+            hostname: self.config.hostname.clone(),
+            runner_version: RUNNER_VERSION.to_owned(),
+            max_concurrent_jobs: count(self.config.max_jobs.get()),
+            active_jobs: count(self.slots.busy()),
+            profile: self.profile.clone(),
+        }
+    }
+
+    /// Ends everything: scripts, requests, waits. Jobs stay in hand, results in the spool.
+    pub(super) fn abort(&self) {
+        self.aborted.set();
+        self.slots.close();
+        self.cancel.trigger();
+        for stop in [&self.stop_polls, &self.stop_jobs, &self.stop_results] {
+            stop.set();
+        }
+    }
+
+    /// Tells whether everything is to end at once.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.aborted.is_set()
+    }
+
+    /// Writes an event of a job.
+    pub(super) fn say(&self, level: Level, event: EventName, job: &Job, more: &[(&str, Value)]) {
+        let mut fields =
+            vec![("submissionID", json!(job.submission_id)), ("attemptNumber", json!(job.attempt_number))];
+        fields.extend(more.iter().cloned());
+        self.log.event(level, event, &fields);
+    }
+
+    /// Returns the space that is left for jobs, in MiB, if the kernel tells.
+    pub(super) fn free_disk_mb(&self) -> Option<u64> {
+        let fs = statvfs(self.scratch.path()).ok()?;
+        Some(fs.blocks_available().saturating_mul(fs.fragment_size()) >> 20)
+    }
+}
+
+/// Attempts without an end.
+pub(super) const FOR_EVER: NonZeroU32 = NonZeroU32::MAX;
