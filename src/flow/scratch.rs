@@ -126,15 +126,32 @@ pub(crate) fn sweep(dir: &Path, last: Option<&RunFile>) -> Option<Traces> {
         removed: Vec::new(),
         run_id: killed.run_id.clone(),
     };
-    if let Some(scratch) = Scratch::of_killed(&killed.scratch) {
-        let found = engine::sweep_traces(&scratch.marker());
-        traces.processes = found.processes.iter().map(|leak| format!("{} {}", leak.pid, leak.command)).collect();
-        traces.removed = found.cgroups;
-        if scratch.remove().is_ok() {
-            traces.removed.push(scratch.path().display().to_string());
-        }
+    if let Some(swept) = sweep_folder(&killed.scratch) {
+        traces.processes = swept.processes;
+        traces.removed = swept.removed;
     }
     Some(traces)
+}
+
+/// What was left of a killed process, and is no more.
+#[derive(Debug)]
+pub(crate) struct Swept {
+    /// Processes that were still alive: pid and command.
+    pub(crate) processes: Vec<String>,
+    /// Folders and cgroups.
+    pub(crate) removed: Vec<String>,
+}
+
+/// Ends the processes of the scratch folder `dir` whose maker was killed, and removes it. `None` if it is none, or not ours.
+pub(crate) fn sweep_folder(dir: &Path) -> Option<Swept> {
+    let scratch = Scratch::of_killed(dir)?;
+    let found = engine::sweep_traces(&scratch.marker());
+    let processes = found.processes.iter().map(|leak| format!("{} {}", leak.pid, leak.command)).collect();
+    let mut removed = found.cgroups;
+    if scratch.remove().is_ok() {
+        removed.push(scratch.path().display().to_string());
+    }
+    Some(Swept { processes, removed })
 }
 
 /// Returns in one line what `sweep` found.

@@ -237,6 +237,15 @@ pub(crate) fn host() -> Host {
     Host { distro, container_id: container_id() }
 }
 
+/// Returns this machine's name, as gethostname(2) has it; bytes that are no text are replaced.
+///
+/// # Errors
+/// None that is known.
+#[cfg(feature = "worker")]
+pub(crate) fn hostname() -> io::Result<String> {
+    Ok(nix::unistd::gethostname()?.to_string_lossy().into_owned())
+}
+
 /// Whose package manager owns the files of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {

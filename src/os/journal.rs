@@ -115,7 +115,7 @@ impl Journal {
     /// If a file does not take it, for example on a full disk.
     pub(crate) fn write(&self, event: &Event<'_>) -> Result<(), JournalError> {
         let line = Line {
-            ts: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+            ts: now_text(),
             component: "proving-ground",
             run_id: &self.identity.run_id,
             container_id: self.identity.container_id.as_deref(),
@@ -135,6 +135,11 @@ impl Journal {
     fn error(&self, source: io::Error) -> JournalError {
         JournalError { path: self.files.first().map(|(path, _)| path.clone()).unwrap_or_default(), source }
     }
+}
+
+/// Returns the time as text: UTC, to the millisecond.
+pub(crate) fn now_text() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 fn open(path: &Path) -> Result<File, JournalError> {

@@ -6,6 +6,7 @@ mod cache;
 mod daemon;
 mod heartbeat;
 mod http;
+mod lock;
 mod log;
 mod profile;
 mod report;

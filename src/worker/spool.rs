@@ -1,1 +1,271 @@
 //! Finished results on the disk, until the server has taken them.
+//!
+//! A result is one file with the whole body that is sent, named after its submission and attempt. It is written beside, flushed, and
+//! renamed: a worker that is killed at any moment leaves a whole result or none. What is no result is never sent, but set aside.
+
+#![allow(dead_code, reason = "called by the daemon, which is not there yet")]
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use serde::Deserialize;
+
+use crate::os::disk::{DiskError, EvidenceReader, remove_durably, rename_durably, sweep_aside, write_durably};
+use crate::os::workdir::{self, PrivateFolderError, make_private};
+use crate::worker::state::{is_job_file_name, job_file_name, name_aside, names_in};
+
+/// From so many results or bytes on the worker is to take no more jobs; those that run still find room.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    files: usize,
+    bytes: u64,
+}
+
+const WAITING: Bounds = Bounds { files: 1000, bytes: 1 << 30 };
+/// Beyond that the oldest of what was set aside is removed.
+const REJECTED: Bounds = Bounds { files: 500, bytes: 1 << 30 };
+/// What the text that tells why a result was set aside has at the end of its name.
+const WHY: &str = ".why";
+
+/// Why a result could not be kept, read or put away.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SpoolError {
+    #[error(transparent)]
+    Folder(#[from] PrivateFolderError),
+    /// If it is [`DiskError::Full`], the result is to be kept in memory, and written again later.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("could not {action} `{path}`", path = path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// To be set aside.
+    #[error("`{path}` is no longer the result that was written there", path = .0.display())]
+    Broken(PathBuf),
+}
+
+/// Attaches what was tried to an I/O error.
+fn tried<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> SpoolError + 'a {
+    move |source| SpoolError::Io { action, path: path.to_path_buf(), source }
+}
+
+/// The results that wait to be sent. The worker's folder must be locked: nobody else writes here.
+#[derive(Debug)]
+pub(super) struct Spool {
+    dir: PathBuf,
+    rejected: PathBuf,
+    waiting_max: Bounds,
+    rejected_max: Bounds,
+    /// Oldest first.
+    waiting: Mutex<Vec<Spooled>>,
+}
+
+/// A result in the spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Spooled {
+    pub(super) submission_id: String,
+    pub(super) attempt: u32,
+    path: PathBuf,
+    /// Its size.
+    pub(super) bytes: u64,
+}
+
+/// What the spool reads of a body: a report, or a bare collection.
+#[derive(Deserialize)]
+struct Body {
+    collection: Option<Ids>,
+    #[serde(rename = "submissionID")]
+    submission_id: Option<String>,
+    #[serde(rename = "attemptNumber")]
+    attempt: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Ids {
+    #[serde(rename = "submissionID")]
+    submission_id: String,
+    #[serde(rename = "attemptNumber")]
+    attempt: u32,
+}
+
+impl Spool {
+    /// Opens the spool in the folder `dir`; what is no result there goes to the folder `rejected`. Returns the names of such files.
+    ///
+    /// # Errors
+    /// If a folder cannot be had or read, or something not be set aside.
+    pub(super) fn open(dir: PathBuf, rejected: PathBuf) -> Result<(Self, Vec<OsString>), SpoolError> {
+        make_private(&dir)?;
+        make_private(&rejected)?;
+        sweep_aside(&dir).map_err(tried("clear", &dir))?;
+        sweep_aside(&rejected).map_err(tried("clear", &rejected))?;
+        let (mut waiting, mut foreign) = (Vec::new(), Vec::new());
+        for name in names_in(&dir).map_err(tried("read", &dir))? {
+            match found(&dir.join(&name)) {
+                Some((spooled, written)) => waiting.push((written, spooled)),
+                None => foreign.push(name),
+            }
+        }
+        waiting.sort_by(|(one, first), (other, second)| (one, &first.path).cmp(&(other, &second.path)));
+        let waiting = Mutex::new(waiting.into_iter().map(|(_, spooled)| spooled).collect());
+        let spool = Self { dir, rejected, waiting_max: WAITING, rejected_max: REJECTED, waiting };
+        for name in &foreign {
+            spool.move_aside(&spool.dir.join(name), "it is no result that a worker has written")?;
+        }
+        Ok((spool, foreign))
+    }
+
+    /// Writes a result, `body` as it is sent: when this returns, no kill and no power failure loses it. One of the same attempt that
+    /// is there is replaced.
+    ///
+    /// # Errors
+    /// If it cannot be written; `DiskError::Full` if there is no space.
+    pub(super) fn add(&self, submission_id: &str, attempt: u32, body: &[u8]) -> Result<Spooled, SpoolError> {
+        let path = self.dir.join(job_file_name(submission_id, attempt));
+        write_durably(&path, body)?;
+        let spooled = Spooled { submission_id: submission_id.to_owned(), attempt, path, bytes: body.len() as u64 };
+        let mut waiting = self.lock();
+        waiting.retain(|other| other.path != spooled.path);
+        waiting.push(spooled.clone());
+        Ok(spooled)
+    }
+
+    /// Returns the results that wait, oldest first.
+    pub(super) fn waiting(&self) -> Vec<Spooled> {
+        self.lock().clone()
+    }
+
+    /// Returns what is to be sent.
+    ///
+    /// # Errors
+    /// `Broken` if somebody else has changed or removed the file; then it is to be set aside.
+    pub(super) fn body(&self, spooled: &Spooled) -> Result<Vec<u8>, SpoolError> {
+        let bytes = read(&spooled.path).filter(|bytes| is_of(bytes, &spooled.path));
+        bytes.ok_or_else(|| SpoolError::Broken(spooled.path.clone()))
+    }
+
+    /// Removes a result that the server has taken.
+    ///
+    /// # Errors
+    /// If its file cannot be removed; it is not sent again by this process all the same.
+    pub(super) fn remove(&self, spooled: &Spooled) -> Result<(), SpoolError> {
+        self.forget(spooled);
+        Ok(remove_durably(&spooled.path)?)
+    }
+
+    /// Puts a result where it is kept and not sent, with a text beside it that tells why. Returns the names of older ones that had to go
+    /// for it.
+    ///
+    /// # Errors
+    /// If it cannot be moved; it is not sent again by this process all the same.
+    pub(super) fn set_aside(&self, spooled: &Spooled, why: &str) -> Result<Vec<OsString>, SpoolError> {
+        self.forget(spooled);
+        if fs::symlink_metadata(&spooled.path).is_err() {
+            return Ok(Vec::new());
+        }
+        self.move_aside(&spooled.path, why)
+    }
+
+    /// Tells whether a result of this attempt waits.
+    pub(super) fn holds(&self, submission_id: &str, attempt: u32) -> bool {
+        let is_it = |spooled: &Spooled| spooled.attempt == attempt && spooled.submission_id == submission_id;
+        self.lock().iter().any(is_it)
+    }
+
+    /// Tells whether so much waits that no more jobs are to be taken.
+    pub(super) fn is_full(&self) -> bool {
+        let waiting = self.lock();
+        let bytes: u64 = waiting.iter().map(|spooled| spooled.bytes).sum();
+        waiting.len() >= self.waiting_max.files || bytes >= self.waiting_max.bytes
+    }
+
+    fn forget(&self, spooled: &Spooled) {
+        self.lock().retain(|other| other.path != spooled.path);
+    }
+
+    fn move_aside(&self, path: &Path, why: &str) -> Result<Vec<OsString>, SpoolError> {
+        let name = name_aside(path.file_name().unwrap_or_default());
+        let to = self.rejected.join(&name);
+        // A folder is not replaced by a rename, nor does one replace a file.
+        workdir::remove(&to).map_err(tried("remove", &to))?;
+        rename_durably(path, &to)?;
+        // Without the text the result is still there, which matters more.
+        write_durably(&self.rejected.join(format!("{name}{WHY}")), why.as_bytes()).ok();
+        self.bound_rejected(&name)
+    }
+
+    /// Removes the oldest of what was set aside until the rest is within its bounds; `kept` stays.
+    fn bound_rejected(&self, kept: &str) -> Result<Vec<OsString>, SpoolError> {
+        let failed = |source| tried("clear", &self.rejected)(source);
+        let mut rejected = Vec::new();
+        for name in names_in(&self.rejected).map_err(failed)? {
+            let meta = fs::symlink_metadata(self.rejected.join(&name)).map_err(failed)?;
+            if !name.to_string_lossy().ends_with(WHY) {
+                rejected.push((changed(&meta), name, meta.len()));
+            }
+        }
+        rejected.sort();
+        let (mut files, mut bytes) = (rejected.len(), rejected.iter().map(|(_, _, bytes)| bytes).sum::<u64>());
+        let mut removed = Vec::new();
+        for (_, name, len) in rejected.into_iter().filter(|(_, name, _)| name != kept) {
+            if files <= self.rejected_max.files && bytes <= self.rejected_max.bytes {
+                break;
+            }
+            let mut why = name.clone();
+            why.push(WHY);
+            workdir::remove(&self.rejected.join(&name)).map_err(failed)?;
+            workdir::remove(&self.rejected.join(why)).map_err(failed)?;
+            (files, bytes) = (files - 1, bytes.saturating_sub(len));
+            removed.push(name);
+        }
+        Ok(removed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Spooled>> {
+        // Each change is one step.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the result at `path`, and when it was written. `None` if it is none.
+fn found(path: &Path) -> Option<(Spooled, SystemTime)> {
+    let bytes = path.file_name()?.to_str().filter(|name| is_job_file_name(name)).and_then(|_| read(path))?;
+    let Ids { submission_id, attempt } = ids(&bytes)?;
+    let written = fs::symlink_metadata(path).ok()?.modified().ok()?;
+    let spooled = Spooled { submission_id, attempt, path: path.to_path_buf(), bytes: bytes.len() as u64 };
+    is_of(&bytes, path).then_some((spooled, written))
+}
+
+/// Nothing but a regular file: a link leads to what is not ours.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let mut reader = EvidenceReader::default();
+    let (bytes, _) = reader.read(path.parent()?, path.file_name()?).ok()?;
+    Some(bytes.to_vec())
+}
+
+/// Tells whether a body is of the submission and attempt that its file is named after.
+fn is_of(body: &[u8], path: &Path) -> bool {
+    let name = ids(body).map(|ids| job_file_name(&ids.submission_id, ids.attempt));
+    name.is_some_and(|name| path.file_name() == Some(name.as_ref()))
+}
+
+fn ids(body: &[u8]) -> Option<Ids> {
+    let Body { collection, submission_id, attempt } = serde_json::from_slice(body).ok()?;
+    collection.or_else(|| Some(Ids { submission_id: submission_id?, attempt: attempt? }))
+}
+
+/// When a file came to be where it is.
+fn changed(meta: &fs::Metadata) -> (i64, i64) {
+    use std::os::unix::fs::MetadataExt as _;
+
+    (meta.ctime(), meta.ctime_nsec())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,197 @@
 //! The worker's folder: one worker for each, jobs in hand, and what a killed one has left.
+
+#![allow(dead_code, unused_imports, reason = "called by the daemon, which is not there yet")]
+
+mod in_hand;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::flow::scratch::{Scratch, Swept, sweep_folder};
+use crate::os::disk::{DiskError, read_config, remove_durably, sha256_text, sweep_aside, write_durably};
+use crate::os::workdir::{PrivateFolderError, make_private};
+use crate::worker::lock::Lock;
+
+pub(super) use in_hand::{Begun, JobsInHand, Left, Ticket};
+
+/// Why a worker cannot have its folder, or not keep there what it must.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StateError {
+    #[error(transparent)]
+    Folder(#[from] PrivateFolderError),
+    #[error(
+        "worker `{worker_id}` runs on this machine already ({holder}, lock `{path}`); end it, or give this one another name with \
+         `--worker-id`",
+        worker_id = worker_id.escape_debug(),
+        path = path.display()
+    )]
+    InUse { worker_id: String, holder: String, path: PathBuf },
+    #[error("could not {action} `{path}`", path = path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("the job is not JSON, so it cannot be kept")]
+    NotJson(#[source] serde_json::Error),
+}
+
+/// Attaches what was tried to an I/O error.
+fn tried<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StateError + 'a {
+    move |source| StateError::Io { action, path: path.to_path_buf(), source }
+}
+
+const LOCK: &str = "lock";
+const SCRATCH: &str = "scratch";
+const IN_HAND: &str = "in-hand";
+const SPOOL: &str = "spool";
+const REJECTED: &str = "rejected";
+
+/// The folder of one worker, which nobody else has as long as this lives.
+#[derive(Debug)]
+pub(super) struct StateFolder {
+    dir: PathBuf,
+    _lock: Lock,
+}
+
+impl StateFolder {
+    /// Takes the folder of worker `worker_id` below `state_dir`; makes both if they are missing, the worker's for its eyes only.
+    ///
+    /// # Errors
+    /// If another process has it, others may enter it, or it cannot be made.
+    pub(super) fn open(state_dir: &Path, worker_id: &str) -> Result<Self, StateError> {
+        let dir = state_dir.join(folder_name(worker_id));
+        make_private(&dir)?;
+        let lock = lock(&dir.join(LOCK), worker_id)?;
+        sweep_aside(&dir).map_err(tried("clear", &dir))?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    /// Where results wait to be sent.
+    pub(super) fn spool_dir(&self) -> PathBuf {
+        self.dir.join(SPOOL)
+    }
+
+    /// Where results lie that were not taken, and files that are none.
+    pub(super) fn rejected_dir(&self) -> PathBuf {
+        self.dir.join(REJECTED)
+    }
+
+    /// Opens the record of jobs in hand. Files there that cannot be read go to the folder `rejected_dir`.
+    ///
+    /// # Errors
+    /// If its folder cannot be had.
+    pub(super) fn jobs_in_hand(&self) -> Result<JobsInHand, StateError> {
+        make_private(&self.rejected_dir())?;
+        JobsInHand::open(self.dir.join(IN_HAND), self.rejected_dir())
+    }
+
+    /// Ends and removes what a killed worker of this id has left: the processes of its scratch folder, the folder, dead cgroups. `None`
+    /// if the last worker ended in order.
+    ///
+    /// # Errors
+    /// If its note cannot be read or removed.
+    pub(super) fn sweep(&self) -> Result<Option<Swept>, StateError> {
+        let path = self.dir.join(SCRATCH);
+        let noted = match read_config(&path) {
+            Ok(bytes) => PathBuf::from(OsString::from_vec(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(tried("read", &path)(source)),
+        };
+        let swept = sweep_folder(&noted);
+        self.forget_scratch()?;
+        Ok(swept)
+    }
+
+    /// Notes a scratch folder, before anything is started in it: should this process be killed, the next one removes it.
+    ///
+    /// # Errors
+    /// If the note cannot be written.
+    pub(super) fn note_scratch(&self, scratch: &Scratch) -> Result<(), StateError> {
+        Ok(write_durably(&self.dir.join(SCRATCH), scratch.path().as_os_str().as_bytes())?)
+    }
+
+    /// Forgets the scratch folder once it is removed.
+    ///
+    /// # Errors
+    /// If the note cannot be removed.
+    pub(super) fn forget_scratch(&self) -> Result<(), StateError> {
+        Ok(remove_durably(&self.dir.join(SCRATCH))?)
+    }
+}
+
+/// The file stays: whoever removes a lock's file takes the lock from its
+/// holder.
+fn lock(path: &Path, worker_id: &str) -> Result<Lock, StateError> {
+    let mut options = File::options();
+    let options = options.create(true).truncate(false).read(true).write(true).mode(0o600);
+    let file = options.open(path).map_err(tried("open the lock", path))?;
+    let lock = match Lock::try_exclusive(file).map_err(tried("lock", path))? {
+        Ok(lock) => lock,
+        Err(mut file) => return Err(in_use(&mut file, path, worker_id)),
+    };
+    let pid = format!("{}\n", std::process::id());
+    let mut file = lock.file();
+    file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(tried("write", path))?;
+    Ok(lock)
+}
+
+/// Names the holder as far as the file tells: it may have been locked a moment ago.
+fn in_use(file: &mut File, path: &Path, worker_id: &str) -> StateError {
+    const PID_BYTES_MAX: u64 = 32;
+    let mut text = String::new();
+    let read = file.take(PID_BYTES_MAX).read_to_string(&mut text).ok();
+    let pid = read.and_then(|_| text.trim().parse::<u32>().ok());
+    let holder = pid.map_or_else(|| "it just starts".to_owned(), |pid| format!("pid {pid}"));
+    StateError::InUse { worker_id: worker_id.to_owned(), holder, path: path.to_path_buf() }
+}
+
+/// Returns what the folder of a worker is called: its id, if that is a plain name; else what is plain of it and a digest of all, so that
+/// no two ids have one folder.
+fn folder_name(worker_id: &str) -> String {
+    const PLAIN_CHARS_MAX: usize = 64;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    // The second kind has a `+`, so it is never the first.
+    if !worker_id.starts_with('.') && !worker_id.is_empty() && worker_id.chars().all(is_plain) {
+        return worker_id.to_owned();
+    }
+    let plain: String = worker_id.chars().filter(|c| is_plain(*c) && *c != '.').take(PLAIN_CHARS_MAX).collect();
+    format!("{plain}+{}", sha256_text(worker_id.as_bytes()))
+}
+
+/// Returns what the file of a job is called, whatever ids the server gives.
+pub(super) fn job_file_name(submission_id: &str, attempt: u32) -> String {
+    format!("{}.json", sha256_text(format!("{submission_id}\0{attempt}").as_bytes()))
+}
+
+/// Tells whether a file may be called so by `job_file_name`.
+pub(super) fn is_job_file_name(name: &str) -> bool {
+    let is_digest = |stem: &str| stem.len() == 64 && stem.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    name.strip_suffix(".json").is_some_and(is_digest)
+}
+
+/// Returns what a file is called once it is set aside, whatever it was called before.
+pub(super) fn name_aside(name: &OsStr) -> String {
+    let own = name.to_str().filter(|name| is_job_file_name(name)).map(str::to_owned);
+    own.unwrap_or_else(|| format!("foreign-{}", sha256_text(name.as_bytes())))
+}
+
+/// Returns what lies in a folder, by name.
+///
+/// # Errors
+/// If it cannot be read.
+pub(super) fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests;

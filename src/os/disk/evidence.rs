@@ -132,6 +132,12 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
+/// Returns the SHA-256 of `bytes`, as 64 hexadecimal digits.
+#[cfg(feature = "worker")]
+pub(crate) fn sha256_text(bytes: &[u8]) -> String {
+    sha256(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

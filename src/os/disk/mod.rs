@@ -3,6 +3,8 @@
 //! A snapshot is evidence, so nothing that a script can do to the disk is an error here: what is missing, unreadable or
 //! strange is recorded as that. A [`DiskError`] is our own failure.
 
+#[cfg(feature = "worker")]
+mod durable;
 mod evidence;
 mod hash_cache;
 mod names;
@@ -16,6 +18,10 @@ mod xattr;
 use std::io;
 use std::path::PathBuf;
 
+#[cfg(feature = "worker")]
+pub(crate) use durable::{remove_durably, rename_durably, sweep_aside, write_durably};
+#[cfg(feature = "worker")]
+pub(crate) use evidence::sha256_text;
 pub(crate) use evidence::{EvidenceReader, ListedKind, list, sha256};
 pub(crate) use read::{read_config, read_tail, sha256_of};
 pub(crate) use roots::SnapshotRoot;

@@ -45,7 +45,7 @@ impl Prepared {
             Some(folder) => folder,
         };
         fs::create_dir_all(folder).map_err(|source| folder_error(folder, source))?;
-        let aside = make_aside(folder).map_err(|source| write_error(path, source))?;
+        let aside = make_aside(folder, Permissions::from_mode(0o644)).map_err(|source| write_error(path, source))?;
         Ok(Self { path: path.to_owned(), aside })
     }
 
@@ -76,9 +76,9 @@ pub(super) fn is_aside(name: &OsStr) -> bool {
     name.starts_with(ASIDE.0.as_bytes()) && name.ends_with(ASIDE.1.as_bytes())
 }
 
-fn make_aside(folder: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(ASIDE.0).suffix(ASIDE.1).permissions(Permissions::from_mode(0o644)).tempfile_in(folder)
+/// Makes a file that is removed when it is dropped, with a name that tells it from finished ones.
+pub(super) fn make_aside(folder: &Path, mode: Permissions) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(ASIDE.0).suffix(ASIDE.1).permissions(mode).tempfile_in(folder)
 }
 
 /// Gives the file `aside` the name `path`.
@@ -236,7 +236,7 @@ fn folder_error(folder: &Path, source: io::Error) -> DiskError {
     if is_full(&source) { DiskError::Full { path, source } } else { DiskError::CreateFolder { path, source } }
 }
 
-fn write_error(path: &Path, source: io::Error) -> DiskError {
+pub(super) fn write_error(path: &Path, source: io::Error) -> DiskError {
     let path = path.to_owned();
     if is_full(&source) { DiskError::Full { path, source } } else { DiskError::Write { path, source } }
 }

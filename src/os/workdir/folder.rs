@@ -31,6 +31,45 @@ pub(crate) fn is_own_folder(path: &Path) -> bool {
     meta.is_ok_and(|meta| meta.is_dir() && meta.uid() == Uid::effective().as_raw())
 }
 
+/// Why a folder is not one that only we can use.
+#[cfg(feature = "worker")]
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrivateFolderError {
+    #[error("could not make the folder `{path}`", path = path.display())]
+    Make {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{path}` is a link or a file, or belongs to another user, who could change what is in it; name another folder", path = .0.display())]
+    NotOurs(PathBuf),
+    #[error(
+        "others may enter or change `{path}` (its mode is {mode:04o}); take that from them with `chmod 700`, or name another folder",
+        path = path.display()
+    )]
+    Open { path: PathBuf, mode: u32 },
+}
+
+/// Sees to it that `path` is a folder that nobody else can enter; makes it, and those above it that are missing.
+///
+/// # Errors
+/// If it cannot be made, or is there and not so: it is never changed, somebody may rely on it.
+#[cfg(feature = "worker")]
+pub(crate) fn make_private(path: &Path) -> Result<(), PrivateFolderError> {
+    let make = |source| PrivateFolderError::Make { path: path.to_path_buf(), source };
+    if fs::symlink_metadata(path).is_err() {
+        fs::DirBuilder::new().recursive(true).mode(PRIVATE_MODE).create(path).map_err(make)?;
+    }
+    if !is_own_folder(path) {
+        return Err(PrivateFolderError::NotOurs(path.to_path_buf()));
+    }
+    let mode = fs::symlink_metadata(path).map_err(make)?.permissions().mode() & 0o7777;
+    if mode & 0o077 == 0 { Ok(()) } else { Err(PrivateFolderError::Open { path: path.to_path_buf(), mode }) }
+}
+
+#[cfg(feature = "worker")]
+const PRIVATE_MODE: u32 = 0o700;
+
 /// Gives a folder and all in it to a user and a group; links are given, not followed.
 ///
 /// # Errors
@@ -128,4 +167,51 @@ pub(crate) fn make_readable(path: &Path) -> io::Result<()> {
 fn add_mode(path: &Path, bits: u32) -> io::Result<()> {
     let mode = fs::metadata(path)?.permissions().mode();
     if mode & bits == bits { Ok(()) } else { fs::set_permissions(path, fs::Permissions::from_mode(mode | bits)) }
+}
+
+#[cfg(all(test, feature = "worker"))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_private_folder_is_made_with_those_above_it_and_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/c");
+        make_private(&path).unwrap();
+        for made in ["a", "a/b", "a/b/c"] {
+            assert_eq!(fs::metadata(dir.path().join(made)).unwrap().permissions().mode() & 0o777, 0o700, "{made}");
+        }
+        make_private(&path).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_others_may_use_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        for mode in [0o755, 0o770, 0o701, 0o1777] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let error = make_private(dir.path()).unwrap_err().to_string();
+            assert!(error.contains(&format!("{mode:04o}")) && error.contains("chmod 700"), "{error}");
+            assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o7777, mode);
+        }
+    }
+
+    #[test]
+    fn links_files_and_folders_of_others_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink(dir.path(), dir.path().join("link")).unwrap();
+        symlink("nowhere", dir.path().join("dangling")).unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        for name in ["link", "dangling", "file"] {
+            let refused = make_private(&dir.path().join(name));
+            assert!(matches!(refused, Err(PrivateFolderError::NotOurs(_))), "{name}: {refused:?}");
+        }
+        if Uid::effective().is_root() {
+            fs::create_dir(dir.path().join("given")).unwrap();
+            lchown(dir.path().join("given"), Some(12345), None).unwrap();
+            assert!(matches!(make_private(&dir.path().join("given")), Err(PrivateFolderError::NotOurs(_))));
+        }
+        assert!(make_private(&dir.path().join("file/below")).is_err());
+    }
 }

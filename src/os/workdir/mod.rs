@@ -19,6 +19,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
+#[cfg(feature = "worker")]
+pub(crate) use folder::{PrivateFolderError, make_private};
 pub(crate) use folder::{give_to, is_own_folder, make_empty, make_readable, remove};
 pub(crate) use tree::Tree;
 use watch::Watch;

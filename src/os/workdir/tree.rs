@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes, Metadata, Permissions};
 use std::io::{self, Read as _, Write as _};
+#[cfg(feature = "worker")]
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::{WorkdirError, tried};
+#[cfg(feature = "worker")]
+use crate::os::disk::sha256_text;
 
 /// What lies in a folder, as it was when it was listed; and what of other folders was laid beside it.
 pub(crate) struct Tree {
@@ -74,6 +78,37 @@ impl Tree {
     /// Returns the size of all content.
     pub(crate) fn bytes(&self) -> u64 {
         self.entries.values().map(|listed| listed.meta.len()).sum()
+    }
+
+    /// Returns a digest of what the kernel says of everything in it: path, kind, mode, owner, size, times, inode, and where links lead.
+    /// Whoever writes to a file changes it, and cannot set the time of the last change (ctime) back. No content is read.
+    ///
+    /// # Errors
+    /// If a link cannot be read.
+    #[cfg(feature = "worker")]
+    pub(crate) fn digest(&self) -> Result<String, WorkdirError> {
+        let mut text = Vec::new();
+        for (below, Listed { from, meta }) in &self.entries {
+            let numbers = [
+                u64::from(meta.mode()),
+                u64::from(meta.uid()),
+                u64::from(meta.gid()),
+                meta.len(),
+                meta.ino(),
+                meta.mtime().cast_unsigned(),
+                meta.mtime_nsec().cast_unsigned(),
+                meta.ctime().cast_unsigned(),
+                meta.ctime_nsec().cast_unsigned(),
+            ];
+            text.extend_from_slice(below.as_os_str().as_bytes());
+            text.push(0);
+            numbers.iter().for_each(|number| text.extend_from_slice(&number.to_le_bytes()));
+            if meta.is_symlink() {
+                text.extend_from_slice(fs::read_link(from).map_err(tried("read", from))?.as_os_str().as_bytes());
+                text.push(0);
+            }
+        }
+        Ok(sha256_text(&text))
     }
 
     /// Returns how many files and folders it has, itself among them.
@@ -206,6 +241,46 @@ mod tests {
         assert_eq!(tree.lay_beside(Tree::of_file(&dir.path().join("warmup.py")).unwrap()), Vec::<PathBuf>::new());
         tree.copy_to(&dir.path().join("to")).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("to/warmup.py")).unwrap(), "x");
+    }
+
+    /// Each change with how it is made; a digest that lacks one of its parts misses one of them.
+    #[cfg(feature = "worker")]
+    #[test]
+    fn every_change_in_a_folder_changes_its_digest() {
+        let changes: [(&str, fn(&Path)); 8] = [
+            ("content of the same size, time set back", |dir| {
+                let time = fs::metadata(dir.join("a")).unwrap().modified().unwrap();
+                fs::write(dir.join("a"), "2").unwrap();
+                File::options().write(true).open(dir.join("a")).unwrap().set_modified(time).unwrap();
+            }),
+            ("size", |dir| fs::write(dir.join("a"), "12").unwrap()),
+            ("mode", |dir| fs::set_permissions(dir.join("a"), Permissions::from_mode(0o700)).unwrap()),
+            ("a new file", |dir| fs::write(dir.join("b"), "").unwrap()),
+            ("a file less", |dir| fs::remove_file(dir.join("a")).unwrap()),
+            ("another file of the name", |dir| {
+                fs::rename(dir.join("a"), dir.join("old")).unwrap();
+                fs::copy(dir.join("old"), dir.join("a")).unwrap();
+                fs::remove_file(dir.join("old")).unwrap();
+            }),
+            ("another link", |dir| {
+                fs::remove_file(dir.join("link")).unwrap();
+                symlink("b", dir.join("link")).unwrap();
+            }),
+            ("a folder for a file", |dir| {
+                fs::remove_file(dir.join("a")).unwrap();
+                fs::create_dir(dir.join("a")).unwrap();
+            }),
+        ];
+        for (name, change) in changes {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("a"), "1").unwrap();
+            symlink("a", dir.path().join("link")).unwrap();
+            let digest = || Tree::list(dir.path()).unwrap().digest().unwrap();
+            let before = digest();
+            assert_eq!(digest(), before, "{name}");
+            change(dir.path());
+            assert_ne!(digest(), before, "{name}");
+        }
     }
 
     #[test]

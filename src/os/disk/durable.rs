@@ -1,0 +1,146 @@
+//! Files that outlive a power failure: whoever was told that one is written finds it whole afterwards, or what was there before.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::DiskError;
+use super::write::{is_aside, make_aside, write_error};
+
+/// For our eyes only: what is kept so is of students.
+const MODE: u32 = 0o600;
+
+/// Writes `bytes` to the file `path`, mode 0600, in a folder that is there; content and name are on the disk when it returns. A link
+/// at `path` is replaced, not followed.
+///
+/// # Errors
+/// If there is no space, no permission, or a folder at `path`; what was there before still is, and no temporary file is left.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+    let write = || -> io::Result<()> {
+        let folder = folder_of(path)?;
+        let mut aside = make_aside(folder, Permissions::from_mode(MODE))?;
+        aside.write_all(bytes)?;
+        aside.as_file().sync_all()?;
+        aside.into_temp_path().persist(path).map_err(|refused| refused.error)?;
+        sync_folder(folder)
+    };
+    write().map_err(|source| write_error(path, source))
+}
+
+/// Removes the file `path`, for good when it returns. One that is not there is removed already.
+///
+/// # Errors
+/// If that is refused.
+pub(crate) fn remove_durably(path: &Path) -> Result<(), DiskError> {
+    let remove = || match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| sync_folder(folder_of(path)?)),
+    };
+    remove().map_err(|source| write_error(path, source))
+}
+
+/// Gives what is at `from` the name `to`, for good when it returns: after a power failure it has one of both names.
+///
+/// # Errors
+/// If that is refused.
+pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), DiskError> {
+    let rename = || {
+        fs::rename(from, to)?;
+        // First where it is now.
+        sync_folder(folder_of(to)?)?;
+        sync_folder(folder_of(from)?)
+    };
+    rename().map_err(|source| write_error(from, source))
+}
+
+/// Removes from `folder` what writers that were killed have left half-written. Nobody may be writing there.
+///
+/// # Errors
+/// If the folder cannot be read, or something not be removed.
+pub(crate) fn sweep_aside(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if is_aside(&entry.file_name()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn folder_of(path: &Path) -> io::Result<&Path> {
+    path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Names are the folder's content (fsync(2)).
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_is_for_our_eyes_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for text in ["first", "second, longer", ""] {
+            write_durably(&path, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(names(dir.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("precious"), "old").unwrap();
+        symlink("precious", dir.path().join("file")).unwrap();
+        write_durably(&dir.path().join("file"), b"new").unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("precious")).unwrap(), "old");
+        assert_eq!(fs::read_to_string(dir.path().join("file")).unwrap(), "new");
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_what_was_there_and_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("file/below")).unwrap();
+        write_durably(&dir.path().join("file"), b"new").unwrap_err();
+        assert_eq!(names(dir.path()), ["file"]);
+        write_durably(&dir.path().join("absent/file"), b"new").unwrap_err();
+    }
+
+    #[test]
+    fn only_what_was_written_aside_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [".proving-ground-Ab1.tmp", "kept", ".kept", "kept.tmp"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        sweep_aside(dir.path()).unwrap();
+        assert_eq!(names(dir.path()), [".kept", "kept", "kept.tmp"]);
+    }
+
+    #[test]
+    fn removing_and_renaming_do_what_they_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| dir.path().join(name));
+        write_durably(&from, b"x").unwrap();
+        rename_durably(&from, &to).unwrap();
+        assert_eq!(names(dir.path()), ["to"]);
+        rename_durably(&from, &to).unwrap_err();
+        remove_durably(&to).unwrap();
+        remove_durably(&to).unwrap();
+        assert_eq!(names(dir.path()), [] as [&str; 0]);
+    }
+}
