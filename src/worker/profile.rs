@@ -307,7 +307,11 @@ mod tests {
             ("python3", "Python 3.14.0rc2\n", "3.14.0rc2"),
             ("python3", "Python 3.13.0+\n", "3.13.0+"),
             ("python3", "Python 3.9.18 :: Anaconda, Inc.\n", "3.9.18"),
-            ("python3", "Python 3.10.14 (39dc8d3c85a7, Aug 27 2024, 14:33:33)\n[PyPy 7.3.17 with GCC 10.2.1]\n", "3.10.14"),
+            (
+                "python3",
+                "Python 3.10.14 (39dc8d3c85a7, Aug 27 2024, 14:33:33)\n[PyPy 7.3.17 with GCC 10.2.1]\n",
+                "3.10.14",
+            ),
             (
                 "R",
                 "R version 4.2.2 Patched (2022-11-10 r83330) -- \"Innocent and Trusting\"\nCopyright (C) 2022\nR is free\n",
@@ -367,7 +371,10 @@ mod tests {
 
     #[test]
     fn only_modules_that_were_asked_for_are_told() {
-        assert_eq!(known_modules("pandas\nos\nnumpy \n numpy\npytest\r\nnumpy\n\u{1b}[1myaml"), ["numpy", "pandas", "pytest"]);
+        assert_eq!(
+            known_modules("pandas\nos\nnumpy \n numpy\npytest\r\nnumpy\n\u{1b}[1myaml"),
+            ["numpy", "pandas", "pytest"]
+        );
         assert_eq!(known_modules(""), [""; 0]);
     }
 

@@ -157,9 +157,13 @@ impl Status {
             known.is_changed = false;
             (known.state(), known.text(Timestamp::now()), known.line())
         };
-        let all = told.to_manager(state, &line).and(write(self.file.as_deref(), &text));
-        told.note(all);
-        (told.state, told.written) = (Some(state), Some(now));
+        let said = told.to_manager(state, &line);
+        if said.is_ok() {
+            // Else it is said again: without READY=1 the manager would end a worker that works.
+            told.state = Some(state);
+        }
+        told.note(said.and(write(self.file.as_deref(), &text)));
+        told.written = Some(now);
     }
 }
 
@@ -362,7 +366,9 @@ impl Known {
         };
         let (jobs, slots, spooled) = (self.jobs.len(), self.identity.slots, self.spooled_results);
         let Done { jobs_done, failures, .. } = self.done;
-        format!("{state}: {jobs} of {slots} slots, {spooled} results waiting, {jobs_done} jobs done, {failures} failures")
+        format!(
+            "{state}: {jobs} of {slots} slots, {spooled} results waiting, {jobs_done} jobs done, {failures} failures"
+        )
     }
 }
 
