@@ -11,7 +11,7 @@ use crate::model::setup::{MakeStep, ScriptEntry, TestSetup};
 use crate::model::suite::SuiteName;
 use crate::model::verdict::{Fault, Finding};
 use crate::os::journal::Event;
-use crate::os::workdir::{Copies, Place, Tree, Use};
+use crate::os::workdir::{Copies, Place, Tree, Use, WorkdirError};
 use crate::rules::chickadee::{self, TestOutcome, TestStatus};
 use crate::rules::report::LastLines;
 use crate::rules::summary::{Outcome, Record, Status, TrialKind, millis, rc};
@@ -160,6 +160,9 @@ impl SetupRun {
     fn prepare(&self, session: &Session) -> Result<Copies, Finding> {
         let fault = |error: &dyn std::error::Error| Finding::Fault(Fault::new(error));
         let tree = Tree::list(&self.setup.dir).map_err(|error| fault(&error))?;
+        if let Some(path) = tree.special() {
+            return Err(Finding::Invalid(WorkdirError::Special(self.setup.dir.join(path)).to_string()));
+        }
         let folder = session.folder_for_copies(tree.bytes()).map_err(Finding::Fault)?;
         let runner = session.script_runner();
         let usage = if runner.drops_changes() { Use::Reading { owner: runner.owner_of_work() } } else { Use::Changing };
@@ -168,14 +171,18 @@ impl SetupRun {
             None => copies.fill(&tree).map_err(|error| fault(&error))?,
             Some(make) => {
                 copies.fill_original(&tree).map_err(|error| fault(&error))?;
-                self.make(session, make, &copies.original())?;
-                copies.seal().map_err(|error| fault(&error))?;
+                let done = self.make(session, make, &copies.original())?;
+                copies.seal().map_err(|error| match error {
+                    WorkdirError::Special(_) => build_failed(&Completion { unkept: Some(error.to_string()), ..done }),
+                    WorkdirError::Io { .. } | WorkdirError::Tampered(_) | WorkdirError::Unsealed => fault(&error),
+                })?;
             }
         }
         Ok(copies)
     }
 
-    fn make(&self, session: &Session, make: &MakeStep, place: &Place) -> Result<(), Finding> {
+    /// Runs make. Returns how it ended, if that is well.
+    fn make(&self, session: &Session, make: &MakeStep, place: &Place) -> Result<Completion, Finding> {
         let program = session.settings.find_program("make").ok_or_else(|| {
             let text = format!("no `make` on PATH, and the set-up `{}` needs it: install make", self.setup.name);
             Finding::Fault(Fault::from_text(text))
@@ -202,10 +209,10 @@ impl SetupRun {
         };
         session.log(&event).map_err(Finding::Fault)?;
         match (done.ended_by, done.exit) {
-            (EndedBy::Itself, Exit::Code(0)) => Ok(()),
+            (EndedBy::Itself, Exit::Code(0)) if done.unkept.is_none() => Ok(done),
             (EndedBy::Cancel, _) => Err(Finding::RunInterrupted),
             (EndedBy::Itself | EndedBy::Timeout | EndedBy::OutOfMemory | EndedBy::SupervisorKilled, _) => {
-                Err(Finding::BuildFailed { output: chickadee::compiler_output(&done) })
+                Err(build_failed(&done))
             }
         }
     }
@@ -241,6 +248,10 @@ impl SetupRun {
             marker: Some(session.scratch.marker()),
         }
     }
+}
+
+fn build_failed(done: &Completion) -> Finding {
+    Finding::BuildFailed { output: chickadee::compiler_output(done) }
 }
 
 fn conclude(mut record: Record, entry: &ScriptEntry, outcome: &TestOutcome, done: Option<&Completion>) -> Attempt {
