@@ -243,7 +243,9 @@ fn a_project_that_is_wrong_is_refused_by_both() {
         "sandbox-limits: {memory: 0}\n",
         "sandbox-limits: {files: 1.5}\n",
         "sandbox-limits: {processes: 1000001}\n",
+        "sandbox-limits: {processes: 1}\n",
         "sandbox-limits: {open-files: many}\n",
+        "sandbox-limits: {open-files: 15}\n",
         "sandbox-limits: {time: 5s}\n",
         "sandbox-limits: 5\n",
         "sandbox-shows: [data]\n",
@@ -268,7 +270,7 @@ fn a_project_that_is_odd_but_right_is_accepted_by_both() {
         "{\"scope\": {\"distros\": \"arch\"}, \"timeout\": 90, \"output-limit\": 7}",
         "presence: {applets: a, target: b, providers: [], unified: [], preserve: [1]}\n",
         "sandbox-limits: {}\nsandbox-shows: []\n",
-        "sandbox-limits: {memory: 1.5 GiB, disk: 100, files: ' 7 ', processes: 1, open-files: 1000000}\nsandbox-shows: [/srv/data, /usr]\n",
+        "sandbox-limits: {memory: 1.5 GiB, disk: 100, files: ' 7 ', processes: 2, open-files: 1000000}\nsandbox-shows: [/srv/data, /usr]\n",
     ]);
 }
 
@@ -311,4 +313,19 @@ fn what_is_no_document_is_refused_by_the_parser() {
     }
     let long = format!("summary: a\nexecute: b\n# {}\n", "x".repeat(1 << 20));
     assert!(check_task(long.as_bytes()).is_err());
+}
+
+/// As text a number has no minimum, only a pattern.
+#[test]
+fn the_least_count_is_the_same_as_a_text() {
+    let file = runner();
+    let valid = file.validator();
+    for (key, least) in [("files", 1), ("processes", 2), ("open-files", 16)] {
+        for number in (0..130).chain([999, 1000, 160_000]) {
+            for text in [format!("'{number}'"), format!("' 00{number} '"), number.to_string()] {
+                let text = format!("sandbox-limits: {{{key}: {text}}}\n");
+                assert_eq!(file.both(&valid, &text), number >= least, "{text}");
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ use crate::flow::scratch::Scratch;
 use crate::flow::session::{refuse_what_cannot_be_had, sandbox_in};
 use crate::model::suite::{Build, Host, Project};
 use crate::model::verdict::Fault;
-use crate::os::engine::{UnsandboxedScriptRunner, can_confine_signals, can_make_cgroups};
+use crate::os::engine::{EngineError, UnsandboxedScriptRunner, can_confine_signals, can_make_cgroups};
 use crate::os::host::{self, Settings};
 use crate::os::machine;
 use crate::os::packages::PackageManager;
@@ -131,7 +131,9 @@ fn writable_above(dir: &std::path::Path) -> bool {
 fn of_sandbox(settings: &Settings, project: &Project) -> Check {
     let tried = Scratch::make(&settings.temp_dir).map_err(|error| chain(&error)).and_then(|scratch| {
         let held = sandbox_in(&scratch, project, false).map(drop).map_err(|error| chain(&error));
-        scratch.remove().map_err(|error| chain(&error)).and(held)
+        let removed =
+            scratch.remove().map_err(|error| format!("could not remove `{}`: {error}", scratch.path().display()));
+        held.and(removed)
     });
     match tried {
         Ok(()) => there("sandbox", "holds: what scripts must not do was tried and refused".to_owned()),
@@ -140,33 +142,35 @@ fn of_sandbox(settings: &Settings, project: &Project) -> Check {
     }
 }
 
-/// What the engine does better where it can, and what isolation and the sandbox will need.
+/// What the engine does better where it can, and what isolation will need.
 fn of_kernel(program: &std::path::Path) -> Vec<Check> {
     let cgroup = if can_make_cgroups() {
         there("cgroups", "each script's processes are in a private one".to_owned())
     } else {
-        lack("cgroups", false, "an unbounded fork bomb may outrun the runner: delegate a cgroup v2 subtree")
+        let text = "without the sandbox an unbounded fork bomb may outrun the runner, in it `sandbox-limits.memory` bounds each process, not \
+                    all together: delegate a cgroup v2 subtree";
+        lack("cgroups", false, text)
     };
     let signals = if can_confine_signals() {
         there("signals", "scripts of set-ups reach their own processes only (Landlock)".to_owned())
     } else {
-        lack("signals", false, "a script of a set-up can signal every process of this user: Linux 6.12 confines it")
+        let text =
+            "without the sandbox a script of a set-up can signal every process of this user: Linux 6.12 confines it";
+        lack("signals", false, text)
     };
     let runner = UnsandboxedScriptRunner::new();
-    let probes = Probe::ALL.map(|probe| {
-        let remedy = match probe {
-            Probe::Namespaces => {
-                "in Docker: --security-opt seccomp=unconfined; on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
-            }
-            Probe::Overlay => {
-                "be root; in Docker: --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
-            }
-        };
-        match probe.run(&runner, PathBuf::from(program)) {
-            Ok(Ok(())) => there(probe.as_str(), "can be had".to_owned()),
-            Ok(Err(reason)) => lack(probe.as_str(), false, &format!("refused ({reason}); {remedy}")),
-            Err(error) => lack(probe.as_str(), false, &format!("could not be tried: {}", chain(&error))),
-        }
-    });
+    let probes = Probe::ALL.map(|probe| of_isolation(probe, probe.run(&runner, PathBuf::from(program))));
     [cgroup, signals].into_iter().chain(probes).collect()
+}
+
+/// What isolation will need is something else than the sandbox's walls: a view of the machine itself, for suites.
+fn of_isolation(probe: Probe, tried: Result<Result<(), String>, EngineError>) -> Check {
+    let name = match probe {
+        Probe::Overlay => "isolation overlay",
+    };
+    match tried {
+        Ok(Ok(())) => there(name, "it is not built yet; this machine could have it".to_owned()),
+        Ok(Err(reason)) => lack(name, false, &format!("it is not built yet; refused: {reason}")),
+        Err(error) => lack(name, false, &format!("it is not built yet, and could not be tried: {}", chain(&error))),
+    }
 }

@@ -150,6 +150,9 @@ impl SetupRun {
     fn prepare(&self, session: &Session) -> Result<Workplace, Finding> {
         let fault = |error: WorkdirError| Finding::Fault(Fault::new(&error));
         let tree = Tree::list(&self.setup.dir).map_err(fault)?;
+        if let Some(path) = tree.special() {
+            return Err(Finding::Invalid(WorkdirError::Special(self.setup.dir.join(path)).to_string()));
+        }
         let folder = session.folder_for_copies(tree.bytes()).map_err(Finding::Fault)?;
         let uses = self.expected().len();
         let workplace = Workplace::new(folder, (&self.setup, &tree), uses, session.script_runner()).map_err(fault)?;

@@ -109,11 +109,18 @@ impl Workplace {
     ) -> Result<Made, Fault> {
         let args = step.target.iter().map(Into::into).collect();
         let done = run(&terms.script((program, args), &self.copies.original(), Changes::Kept, logs))?;
-        if (done.ended_by, done.exit) != (EndedBy::Itself, Exit::Code(0)) {
+        if (done.ended_by, done.exit) != (EndedBy::Itself, Exit::Code(0)) || done.unkept.is_some() {
             return Ok(Made::Badly(done));
         }
-        self.copies.seal().map_err(|error| Fault::new(&error))?;
-        Ok(Made::Well(done))
+        match self.copies.seal() {
+            Ok(()) => Ok(Made::Well(done)),
+            Err(error @ WorkdirError::Special(_)) => {
+                Ok(Made::Badly(Completion { unkept: Some(error.to_string()), ..done }))
+            }
+            Err(error @ (WorkdirError::Io { .. } | WorkdirError::Tampered(_) | WorkdirError::Unsealed)) => {
+                Err(Fault::new(&error))
+            }
+        }
     }
 
     /// Runs one script, in a copy of its own.

@@ -281,4 +281,7 @@ pub struct Completion {
     pub leaked: Vec<Leak>,
     /// Why output is missing from a log file, for example a full disk; the script was not disturbed by it.
     pub log_error: Option<String>,
+    /// Why its work folder is as it was before, although its changes were to be kept: they are such as nobody could keep. That is its own
+    /// doing.
+    pub unkept: Option<String>,
 }

@@ -278,6 +278,7 @@ mod tests {
             usage: Usage::default(),
             leaked: Vec::new(),
             log_error: None,
+            unkept: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the kernel lets this user do: each thing is really tried, in a process that ends with it.
+//! What the kernel lets this user do: it is really tried, in a process that ends with it. The sandbox's walls are tried by the sandbox.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,13 +9,12 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::model::script::{Changes, Echo, EndedBy, Environment, Exit, Limits, Script, SignalReach};
+use crate::os::engine::remedy::of_mounts;
 use crate::os::engine::{Cancel, EngineError, ScriptRunner};
 
 /// Something to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// A user namespace, and in it one of each other kind.
-    Namespaces,
     /// A copy-on-write view of `/`, its changes in memory.
     Overlay,
 }
@@ -50,12 +49,11 @@ pub(crate) fn script(
 
 impl Probe {
     /// All of them.
-    pub(crate) const ALL: [Self; 2] = [Self::Namespaces, Self::Overlay];
+    pub(crate) const ALL: [Self; 1] = [Self::Overlay];
 
     /// Returns the word for it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::Namespaces => "namespaces",
             Self::Overlay => "overlay",
         }
     }
@@ -63,10 +61,9 @@ impl Probe {
     /// Tries it in this process, which changes it for good.
     ///
     /// # Errors
-    /// If the kernel refuses a step; the text names it.
+    /// If the kernel refuses a step; the text names it and the remedy.
     pub(crate) fn attempt(self) -> io::Result<()> {
         match self {
-            Self::Namespaces => enter_namespaces(),
             Self::Overlay => mount_overlay(),
         }
     }
@@ -88,19 +85,9 @@ impl Probe {
     }
 }
 
+/// Names the step, what the kernel said, and the remedy.
 fn tried(step: &str) -> impl FnOnce(nix::errno::Errno) -> io::Error + '_ {
-    move |errno| io::Error::other(format!("{step}: {}", errno.desc()))
-}
-
-fn enter_namespaces() -> io::Result<()> {
-    unshare(CloneFlags::CLONE_NEWUSER).map_err(tried("a user namespace"))?;
-    let others = CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWCGROUP;
-    unshare(others).map_err(tried("network, PID, mount, IPC, UTS and cgroup namespaces in it"))
+    move |errno| io::Error::other(format!("{step} ({}); {}", errno.desc(), of_mounts(errno as i32)))
 }
 
 /// The upper layer lies on a tmpfs: on an overlay, as in a container, it must not.

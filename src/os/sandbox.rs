@@ -24,7 +24,7 @@ use crate::model::verdict::Fault;
 use crate::os::engine::enclosure::{self, Enclosure};
 use crate::os::engine::pool::{Pool, Ran};
 use crate::os::engine::{Cancel, EngineError, ScriptRunner};
-use crate::os::workdir::{Tree, give_to, make_readable, remove};
+use crate::os::workdir::{Tree, WorkdirError, give_to, make_readable, remove};
 
 mod probe;
 #[cfg(any(target_os = "macos", test))]
@@ -32,6 +32,9 @@ mod seatbelt;
 
 pub use crate::model::script::SandboxLimits;
 pub use probe::SandboxError;
+
+/// What running one script after another takes, rounded up; measured.
+const OPEN_FILES_MIN: u64 = 32;
 
 /// Runs scripts in a sandbox: no network, no rights, nothing of the machine to write to, bounded in everything.
 pub struct SandboxedScriptRunner {
@@ -51,6 +54,10 @@ impl SandboxedScriptRunner {
     pub fn new(base: &Path, readable: &[PathBuf], limits: SandboxLimits) -> Result<Self, SandboxError> {
         if let Some(missing) = readable.iter().find(|path| path.symlink_metadata().is_err()) {
             return Err(SandboxError::NotThere(missing.clone()));
+        }
+        let open_files_max = enclosure::open_files_max();
+        if open_files_max < OPEN_FILES_MIN {
+            return Err(SandboxError::OpenFiles(open_files_max));
         }
         let missing = enclosure::missing_rights();
         if !missing.is_empty() {
@@ -75,31 +82,88 @@ impl SandboxedScriptRunner {
     /// Puts what a script has made of its work folder in its place.
     ///
     /// # Errors
-    /// If it cannot be read or written, or would be more on a disk than the script could write in memory.
-    fn keep(&self, script: &Script, made: &OwnedFd) -> Result<(), String> {
+    /// If it cannot be read or written, or is such as nobody could keep.
+    fn keep(&self, script: &Script, made: &OwnedFd) -> Result<(), NotKept> {
         let from = PathBuf::from(format!("/proc/self/fd/{}", made.as_raw_fd()));
-        make_readable(&from).map_err(|error| with_causes(&error))?;
-        let tree = Tree::list(&from.join(".")).map_err(|error| with_causes(&error))?;
-        // Holes, and files of several names, take no room there.
-        let before = Tree::list(&script.work_dir).map_err(|error| with_causes(&error))?.bytes();
-        if tree.bytes() > before.saturating_add(self.disk_bytes_max) {
-            return Err(format!(
-                "it is {} bytes, more than {} and the {before} before",
-                tree.bytes(),
-                self.disk_bytes_max
-            ));
-        }
+        make_readable(&from).map_err(NotKept::unreadable)?;
+        let tree = Tree::list(&from.join("."))?;
+        self.refuse_what_nobody_could_keep(script, &tree)?;
         let mut aside = script.work_dir.clone().into_os_string();
         aside.push(".made");
         let aside = PathBuf::from(aside);
-        remove(&aside).map_err(|error| with_causes(&error))?;
+        remove(&aside)?;
         if let Err(error) = tree.copy_to(&aside) {
-            remove(&aside).map_err(|error| with_causes(&error))?;
-            return Err(with_causes(&error));
+            remove(&aside)?;
+            return Err(error.into());
         }
-        give_to_owner(&aside).map_err(|error| with_causes(&error))?;
-        remove(&script.work_dir).map_err(|error| with_causes(&error))?;
-        fs::rename(&aside, &script.work_dir).map_err(|error| with_causes(&error))
+        give_to_owner(&aside)?;
+        remove(&script.work_dir)?;
+        Ok(fs::rename(&aside, &script.work_dir)?)
+    }
+
+    /// # Errors
+    /// If there is something that cannot be copied, or more than the script could write in memory: holes, and files of several names, take
+    /// no room there, but on a disk.
+    fn refuse_what_nobody_could_keep(&self, script: &Script, tree: &Tree) -> Result<(), NotKept> {
+        if let Some(below) = tree.special() {
+            let path = script.work_dir.join(below);
+            let path = path.strip_prefix(&script.cwd).unwrap_or(below).to_path_buf();
+            return Err(NotKept::Theirs(WorkdirError::Special(path).to_string()));
+        }
+        let (bytes, before) = (tree.bytes(), Tree::list(&script.work_dir)?.bytes());
+        if bytes > before.saturating_add(self.disk_bytes_max) {
+            return Err(NotKept::Theirs(format!(
+                "it is {bytes} bytes, holes counted, more than the {before} before and the {} of `sandbox-limits.disk`; make less, or \
+                 raise that",
+                self.disk_bytes_max
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Why what a script has made of its work folder is not in its place.
+enum NotKept {
+    /// It is such as nobody could keep.
+    Theirs(String),
+    /// We could not.
+    Ours(String),
+}
+
+impl NotKept {
+    /// Of an error in what the script has made, not yet of a copy of it.
+    fn unreadable(error: io::Error) -> Self {
+        match error.kind() {
+            // To let ourselves in takes room, of the script's own.
+            io::ErrorKind::StorageFull => Self::Theirs(
+                "it has used all that `sandbox-limits.disk` and `sandbox-limits.files` allow; make less, or raise them"
+                    .to_owned(),
+            ),
+            _ => error.into(),
+        }
+    }
+}
+
+impl From<io::Error> for NotKept {
+    fn from(error: io::Error) -> Self {
+        // Made step by step, a folder can be deeper than a path can name.
+        match error.kind() {
+            io::ErrorKind::InvalidFilename => {
+                Self::Theirs("its folders are so deep that no path can name what is in them; make fewer".to_owned())
+            }
+            _ => Self::Ours(with_causes(&error)),
+        }
+    }
+}
+
+impl From<WorkdirError> for NotKept {
+    fn from(error: WorkdirError) -> Self {
+        match error {
+            WorkdirError::Io { source, .. } if source.kind() == io::ErrorKind::InvalidFilename => source.into(),
+            WorkdirError::Io { .. } | WorkdirError::Special(_) | WorkdirError::Tampered(_) | WorkdirError::Unsealed => {
+                Self::Ours(with_causes(&error))
+            }
+        }
     }
 }
 
@@ -112,13 +176,16 @@ impl ScriptRunner for SandboxedScriptRunner {
     ) -> Result<Completion, EngineError> {
         #[cfg(target_os = "macos")]
         let script = &seatbelt::wrapped(script);
-        let Ran { completion, work_dir } = self.pool.run(script, cancel, meanwhile)?;
+        let Ran { mut completion, work_dir } = self.pool.run(script, cancel, meanwhile)?;
         if let (Changes::Kept, Some(made)) = (script.changes, work_dir) {
-            self.keep(script, &made).map_err(|reason| EngineError::Keep {
-                program: script.program.clone(),
-                work_dir: script.work_dir.clone(),
-                reason,
-            })?;
+            match self.keep(script, &made) {
+                Ok(()) => {}
+                Err(NotKept::Theirs(reason)) => completion.unkept = Some(reason),
+                Err(NotKept::Ours(reason)) => {
+                    let (program, work_dir) = (script.program.clone(), script.work_dir.clone());
+                    return Err(EngineError::Keep { program, work_dir, reason });
+                }
+            }
         }
         Ok(completion)
     }

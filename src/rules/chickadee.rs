@@ -101,7 +101,7 @@ pub(crate) fn missing_outcome(script: &str) -> TestOutcome {
     }
 }
 
-/// Returns what a failed make step said, stdout then stderr, and how it ended.
+/// Returns what a failed make step said, stdout then stderr, how it ended, and what it made that cannot be kept.
 pub(crate) fn compiler_output(completion: &Completion) -> String {
     let mut output = text(&completion.stdout);
     output.push_str(&text(&completion.stderr));
@@ -113,6 +113,10 @@ pub(crate) fn compiler_output(completion: &Completion) -> String {
         EndedBy::OutOfMemory => format!("make: killed at its limit of memory ({})", completion.exit),
         EndedBy::Itself | EndedBy::Cancel | EndedBy::SupervisorKilled => format!("make: {}", completion.exit),
     });
+    if let Some(reason) = &completion.unkept {
+        output.push_str("\nmake: what it made cannot be kept: ");
+        output.push_str(reason);
+    }
     output
 }
 
@@ -289,7 +293,16 @@ mod tests {
             usage: Usage::default(),
             leaked: Vec::new(),
             log_error: None,
+            unkept: None,
         }
+    }
+
+    #[test]
+    fn what_make_could_not_leave_is_its_last_word() {
+        let mut done = completion(stream("built", None), Stream::default(), Exit::Code(0), EndedBy::Itself);
+        assert_eq!(compiler_output(&done), "built\nmake: code 0");
+        done.unkept = Some("`pipe` is no file".to_owned());
+        assert_eq!(compiler_output(&done), "built\nmake: code 0\nmake: what it made cannot be kept: `pipe` is no file");
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         both(it_holds_without_cgroups),
         both(it_holds_where_cgroups_are_read_only),
         both(it_holds_with_few_open_files),
+        both(too_few_open_files_are_told),
         both(it_holds_on_an_overlay),
         both(an_overlay_on_an_overlay_is_told),
         both(a_masked_part_of_proc_is_told),
@@ -171,7 +172,7 @@ fn it_holds_where_cgroups_are_read_only(user: User) {
 }
 
 fn it_holds_with_few_open_files(user: User) {
-    world(user).behind(&["prlimit", "--nofile=64:64"]).holds();
+    world(user).behind(&["prlimit", "--nofile=32:32"]).holds();
 }
 
 /// As the files of a container are. The scratch folder lies on `depth` overlays.
@@ -272,8 +273,28 @@ fn it_holds_with_few_processes() {
     world(User::Ordinary).behind(&["prlimit", "--nproc=20:20"]).holds();
 }
 
+/// For each step of the way to a script that runs, until there are enough. Which one is the last depends on who is faster.
 fn too_few_processes_are_told() {
-    world(User::Ordinary).behind(&["prlimit", "--nproc=3:3"]).lacks(": namespaces (", "ulimit -u");
+    let walls = [
+        (1, "could not start a supervisor ("),
+        (2, "could not start a supervisor ("),
+        (3, ": namespaces ("),
+        (4, "could not "),
+        (5, "could not "),
+    ];
+    for (processes, wall) in walls {
+        world(User::Ordinary)
+            .behind(&["prlimit", &format!("--nproc={processes}:{processes}")])
+            .lacks(wall, "ulimit -u");
+    }
+}
+
+fn too_few_open_files_are_told(user: User) {
+    for files in [6, 10, 31] {
+        let words = ["prlimit", &format!("--nofile={files}:{files}")];
+        let wall = format!("we may open {files} files, and need 32");
+        world(user).behind(&words).lacks(&wall, "raise the limit of open files (ulimit -n)");
+    }
 }
 
 /// As in a rootless container, or in one of an engine that maps users.

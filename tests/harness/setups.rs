@@ -13,6 +13,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_prerequisite_that_was_not_selected_runs_first),
         claim(make_runs_once_before_the_first_script),
         claim(a_make_step_that_hangs_fails_every_script),
+        claim(a_pipe_in_a_set_up_is_the_set_ups_failure),
         claim(scripts_run_in_the_order_of_the_manifest),
         claim(a_folder_of_scripts_is_a_set_up_in_byte_order),
         claim(a_nested_set_up_is_named_by_its_path),
@@ -29,6 +30,7 @@ pub(crate) fn claims() -> Vec<Trial> {
     claims.extend(also_in_the_sandbox(bytes_that_are_no_text_are_replaced));
     claims.extend(also_in_the_sandbox(a_make_step_that_fails_fails_every_script));
     claims.extend(also_in_the_sandbox(a_make_target_is_passed_on));
+    claims.extend(also_in_the_sandbox(a_pipe_that_make_leaves_is_its_failure));
     claims.extend(also_in_the_sandbox(a_script_sees_nothing_of_another));
     claims.extend(also_in_the_sandbox(a_set_up_is_not_changed));
     claims.extend(also_in_the_sandbox(a_missing_script_is_a_failed_trial));
@@ -244,6 +246,28 @@ fn a_make_step_that_hangs_fails_every_script() {
     }
     assert!(project.order().is_empty());
     assert!(!is_alive(project.pid("order.pid")));
+}
+
+fn a_pipe_that_make_leaves_is_its_failure() {
+    let project = made("all:\n\t@echo words of make; mkdir -p sub; mkfifo sub/pipe\n", &json!({}), 20);
+    project.run(&[]).code(101);
+    for name in ["set/1", "set/2"] {
+        let result = project.result(name);
+        result.assert_fail("the set-up's make step failed: words of make");
+        result.assert_fail("`sub/pipe` is neither a file, a folder nor a symbolic link; a set-up cannot hold it");
+    }
+    assert!(project.order().is_empty());
+}
+
+fn a_pipe_in_a_set_up_is_the_set_ups_failure() {
+    let project = scripts(&[("1", "exit 0")]);
+    let pipe = project.path("suites/set/pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    project.run(&[]).code(101);
+    let finding = format!("`{}` is neither a file, a folder nor a symbolic link", pipe.display());
+    let result = project.result("set/1");
+    result.assert_fail(&finding);
+    assert!(!result.findings().contains("could not test"), "{}", result.findings());
 }
 
 fn a_make_target_is_passed_on() {

@@ -10,6 +10,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_run_that_could_start_is_told_by_the_code),
         claim(what_the_run_needs_and_lacks_is_told_with_the_remedy),
         claim(what_the_kernel_refuses_is_told_with_the_reason),
+        claim(each_thing_is_told_once),
         claim(it_leaves_nothing_behind),
     ]
 }
@@ -22,7 +23,7 @@ fn with_a_suite(project: Project) -> Project {
 fn a_run_that_could_start_is_told_by_the_code() {
     let ended = with_a_suite(project("")).run(&["doctor"]);
     ended.code(0).says("ok    bash: /").says("ok    isolation: none").says("ok    suites: 1 trials");
-    ended.says("namespaces: ").says("overlay: ").says("cgroups: ").says("signals: ");
+    ended.says("sandbox: ").says("isolation overlay: it is not built yet").says("cgroups: ").says("signals: ");
 }
 
 fn what_the_run_needs_and_lacks_is_told_with_the_remedy() {
@@ -57,8 +58,17 @@ fn what_the_kernel_refuses_is_told_with_the_reason() {
     let ended = with_a_suite(project("").wrapped(&words)).run(&["doctor"]);
     ended
         .code(0)
-        .says("lacks namespaces: refused (a user namespace: ")
-        .says("lacks overlay: refused (a mount namespace: ");
+        .says("lacks sandbox: the sandbox cannot be had: ")
+        .says("lacks isolation overlay: it is not built yet; refused: a mount namespace (No space left on device); raise user.max_user");
+}
+
+/// One thing in two lines may be told in two ways.
+fn each_thing_is_told_once() {
+    let ended = with_a_suite(project("")).run(&["doctor"]);
+    let names: Vec<_> = ended.stdout.lines().filter_map(|line| line.get(6..)?.split(':').next()).collect();
+    let once: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(names.len(), once.len(), "{ended}");
+    assert!(names.contains(&"sandbox") && !names.contains(&"namespaces"), "{ended}");
 }
 
 fn it_leaves_nothing_behind() {

@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use proving_ground::internals::engine::EngineError;
 use proving_ground::internals::sandbox::SandboxLimits;
 use proving_ground::internals::script::{Changes, Completion, EndedBy, Exit, Script};
 
@@ -20,10 +19,11 @@ pub(crate) fn claims() -> Vec<Claim> {
         sandboxed(what_is_dropped_leaves_the_folder_as_it_was),
         sandboxed(links_are_not_followed),
         sandboxed(setuid_is_not_kept),
-        sandboxed(what_is_no_file_is_refused_by_name),
+        sandboxed(what_is_no_file_is_told_as_its_makers_doing),
         sandboxed(folders_that_nobody_may_enter_are_kept),
         sandboxed(deep_folders_do_not_stay_for_ever),
         sandboxed(more_than_the_limit_is_not_kept),
+        sandboxed(what_a_full_disk_keeps_from_us_is_its_makers_doing),
         sandboxed(strange_names_are_kept),
         sandboxed(the_folder_cannot_be_replaced),
     ];
@@ -37,6 +37,14 @@ fn keeping(mut script: Script) -> Script {
 
 fn make(cell: &Cell, text: &str) -> Completion {
     cell.run(&keeping(cell.sh(text)))
+}
+
+/// The script has ended well, and what it has made is such as nobody could keep: its own doing.
+#[track_caller]
+fn assert_unkept(cell: &Cell, script: &Script, reason: &str) {
+    let completion = cell.run(&keeping(script.clone()));
+    assert_eq!((completion.exit, completion.ended_by), (Exit::Code(0), EndedBy::Itself));
+    assert!(completion.unkept.as_deref().is_some_and(|text| text.contains(reason)), "{completion:?}");
 }
 
 /// Every path below a folder, with what it is.
@@ -157,13 +165,12 @@ fn setuid_is_not_kept(cell: &Cell) {
     }
 }
 
-fn what_is_no_file_is_refused_by_name(cell: &Cell) {
+fn what_is_no_file_is_told_as_its_makers_doing(cell: &Cell) {
     set_up(cell);
     let before = tree(&cell.work_dir);
     let socket = "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"special\")'";
     for text in ["mkfifo special", socket] {
-        let error = cell.try_run(&keeping(cell.sh(&format!("rm gone; {text}")))).unwrap_err();
-        assert!(matches!(&error, EngineError::Keep { reason, .. } if reason.contains("special")), "{error:?}");
+        assert_unkept(cell, &cell.sh(&format!("rm gone; {text}")), "`special` is neither a file");
         assert_eq!(tree(&cell.work_dir), before, "it is as it was");
         assert_eq!(fs::read_dir(&cell.base).unwrap().count(), 1, "nothing is left beside it");
         cell.assert_goes_on();
@@ -191,9 +198,8 @@ fn deep_folders_do_not_stay_for_ever(cell: &Cell) {
     let gone = cell.run_and_keep(&keeping(cell.sh("rm -r d; echo -n x >made"))).unwrap();
     assert_eq!(gone.exit, Exit::Code(0));
     assert_tree(cell, &[("made", "644 x")]);
-    // Deeper than any path: refused by name.
-    let error = cell.run_and_keep(&keeping(cell.python(&deep(5000)))).unwrap_err();
-    assert!(matches!(error, EngineError::Keep { .. }), "{error:?}");
+    // Deeper than any path.
+    assert_unkept(cell, &cell.python(&deep(5000)), "so deep");
     assert_tree(cell, &[("made", "644 x")]);
     cell.assert_goes_on();
 }
@@ -206,12 +212,22 @@ fn more_than_the_limit_is_not_kept(cell: &Cell) {
     let holes = "for i in 1 2 3 4 5; do truncate -s 10M hole$i; done";
     let links = "head -c 10000000 /dev/zero >file; for i in 1 2 3 4 5; do ln file link$i; done";
     for text in [holes, links] {
-        let error = cell.try_run(&keeping(cell.sh(text))).unwrap_err();
-        assert!(matches!(&error, EngineError::Keep { reason, .. } if reason.contains("more than")), "{error:?}");
+        assert_unkept(cell, &cell.sh(text), "more than");
         assert_eq!(tree(&cell.work_dir).keys().collect::<Vec<_>>(), ["given"]);
     }
     assert_eq!(make(cell, "truncate -s 5M hole; head -c 5000000 /dev/zero >file; ln file link").exit, Exit::Code(0));
     assert_eq!(tree(&cell.work_dir).keys().collect::<Vec<_>>(), ["file", "given", "hole", "link"]);
+}
+
+/// To let ourselves in takes a copy of a file that was there before, and there is no room for it.
+fn what_a_full_disk_keeps_from_us_is_its_makers_doing(cell: &Cell) {
+    let limits = SandboxLimits { disk_bytes_max: 1 << 20, ..SandboxLimits::default() };
+    let cell = &cell.limited(limits);
+    let given = cell.put("given", &"x".repeat(100_000));
+    fs::set_permissions(given, fs::Permissions::from_mode(0o000)).unwrap();
+    assert_unkept(cell, &cell.sh("cat /dev/zero >full 2>/dev/null; exit 0"), "make less, or raise");
+    assert_eq!(fs::read_dir(&cell.work_dir).unwrap().count(), 1);
+    cell.assert_goes_on();
 }
 
 fn strange_names_are_kept(cell: &Cell) {

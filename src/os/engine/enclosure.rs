@@ -9,12 +9,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{getegid, geteuid};
 
 use super::EngineError;
 use super::filter::filter;
 use super::raw::RoomRequest;
 use super::raw::walls::{Plan, SandboxUser, Shown};
+use super::remedy::rights;
 use super::slot::c_string;
 use crate::model::script::{Changes, SandboxLimits, Script};
 
@@ -138,10 +140,15 @@ pub(in crate::os) fn missing_rights() -> Vec<&'static str> {
     if owner().is_none() {
         return Vec::new();
     }
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let has = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
-    let lacks = |bit: u32| has.unwrap_or(0) >> bit & 1 == 0;
+    let has = rights(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+    let lacks = |bit: u32| has >> bit & 1 == 0;
     RIGHTS.into_iter().filter(|(_, bit)| lacks(*bit)).map(|(name, _)| name).collect()
+}
+
+/// Returns how many files this process may have open.
+pub(in crate::os) fn open_files_max() -> u64 {
+    // A limit that cannot be read is none of ours.
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }
 
 /// Tells whether scripts would be the owner of the machine's settings, and so could read what only that may: as root of a user namespace in

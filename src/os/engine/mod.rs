@@ -42,7 +42,7 @@ mod pump;
     reason = "system calls answer in wider types than they take; a conversion that can panic must not stand after a fork"
 )]
 mod raw;
-mod remedy;
+pub(super) mod remedy;
 mod slot;
 pub(crate) mod tee;
 mod traces;
@@ -144,7 +144,7 @@ pub enum EngineError {
         /// Of the sandbox.
         base: PathBuf,
     },
-    /// What a sandboxed script has made of its work folder could not be kept.
+    /// What a sandboxed script has made of its work folder could not be kept, which is no fault of its: that would be a completion.
     #[error("could not keep what `{program}` has made of `{work_dir}`: {reason}", program = .program.display(), work_dir = .work_dir.display())]
     Keep {
         /// Absolute path.
@@ -173,6 +173,16 @@ pub enum EngineError {
         "no limit of {0} processes can be had for root here; delegate a cgroup with the pids controller, or run as an ordinary user"
     )]
     PidsLimit(NonZeroU32),
+    /// Whoever started us, or this machine, allows too little of something.
+    #[error("could not {action} ({reason}); {remedy}")]
+    Scarce {
+        /// What was tried.
+        action: &'static str,
+        /// What to do about it.
+        remedy: &'static str,
+        /// What the kernel said; told in the text, so that the remedy is the last word.
+        reason: io::Error,
+    },
     /// The supervisor or its pipes could not be made.
     #[error("could not {0}")]
     System(&'static str, #[source] io::Error),
@@ -186,6 +196,16 @@ pub enum EngineError {
     },
 }
 
+impl EngineError {
+    /// Of a system call: with a remedy if it lacked what a limit keeps from us.
+    fn system(action: &'static str, reason: io::Error) -> Self {
+        match reason.raw_os_error().and_then(remedy::of_scarcity) {
+            Some(remedy) => Self::Scarce { action, remedy, reason },
+            None => Self::System(action, reason),
+        }
+    }
+}
+
 /// Ends runs from another thread or a signal handler's thread; once triggered it stays so.
 #[derive(Debug)]
 pub struct Cancel(EventFd);
@@ -197,7 +217,7 @@ impl Cancel {
     /// If the process has no descriptor left.
     pub fn new() -> Result<Self, EngineError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        EventFd::from_flags(flags).map(Self).map_err(|errno| EngineError::System("make an eventfd", errno.into()))
+        EventFd::from_flags(flags).map(Self).map_err(|errno| EngineError::system("make an eventfd", errno.into()))
     }
 
     /// Ends every run that was given this cancel, now and later.

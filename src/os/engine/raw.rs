@@ -139,6 +139,8 @@ struct Exchange {
     room: walls::Room,
     lingers: bool,
     supervisor_pid: c_int,
+    /// Why there is no supervisor; the keeper, or what was to be one, writes this once.
+    stillborn_errno: c_int,
     taken: bool,
     failed_step: c_int,
     failed_errno: c_int,
@@ -328,6 +330,13 @@ impl Supervisor {
     fn is_gone_within(&self, patience: Duration) -> bool {
         // Without events, poll(2) tells of the other side's end only.
         poll_one(&self.socket, 0, patience)
+    }
+
+    /// Returns why a supervisor that is dead never was one.
+    pub(super) fn stillborn_errno(&self) -> Option<i32> {
+        // SAFETY: the supervisor is dead, and its keeper wrote before it closed the socket.
+        let errno = unsafe { (&raw const (*self.exchange.as_ptr()).stillborn_errno).read_volatile() };
+        (errno != 0).then_some(errno)
     }
 
     /// Tells whether a supervisor that is dead had taken the request.
@@ -609,7 +618,11 @@ unsafe fn keeper(parts: &Parts<'_>) -> ! {
         // A working directory keeps its file system from being unmounted.
         libc::chdir(c"/".as_ptr());
         reset_signal_handlers();
-        keep_only(parts);
+        if !keep_only(parts) {
+            // With too low a limit the numbers from 10 on are not even valid (fcntl(2)).
+            (*parts.exchange).stillborn_errno = libc::EMFILE;
+            libc::_exit(1);
+        }
         let pid = fork_into(if parts.cgroup >= 0 { CGROUP_FD } else { -1 });
         if pid == 0 {
             // Behind walls there is nobody else to signal; and who is confined may not mount.
@@ -617,6 +630,9 @@ unsafe fn keeper(parts: &Parts<'_>) -> ! {
                 confine_signals();
             }
             supervisor(parts.exchange, parts.walls);
+        }
+        if pid < 0 {
+            (*parts.exchange).stillborn_errno = errno();
         }
         libc::close(SOCKET_FD);
         libc::close(CGROUP_FD);
@@ -671,13 +687,16 @@ unsafe fn open_children() -> RawFd {
 const SOCKET_FD: RawFd = 3;
 const CGROUP_FD: RawFd = 4;
 
-/// Leaves /dev/null as 0, 1 and 2, the socket as 3, the cgroup (or nothing) as 4, and closes everything else.
-unsafe fn keep_only(parts: &Parts<'_>) {
+/// Leaves /dev/null as 0, 1 and 2, the socket as 3, the cgroup (or nothing) as 4, and closes everything else. Returns whether it could.
+unsafe fn keep_only(parts: &Parts<'_>) -> bool {
     // SAFETY: descriptors are moved high first, so that no dup2 overwrites one that is still needed.
     unsafe {
         let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
         let socket = libc::fcntl(parts.socket, libc::F_DUPFD_CLOEXEC, 10);
         let cgroup = if parts.cgroup >= 0 { libc::fcntl(parts.cgroup, libc::F_DUPFD_CLOEXEC, 10) } else { -1 };
+        if null < 0 || socket < 0 || (parts.cgroup >= 0 && cgroup < 0) {
+            return false;
+        }
         for fd in 0..3 {
             libc::dup2(null, fd);
         }
@@ -688,6 +707,7 @@ unsafe fn keep_only(parts: &Parts<'_>) {
             libc::close(CGROUP_FD);
         }
         close_from(CGROUP_FD + 1);
+        true
     }
 }
 
@@ -738,6 +758,7 @@ unsafe fn supervisor(exchange: *mut Exchange, walls: Option<&walls::Plan>) -> ! 
         let senses = Senses { deaths: watch_deaths(), children: open_children() };
         let stack_top = map_stack();
         if stack_top.is_null() || senses.deaths < 0 {
+            (*exchange).stillborn_errno = errno();
             libc::_exit(1);
         }
         if let Some(plan) = walls {
@@ -899,7 +920,11 @@ unsafe fn supervise_enclosed(
         }
         let mut next = start_init(exchange, plan, stack_top, senses);
         loop {
-            let current = next;
+            // What has ended since then may have made room.
+            let current = match next.or_else(|_| start_init(exchange, plan, stack_top, senses)) {
+                Ok(line) => line,
+                Err(broken) => refuse_all(exchange, &broken),
+            };
             // The rest of the exchange may be the harness's.
             let counts =
                 || ((&raw const (*exchange).takes).read_volatile(), (&raw const (*exchange).answers).read_volatile());
@@ -957,15 +982,20 @@ unsafe fn hear_init(line: RawFd, senses: &Senses) -> Option<u8> {
     }
 }
 
-/// Forks an init, which makes its namespaces ready while others run. Returns the line to it: its end is the init's. If none can be had,
-/// every script is refused.
-unsafe fn start_init(exchange: *mut Exchange, plan: &walls::Plan, stack_top: *mut c_void, senses: &Senses) -> RawFd {
+/// Forks an init, which makes its namespaces ready while others run. Returns the line to it: its end is the init's.
+unsafe fn start_init(
+    exchange: *mut Exchange,
+    plan: &walls::Plan,
+    stack_top: *mut c_void,
+    senses: &Senses,
+) -> Result<RawFd, StartFailure> {
     // SAFETY: a fork; the child keeps to the rules of this file and never returns.
     unsafe {
         let mut line = [-1; 2];
         let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+        let broken = || StartFailure { step: Step::Namespaces, errno: errno() };
         if libc::socketpair(libc::AF_UNIX, kind, 0, line.as_mut_ptr()) < 0 {
-            libc::_exit(1);
+            return Err(broken());
         }
         let flags = c_long::from(walls::NAMESPACES | libc::SIGCHLD);
         let pid = libc::syscall(libc::SYS_clone, flags, 0 as c_long, 0 as c_long, 0 as c_long, 0 as c_long) as c_int;
@@ -973,11 +1003,12 @@ unsafe fn start_init(exchange: *mut Exchange, plan: &walls::Plan, stack_top: *mu
             libc::close(line[0]);
             be_init(exchange, plan, line[1], stack_top, senses.deaths);
         }
-        if pid < 0 {
-            refuse_all(exchange, &StartFailure { step: Step::Namespaces, errno: errno() });
+        let started = if pid < 0 { Err(broken()) } else { Ok(line[0]) };
+        if started.is_err() {
+            libc::close(line[0]);
         }
         libc::close(line[1]);
-        line[0]
+        started
     }
 }
 
@@ -1381,6 +1412,10 @@ extern "C" fn child(argument: *mut c_void) -> c_int {
         let exchange = &*start.exchange;
         let failed = if libc::setsid() < 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
             Some(Step::Session)
+        } else if start.streams[1] < 0 {
+            // What could not be opened was not received.
+            note_failure(start.exchange, &StartFailure { step: Step::Streams, errno: libc::EMFILE });
+            libc::_exit(127);
         } else if libc::dup2(start.streams[0], 1) < 0 || libc::dup2(start.streams[1], 2) < 0 {
             Some(Step::Streams)
         } else if libc::chdir(exchange.cwd) < 0 {

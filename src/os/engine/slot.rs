@@ -24,6 +24,8 @@ use super::watch::{Ended, Stage, Watch};
 use super::{Cancel, EngineError, traces};
 use crate::model::script::{EndedBy, Exit, LogFiles, Script, SignalReach};
 
+const START_SUPERVISOR: &str = "start a supervisor";
+
 /// A supervisor and what belongs to it. One script at a time.
 pub(super) struct Slot {
     pub(super) signals: SignalReach,
@@ -51,7 +53,7 @@ impl Slot {
         let cgroup = Cgroup::create();
         let plan = enclosure.as_ref().map(|enclosure| &enclosure.plan);
         let supervisor = Supervisor::start(cgroup.as_ref().map(Cgroup::fd), signals, plan)
-            .map_err(|source| EngineError::System("start a supervisor", source))?;
+            .map_err(|source| EngineError::system(START_SUPERVISOR, source))?;
         let memory = enclosure
             .as_ref()
             .and_then(|enclosure| Memory::limit(cgroup.as_ref(), supervisor.pid()?, enclosure.limits.memory_bytes_max));
@@ -99,7 +101,7 @@ impl Slot {
         let give_up_at = started + script.limits.wall + script.limits.grace + script.limits.drain;
         if !self.start(&stdout.1, &stderr.1)? {
             self.supervisor.stop_until(give_up_at);
-            return Ok(None);
+            return self.not_taken();
         }
         drop((stdout.1, stderr.1));
         let before = Instant::now();
@@ -137,8 +139,27 @@ impl Slot {
         }
         match ended? {
             Ended::Answered(ran) | Ended::Buried(ran) => Ok(Some(self.with_memory(ran))),
-            Ended::NotTaken => Ok(None),
+            Ended::NotTaken => self.not_taken(),
         }
+    }
+
+    /// Nobody took the script, because the supervisor is dead.
+    ///
+    /// # Errors
+    /// If it never lived, or not for want of memory: another would not, either.
+    fn not_taken(&mut self) -> Result<Option<Ran>, EngineError> {
+        if let Some(errno) = self.supervisor.stillborn_errno() {
+            return Err(EngineError::system(START_SUPERVISOR, io::Error::from_raw_os_error(errno)));
+        }
+        if self.memory.as_mut().is_some_and(Memory::has_killed) {
+            let reason = io::ErrorKind::OutOfMemory.into();
+            return Err(EngineError::Scarce {
+                action: START_SUPERVISOR,
+                remedy: "raise `sandbox-limits.memory`",
+                reason,
+            });
+        }
+        Ok(None)
     }
 
     /// Adds what the memory cgroup tells.
@@ -233,7 +254,7 @@ impl Slot {
             }
             Ok((read, write))
         });
-        made.map_err(|errno| EngineError::System("make a pipe", errno.into()))
+        made.map_err(|errno| EngineError::system("make a pipe", errno.into()))
     }
 
     /// Hands the request and the write ends of the pipes over. Returns whether the supervisor was there to take them.
@@ -251,7 +272,7 @@ impl Slot {
                 self.is_usable = false;
                 Ok(false)
             }
-            Err(errno) => Err(EngineError::System("hand a script to the supervisor", errno.into())),
+            Err(errno) => Err(EngineError::system("hand a script to the supervisor", errno.into())),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::cgroup::Cgroup;
 use super::pool::Ran;
 use super::pump::{Flow, Pump};
 use super::raw::{self, LINGERING_LOOKS, Supervisor, word};
-use super::remedy::remedy;
+use super::remedy::{of_scarcity, remedy};
 use super::{Cancel, EngineError, traces};
 use crate::model::script::{Changes, Completion, EndedBy, Exit, Leak, Script, Usage};
 
@@ -213,6 +213,9 @@ impl Watch<'_> {
             let remedy = remedy(failure.step, failure.errno);
             return EngineError::Wall { wall: failure.step.as_str(), remedy, reason: source };
         }
+        if let Some(remedy) = of_scarcity(failure.errno) {
+            return EngineError::Scarce { action: "start a script", remedy, reason: source };
+        }
         EngineError::Start {
             program: self.script.program.clone(),
             cwd: self.script.cwd.clone(),
@@ -312,6 +315,7 @@ impl Watch<'_> {
                 outcome.leaks.into_iter().map(|(pid, command)| Leak { pid, command }).collect()
             }),
             log_error: stdout_error.or(stderr_error),
+            unkept: None,
         };
         Ran { completion, work_dir: self.work_dir }
     }

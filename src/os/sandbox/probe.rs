@@ -22,6 +22,9 @@ pub enum SandboxError {
     /// A path that scripts are to see.
     #[error("scripts are to see `{path}`, which is not there or cannot be read", path = .0.display())]
     NotThere(PathBuf),
+    /// Too little to work with.
+    #[error("the sandbox cannot be had: we may open {0} files, and need {min}; raise the limit of open files (ulimit -n)", min = super::OPEN_FILES_MIN)]
+    OpenFiles(u64),
     /// Root without what it takes to hand scripts to somebody else.
     #[error("the sandbox cannot be had: root lacks {0}; keep them (in Docker: --cap-add), or be an ordinary user")]
     Rights(String),
@@ -43,7 +46,10 @@ pub enum SandboxError {
     #[error("the sandbox does not hold on this machine: a script could {0}; this must not happen, please report it")]
     Open(String),
     /// The script that tries the walls did not come to its end.
-    #[error("the sandbox could not be tried: {0}")]
+    #[error(
+        "the sandbox could not be tried: {0}; what a shell needs must be allowed: raise `sandbox-limits`, or the limits of who runs this \
+         (ulimit -u, ulimit -n, ulimit -v)"
+    )]
     Untried(String),
 }
 
@@ -105,7 +111,8 @@ pub(super) fn probe(runner: &dyn ScriptRunner, work_dir: &Path, outside: &Path) 
     let said = String::from_utf8_lossy(&done.stdout.kept_bytes()).into_owned();
     if (done.ended_by, done.exit) != (EndedBy::Itself, Exit::Code(0)) || !said.ends_with("tried\n") {
         let errors = String::from_utf8_lossy(&done.stderr.kept_bytes()).trim().to_owned();
-        return Err(SandboxError::Untried(format!("{}; {errors}", done.exit)));
+        let errors = errors.lines().next().map_or_else(String::new, |line| format!(", {line}"));
+        return Err(SandboxError::Untried(format!("{}{errors}", done.exit)));
     }
     let open: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("open: ")).collect();
     if open == [READ_SECRET] && owner().is_none() && fs::File::open(SECRET).is_ok() {

@@ -48,6 +48,8 @@ fn tried<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> 
     move |source| WorkdirError::Io { action, path: path.to_path_buf(), source }
 }
 
+const FOLDER: &str = "setup";
+
 /// A set-up's folder, and beside it one for temporary files.
 #[derive(Debug, Clone)]
 pub(crate) struct Place(PathBuf);
@@ -55,7 +57,7 @@ pub(crate) struct Place(PathBuf);
 impl Place {
     /// The set-up's folder.
     pub(crate) fn folder(&self) -> PathBuf {
-        self.0.join("setup")
+        self.0.join(FOLDER)
     }
 
     /// The folder that holds both.
@@ -127,9 +129,12 @@ impl Copies {
     /// Takes note of the original as it is now: copies are made of that, or not at all.
     ///
     /// # Errors
-    /// If something in it cannot be read.
+    /// If something in it cannot be read, or not be copied: then it is named as in the set-up's folder.
     pub(crate) fn seal(&self) -> Result<(), WorkdirError> {
         let tree = Tree::list(&self.original().0)?;
+        if let Some(path) = tree.special() {
+            return Err(WorkdirError::Special(path.strip_prefix(FOLDER).unwrap_or(path).to_path_buf()));
+        }
         self.sealed.get_or_init(|| tree);
         Ok(())
     }

@@ -116,6 +116,13 @@ impl Tree {
         self.entries.len()
     }
 
+    /// Returns the path below it of something that cannot be copied: a device, a socket, a pipe.
+    pub(crate) fn special(&self) -> Option<&Path> {
+        let mut entries = self.entries.iter();
+        let found = entries.find(|(_, meta)| !(meta.is_dir() || meta.is_file() || meta.is_symlink()));
+        found.map(|(below, _)| below.as_path())
+    }
+
     /// Copies it to `target`, which need not exist.
     ///
     /// # Errors

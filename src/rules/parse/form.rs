@@ -211,13 +211,26 @@ impl<T> Form for Measure<T> {
         let units: Vec<_> = self.quantity.units.iter().map(|(unit, _)| *unit).filter(|unit| !unit.is_empty()).collect();
         let number = r"(?=[0-9.]*[1-9])([0-9]+(\.[0-9]+)?\s*";
         let pattern = match units.is_empty() {
-            true => r"^\s*0*[1-9][0-9]*\s*$".to_owned(),
+            true => format!(r"^\s*0*({})\s*$", at_least(self.quantity.whole_min)),
             false => format!(r"^\s*{number}({})|[0-9]+)\s*$", units.join("|")),
         };
         object(
-            json!({"type": ["string", "integer"], "pattern": pattern, "minimum": 1, "maximum": self.quantity.whole_max}),
+            json!({"type": ["string", "integer"], "pattern": pattern, "minimum": self.quantity.whole_min, "maximum": self.quantity.whole_max}),
         )
     }
+}
+
+/// A pattern of the whole numbers, without zeros in front, that are `min` or more: that itself, those that are larger from one of its
+/// digits on, those that have more digits.
+fn at_least(min: u64) -> String {
+    let any = |count: usize| "[0-9]".repeat(count);
+    let digits = min.to_string();
+    let larger = digits.char_indices().filter_map(|(at, digit)| {
+        let next = char::from_digit(digit.to_digit(10)? + 1, 10)?;
+        Some(format!("{}[{next}-9]{}", &digits[..at], any(digits.len() - at - 1)))
+    });
+    let longer = format!("[1-9]{}[0-9]*", any(digits.len()));
+    std::iter::once(digits.clone()).chain(larger).chain([longer]).collect::<Vec<_>>().join("|")
 }
 
 /// A list.

@@ -7,8 +7,9 @@ use serde_json::{Map, Value as Json, json};
 
 use super::form::{Boolean, Form, Key, Keys, List, MapOf, Measure, Required, SOME_TEXT, Scalar, Words, names, object};
 use super::node::{Field, Fields, ParseError, Problem, UnknownKeys, Value, shown};
+use super::quantity::{self, Quantity};
 use super::task::{DURATION, Distros, PATH, PATHS};
-use super::{quantity, yaml};
+use super::yaml;
 use crate::model::script::SandboxLimits;
 use crate::model::suite::{
     Build, DistroGate, Isolation, OnRestoreFailure, PresenceRules, Product, Project, RestoreCheck,
@@ -173,11 +174,19 @@ const DISK: Key<Measure<u64>> = Key {
 const FILES: Key<Measure<u32>> =
     Key { name: "files", about: "Files and folders that they make or change.", default: Some("50000"), form: COUNT };
 
-const PROCESSES: Key<Measure<u32>> =
-    Key { name: "processes", about: "Processes and threads at once.", default: Some("512"), form: COUNT };
+const PROCESSES: Key<Measure<u32>> = Key {
+    name: "processes",
+    about: "Processes and threads at once, 2 or more.",
+    default: Some("512"),
+    form: COUNT_OF_PROCESSES,
+};
 
-const OPEN_FILES: Key<Measure<u32>> =
-    Key { name: "open-files", about: "Open files of one process.", default: Some("1024"), form: COUNT };
+const OPEN_FILES: Key<Measure<u32>> = Key {
+    name: "open-files",
+    about: "Open files of one process, 16 or more.",
+    default: Some("1024"),
+    form: COUNT_OF_FILES,
+};
 
 const SANDBOX_SHOWS: Key<List<MachinesPath>> = Key {
     name: "sandbox-shows",
@@ -327,7 +336,18 @@ fn package(field: Field<'_>) -> Result<String, Problem> {
 
 const SIZE: Measure<u64> = Measure { quantity: &quantity::SIZE, read: quantity::size_bytes };
 
-const COUNT: Measure<u32> = Measure { quantity: &quantity::COUNT, read: quantity::count };
+const COUNT: Measure<u32> = Measure { quantity: &ONE_OR_MORE, read: |text| quantity::count(&ONE_OR_MORE, text) };
+const ONE_OR_MORE: Quantity = quantity::count_from(1);
+
+const COUNT_OF_PROCESSES: Measure<u32> =
+    Measure { quantity: &PROCESSES_OF_A_SHELL, read: |text| quantity::count(&PROCESSES_OF_A_SHELL, text) };
+/// Itself, and a command.
+const PROCESSES_OF_A_SHELL: Quantity = quantity::count_from(2);
+
+const COUNT_OF_FILES: Measure<u32> =
+    Measure { quantity: &FILES_OF_A_SHELL, read: |text| quantity::count(&FILES_OF_A_SHELL, text) };
+/// Its script is 10, and the three streams are put by behind that while they are redirected.
+const FILES_OF_A_SHELL: Quantity = quantity::count_from(16);
 
 fn sandbox_limits(fields: &Fields<'_>) -> Result<SandboxLimits, Problem> {
     let default = SandboxLimits::default();
@@ -490,6 +510,8 @@ output-limit: 1MiB
             ("sandbox-limits: {memory: 0}\n", "1:26: `memory` cannot be `0`, it must be more than zero"),
             ("sandbox-limits: {files: 1.5}\n", "1:25: `files` cannot be `1.5`, write a whole number"),
             ("sandbox-limits: {processes: 1000001}\n", "1:29: `processes` cannot be `1000001`, the limit is 1000000"),
+            ("sandbox-limits: {processes: 1}\n", "1:29: `processes` cannot be `1`, the least is 2"),
+            ("sandbox-limits: {open-files: 15}\n", "1:30: `open-files` cannot be `15`, the least is 16"),
             ("sandbox-limits: {time: 5s}\n", "1:18: unknown key `time`"),
             ("sandbox-shows: [data]\n", "1:17: `sandbox-shows` cannot be `data`, it must start with `/`"),
             ("sandbox-shows: [/]\n", "1:17: `sandbox-shows` cannot be `/`, name what is in it"),

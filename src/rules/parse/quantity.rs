@@ -27,6 +27,14 @@ pub(crate) enum QuantityError {
     /// It is zero or less.
     #[error("cannot be `{0}`, it must be more than zero")]
     NotPositive(String),
+    /// It is less than what works.
+    #[error("cannot be `{text}`, the least is {least}")]
+    TooSmall {
+        /// What was given.
+        text: String,
+        /// What works.
+        least: u64,
+    },
     /// It is over the limit.
     #[error("cannot be `{text}`, the limit is {limit}")]
     TooLarge {
@@ -42,6 +50,8 @@ pub(crate) enum QuantityError {
 pub(crate) struct Quantity {
     /// Units, each with how many of the smallest it is; an empty one is what a whole number alone is in.
     pub(crate) units: &'static [(&'static str, u128)],
+    /// The smallest whole number alone; with a unit, what is more than nothing may be less.
+    pub(crate) whole_min: u64,
     /// The largest whole number alone; with a unit, what is more than that is too large as well.
     pub(crate) whole_max: u64,
     /// The same for people.
@@ -59,6 +69,7 @@ pub(crate) const DURATION: Quantity = Quantity {
         ("h", 3_600_000_000_000),
         ("", 1_000_000_000),
     ],
+    whole_min: 1,
     whole_max: DURATION_SECS_MAX,
     limit: "10000000 s",
     examples: "a number and a unit, as in `90s`, `15m`, `1.5h` or `500ms`",
@@ -77,25 +88,29 @@ pub(crate) const SIZE: Quantity = Quantity {
         ("B", 1),
         ("", 1),
     ],
+    whole_min: 1,
     whole_max: SIZE_BYTES_MAX,
     limit: "1 TiB",
     examples: "a number and a unit, as in `64MiB`, `500kB` or a number of bytes",
 };
 
-/// A count: a whole number.
-pub(crate) const COUNT: Quantity = Quantity {
-    units: &[("", 1)],
-    whole_max: COUNT_MAX as u64,
-    limit: "1000000",
-    examples: "a whole number, as in `500`",
-};
+/// A count: a whole number, `whole_min` or more.
+pub(crate) const fn count_from(whole_min: u64) -> Quantity {
+    Quantity {
+        units: &[("", 1)],
+        whole_min,
+        whole_max: COUNT_MAX as u64,
+        limit: "1000000",
+        examples: "a whole number, as in `500`",
+    }
+}
 
-/// Reads a [`COUNT`].
+/// Reads a count as [`count_from`] has it.
 ///
 /// # Errors
-/// If it has another shape, is not at least one, or is over 1,000,000.
-pub(crate) fn count(text: &str) -> Result<u32, QuantityError> {
-    Ok(u32::try_from(COUNT.read(text)?).unwrap_or(COUNT_MAX))
+/// If it has another shape, is less than it may be, or is over 1,000,000.
+pub(crate) fn count(quantity: &Quantity, text: &str) -> Result<u32, QuantityError> {
+    Ok(u32::try_from(quantity.read(text)?).unwrap_or(COUNT_MAX))
 }
 
 /// Reads a [`DURATION`].
@@ -157,6 +172,9 @@ impl Quantity {
         let max = u128::from(self.whole_max) * self.scale("").unwrap_or(1);
         match whole * scale + parts * scale / 10u128.pow(digits) {
             0 => Err(QuantityError::NotPositive(shown(text))),
+            value if unit.is_empty() && value < u128::from(self.whole_min) * self.scale("").unwrap_or(1) => {
+                Err(QuantityError::TooSmall { text: shown(text), least: self.whole_min })
+            }
             value if value > max => Err(too_large()),
             value => Ok(value),
         }
