@@ -123,7 +123,7 @@ pub(crate) struct Overrides {
     pub(crate) flags: Vec<(&'static str, OsString)>,
 }
 
-const DEFAULT_SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const CONTAINER_PROJECT_DIR: &str = "/workspace";
 const CONTAINER_JSONL: &str = "/var/log/runner.jsonl";
 /// Longest limit of a block, 115 days: the engine's.

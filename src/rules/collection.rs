@@ -12,8 +12,6 @@ use crate::rules::chickadee::{TestOutcome, TestStatus};
 pub(crate) const RUNNER_VERSION: &str = concat!("proving-ground/", env!("CARGO_PKG_VERSION"));
 /// Begins a warning about a job of which we, or the machine, are to blame.
 pub(crate) const INFRASTRUCTURE: &str = "infrastructure error";
-/// What is left of a text that is cut, at least.
-const CUT_TEXT_BYTES_MIN: usize = 256;
 
 /// What a job is called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -180,31 +178,6 @@ impl Collection {
     pub(crate) fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }
-
-    /// Cuts every long text to half of what the longest has, and tells whether there was one to cut.
-    pub(crate) fn shrink(&mut self) -> bool {
-        let texts =
-            || self.outcomes.iter().filter_map(|outcome| outcome.long_result.as_ref()).chain(&self.compiler_output);
-        let longest = texts().map(String::len).max().unwrap_or(0);
-        if longest <= 2 * CUT_TEXT_BYTES_MIN {
-            return false;
-        }
-        let long_results = self.outcomes.iter_mut().filter_map(|outcome| outcome.long_result.as_mut());
-        long_results.chain(&mut self.compiler_output).for_each(|text| cut(text, longest / 2));
-        true
-    }
-}
-
-/// Keeps the beginning and the end of a text that has more than `bytes_max`.
-fn cut(text: &mut String, bytes_max: usize) {
-    if text.len() <= bytes_max {
-        return;
-    }
-    let half = bytes_max.saturating_sub(64) / 2;
-    let is_end = |at: &usize| text.is_char_boundary(*at);
-    let head = (0..=half).rev().find(is_end).unwrap_or(0);
-    let tail = (text.len() - half..text.len()).find(is_end).unwrap_or(text.len());
-    *text = format!("{}\n[... {} bytes cut here ...]\n{}", &text[..head], tail - head, &text[tail..]);
 }
 
 /// What was measured of a whole job.

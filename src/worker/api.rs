@@ -9,8 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use super::profile::Profile;
+
 /// A submission that is to be graded. Keys that are not known are ignored.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Job {
     #[serde(rename = "submissionID")]
@@ -28,9 +30,9 @@ pub(super) struct Job {
     /// As it was sent, byte for byte: a cache is keyed by it.
     pub(super) manifest: Box<RawValue>,
     /// The submission is this one file, not a zip.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) submission_filename: Option<String>,
-    #[serde(default, deserialize_with = "text_or_number")]
+    #[serde(default, deserialize_with = "text_or_number", skip_serializing_if = "Option::is_none")]
     pub(super) assignment_seed: Option<String>,
 }
 
@@ -46,29 +48,6 @@ pub(super) struct Activity {
     pub(super) active_jobs: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) profile: Option<Profile>,
-}
-
-/// What this machine can run.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Profile {
-    pub(super) platform: String,
-    pub(super) architecture: String,
-    pub(super) language_versions: Vec<LanguageVersion>,
-    pub(super) capabilities: Vec<Capability>,
-}
-
-/// A language that scripts can use.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct LanguageVersion {
-    pub(super) language: String,
-    pub(super) version: String,
-}
-
-/// Something else that scripts can use.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Capability {
-    pub(super) name: String,
 }
 
 /// The answer to a poll.
@@ -116,10 +95,18 @@ pub(super) trait JobApi: Send + Sync {
 pub(super) enum ApiError {
     /// No connection: the name, the network, the port, TLS.
     #[error("could not connect for `{url}`")]
-    Connect { url: String, #[source] source: Cause },
+    Connect {
+        url: String,
+        #[source]
+        source: Cause,
+    },
     /// A connection ended before an answer.
     #[error("lost the connection of `{url}`")]
-    Dropped { url: String, #[source] source: Cause },
+    Dropped {
+        url: String,
+        #[source]
+        source: Cause,
+    },
     /// Nothing came, or nothing could be sent, for the idle limit.
     #[error("nothing moved for {} s in `{url}`", limit.as_secs_f32())]
     Stalled { url: String, limit: Duration },
@@ -128,7 +115,11 @@ pub(super) enum ApiError {
     TooSlow { url: String, bytes_min: u64, window: Duration },
     /// An answer ended before it was complete.
     #[error("the answer of `{url}` ended early")]
-    Truncated { url: String, #[source] source: Cause },
+    Truncated {
+        url: String,
+        #[source]
+        source: Cause,
+    },
     /// The server refused, or is not able to.
     #[error("`{url}` answered {code}: {text}")]
     Status { url: String, code: u16, retry_after: Option<Duration>, text: String },
@@ -146,10 +137,18 @@ pub(super) enum ApiError {
     Refused { url: String, reason: &'static str },
     /// The file that was to hold a download cannot.
     #[error("could not write what came from `{url}`")]
-    Disk { url: String, #[source] source: io::Error },
+    Disk {
+        url: String,
+        #[source]
+        source: io::Error,
+    },
     /// Our side could not even ask.
     #[error("could not make the request for `{url}`")]
-    Unsent { url: String, #[source] source: Cause },
+    Unsent {
+        url: String,
+        #[source]
+        source: Cause,
+    },
     /// The stop flag was set.
     #[error("stopped while waiting")]
     Stopped,

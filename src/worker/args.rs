@@ -1,7 +1,5 @@
 //! The command line and the environment of the worker, and its secret.
 
-#![allow(dead_code, reason = "called by the daemon, which is not there yet")]
-
 mod address;
 mod secret;
 
@@ -146,6 +144,8 @@ pub(super) struct Config {
     pub(super) discovers_capabilities: bool,
     /// Folder for temporary files.
     pub(super) temp_dir: PathBuf,
+    /// Where programs are, for scripts too.
+    pub(super) search_path: OsString,
     /// What the log is to say of all this.
     pub(super) warnings: Vec<Warning>,
 }
@@ -265,6 +265,7 @@ impl Surroundings {
             retry: self.retry()?,
             discovers_capabilities: self.switch("RUNNER_CAPABILITY_DISCOVERY_ENABLED")?,
             temp_dir: self.path("TMPDIR").unwrap_or_else(|| "/tmp".into()),
+            search_path: self.environment.get("PATH").map_or_else(|| host::DEFAULT_SEARCH_PATH.into(), Clone::clone),
             warnings,
         })
     }

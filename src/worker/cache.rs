@@ -9,8 +9,6 @@
 //! each use: a script that writes to an entry, by accident or to cheat, does not change what the next job is graded with. One that writes
 //! `meta.json` to match as well is not stopped by this, but by `--sandbox`.
 
-#![allow(dead_code, reason = "called by the daemon, which is not there yet")]
-
 mod entry;
 mod locks;
 
@@ -123,7 +121,8 @@ impl Held {
     }
 
     /// Tells whether it stays for others; it does not if it is larger than all that may stay.
-    pub(super) fn is_kept(&self) -> bool {
+    #[cfg(test)]
+    fn is_kept(&self) -> bool {
         self.once.is_none()
     }
 }

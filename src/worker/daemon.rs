@@ -19,6 +19,7 @@ use super::log::EventName;
 use super::retry::{Class, Jitter, Policy, with_retries};
 use super::sender::Post;
 use super::state::{Begun, Ticket};
+use super::status::{self, PollOutcome};
 use super::work::{Claimed, carry_out};
 use super::worker::Worker;
 use crate::model::verdict::Fault;
@@ -31,6 +32,8 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const SLOW: Duration = Duration::from_secs(30);
 /// A poll that is under way when the worker is told to end may bring a job, which is lost if nobody waits for it.
 const POLL_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two signs of life for those who watch.
+const TICK: Duration = Duration::from_secs(1);
 /// With `--once`: polls that may fail one after another.
 const FAILED_POLLS_MAX: u32 = 6;
 
@@ -61,6 +64,8 @@ impl Ended {
 
 /// Works until the slots are closed, or with `--once` until there is nothing to do; `left` are jobs that an earlier worker had in hand.
 pub(super) fn work(worker: &Worker, left: Vec<Ticket>) -> Ended {
+    worker.status.note(status::Event::Ready);
+    worker.status.note(status::Event::Spooled(worker.sender.waiting()));
     thread::scope(|scope| {
         for _ in 0..worker.config.max_jobs.get() {
             scope.spawn(|| work_in_slot(worker));
@@ -75,20 +80,22 @@ pub(super) fn work(worker: &Worker, left: Vec<Ticket>) -> Ended {
 
 fn work_in_slot(worker: &Worker) {
     while let Some(claimed) = worker.slots.take() {
-        worker.status.begin(&claimed.job.submission_id, claimed.job.attempt_number);
-        let (id, attempt) = (claimed.job.submission_id.clone(), claimed.job.attempt_number);
+        let key = claimed.key();
+        worker.status.note(status::Event::JobTaken(key.clone()));
         // Those that nobody has begun stay in hand.
         if !worker.is_aborted() {
             carry_out(worker, claimed);
         }
-        worker.status.end(&id, attempt);
+        worker.status.note(status::Event::JobDone(key));
+        worker.status.note(status::Event::Spooled(worker.sender.waiting()));
         worker.slots.done();
     }
 }
 
 fn send_results(worker: &Worker) {
     let (spool, in_hand) = (&worker.spool, &worker.in_hand);
-    worker.sender.run(&Post { api: &*worker.results_api, spool, in_hand, log: &worker.log });
+    let (log, status) = (&worker.log, &worker.status);
+    worker.sender.run(&Post { api: &*worker.results_api, spool, in_hand, log, status });
 }
 
 fn beat(worker: &Worker) {
@@ -108,31 +115,58 @@ fn beat(worker: &Worker) {
 fn drain(worker: &Worker, poll_ended: &Receiver<Ended>) -> Ended {
     let ended = wait_for_polls(worker, poll_ended);
     let until = Instant::now() + worker.config.drain_limit;
-    worker.status.drain();
-    worker.log.event(Level::Info, EventName::Draining, &[("jobs", json!(worker.slots.busy()))]);
-    if !worker.slots.wait_for_all(worker.config.drain_limit) {
+    let left = || until.saturating_duration_since(Instant::now());
+    worker.status.note(status::Event::Draining);
+    worker.log.event(Level::Info, EventName::DrainStarted, &[("jobs", json!(worker.slots.busy()))]);
+    if !wait(worker, until, |time| worker.slots.wait_for_all(time)) {
         worker.log.event(Level::Warn, EventName::DrainLimitReached, &[("jobs", json!(worker.slots.busy()))]);
         worker.cancel.trigger();
         worker.stop_jobs.set();
-        // Scripts that are told to end have limits.
-        worker.slots.wait_for_all(ENDING_MAX);
+        wait(worker, Instant::now() + ENDING_MAX, |time| worker.slots.wait_for_all(time));
     }
     worker.heartbeat.finish();
-    let left = until.saturating_duration_since(Instant::now());
-    if !worker.is_aborted() && !worker.sender.wait_until_empty(left.max(POLL_PATIENCE)) {
+    let until = Instant::now() + left().max(POLL_PATIENCE);
+    if !wait(worker, until, |time| worker.is_aborted() || worker.sender.wait_until_empty(time)) {
         worker.log.event(Level::Warn, EventName::ResultsLeft, &[("results", json!(worker.sender.waiting()))]);
     }
     worker.sender.finish();
     worker.stop_jobs.set();
     worker.stop_results.set();
-    if worker.is_aborted() { Ended::Aborted } else { ended }
+    if worker.is_aborted() {
+        worker.log.event(Level::Warn, EventName::Aborted, &[]);
+        return Ended::Aborted;
+    }
+    ended
 }
 
 fn wait_for_polls(worker: &Worker, poll_ended: &Receiver<Ended>) -> Ended {
-    worker.slots.wait_until_closed();
+    while !worker.slots.wait_until_closed(TICK) {
+        tick(worker);
+    }
     let ended = poll_ended.recv_timeout(POLL_PATIENCE);
     worker.stop_polls.set();
     ended.unwrap_or(Ended::Drained)
+}
+
+/// Waits with `waits_for`, which tells whether it has come, until a time; meanwhile those who watch see that the worker lives.
+fn wait(worker: &Worker, until: Instant, waits_for: impl Fn(Duration) -> bool) -> bool {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if waits_for(left.min(TICK)) {
+            return true;
+        }
+        if left.is_zero() {
+            return false;
+        }
+        tick(worker);
+    }
+}
+
+fn tick(worker: &Worker) {
+    if let Err(error) = worker.status.tick() {
+        let error = Fault::new(&error).to_string();
+        worker.log.event(Level::Warn, EventName::StatusFailed, &[("error", json!(error))]);
+    }
 }
 
 /// Takes up what an earlier worker had in hand, then polls until the slots are closed, and closes them if it ends for another reason.
@@ -153,7 +187,11 @@ fn poll_until_closed(worker: &Worker) -> Ended {
             continue;
         }
         let polled = worker.polls_api.request(&worker.activity());
-        worker.status.polled(&polled);
+        worker.status.note(status::Event::Polled(match &polled {
+            Ok(Polled::Job(_)) => PollOutcome::Job,
+            Ok(Polled::Nothing) => PollOutcome::Nothing,
+            Err(_) => PollOutcome::Failed,
+        }));
         match polled {
             Ok(Polled::Job(job)) => match claim(worker, *job) {
                 Claim::New => pace.job(),
@@ -192,6 +230,7 @@ fn tell_failed_poll(worker: &Worker, error: &ApiError, delay: Duration) {
         (_, Class::Retry { .. } | Class::Terminal | Class::Stopped) => EventName::PollFailed,
     };
     let error = Fault::new(error).to_string();
+    worker.status.note(status::Event::Failed(error.clone()));
     worker.log.event(Level::Warn, event, &[("error", json!(error)), ("next_s", json!(delay.as_secs_f32()))]);
 }
 

@@ -91,7 +91,11 @@ pub(super) enum HttpConfigError {
     Random(#[source] io::Error),
     /// The file of certificates.
     #[error("could not read the certificates in `{}`", path.display())]
-    CaFile { path: PathBuf, #[source] source: Cause },
+    CaFile {
+        path: PathBuf,
+        #[source]
+        source: Cause,
+    },
     /// It holds none.
     #[error("`{}` holds no PEM certificate", path.display())]
     NoCertificate { path: PathBuf },
@@ -128,10 +132,8 @@ impl HttpApi {
     ///
     /// When `config` is not usable.
     pub(super) fn new(config: &HttpConfig<'_>, stop: Stop) -> Result<Self, HttpConfigError> {
-        let base = place::parse(config.base_url).map_err(|reason| HttpConfigError::BaseUrl {
-            url: place::shown_text(config.base_url),
-            reason,
-        })?;
+        let base = place::parse(config.base_url)
+            .map_err(|reason| HttpConfigError::BaseUrl { url: place::shown_text(config.base_url), reason })?;
         let signer = config.secret.map(|secret| signer(secret, config.worker_id)).transpose()?;
         let own = config.ca_file.map(certificates).transpose()?.unwrap_or_default();
         let patience = Patience { limits: config.limits, stop };
@@ -278,7 +280,9 @@ impl JobApi for HttpApi {
         let text = self.text(answer, JOB_BYTES_MAX)?;
         match serde_json::from_slice(&text) {
             Ok(job) => Ok(Polled::Job(Box::new(job))),
-            Err(error) => Err(ApiError::Garbage { url, reason: format!("it is no job: {}", escaped(&error.to_string())) }),
+            Err(error) => {
+                Err(ApiError::Garbage { url, reason: format!("it is no job: {}", escaped(&error.to_string())) })
+            }
         }
     }
 
@@ -306,7 +310,9 @@ impl JobApi for HttpApi {
             let reason = format!("the status {} is not 200", answer.response.status().as_u16());
             return Err(ApiError::Garbage { url: answer.url, reason });
         }
-        to.set_len(0).and_then(|()| to.rewind()).map_err(|source| ApiError::Disk { url: answer.url.clone(), source })?;
+        to.set_len(0)
+            .and_then(|()| to.rewind())
+            .map_err(|source| ApiError::Disk { url: answer.url.clone(), source })?;
         self.copy(answer, bytes_max, to)
     }
 }

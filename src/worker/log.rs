@@ -1,7 +1,5 @@
 //! The worker's log: one event, one line, one write. The only place that knows the names of events.
 
-#![allow(dead_code, reason = "called by the daemon, which is not there yet")]
-
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -204,8 +202,6 @@ pub(super) enum EventName {
     CacheEntryTampered,
     /// A cached set-up had to go, for space.
     CacheEntryEvicted,
-    /// The cache cannot do its part.
-    CacheFailed,
     /// A download failed and is tried again.
     DownloadRetried,
     /// The scripts of a job begin.
@@ -214,8 +210,6 @@ pub(super) enum EventName {
     JobFinished,
     /// We failed a job; its report says that.
     JobFailed,
-    /// A result is safe on the disk.
-    ResultSpooled,
     /// A result could not be written to the disk, and is kept in memory.
     SpoolFailed,
     /// No polls: too many results wait to be sent.
@@ -238,11 +232,18 @@ pub(super) enum EventName {
     DrainLimitReached,
     /// A second signal: the worker ends at once.
     Aborted,
+    /// Results that the server has not taken stay in the spool, for the next start.
+    ResultsLeft,
+    /// What jobs worked in could not be removed; the next start tries again.
+    ScratchLeft,
+    /// Those who watch the worker cannot be told.
+    StatusFailed,
 }
 
 impl EventName {
     /// Every event, in the order of the table in README.md.
-    pub(super) const ALL: [Self; 34] = [
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 35] = [
         Self::WorkerStarted,
         Self::WorkerStopped,
         Self::ConfigurationWarning,
@@ -260,12 +261,10 @@ impl EventName {
         Self::SetupReady,
         Self::CacheEntryTampered,
         Self::CacheEntryEvicted,
-        Self::CacheFailed,
         Self::DownloadRetried,
         Self::JobStarted,
         Self::JobFinished,
         Self::JobFailed,
-        Self::ResultSpooled,
         Self::SpoolFailed,
         Self::SpoolFull,
         Self::ResultRetried,
@@ -277,6 +276,9 @@ impl EventName {
         Self::DrainStarted,
         Self::DrainLimitReached,
         Self::Aborted,
+        Self::ResultsLeft,
+        Self::ScratchLeft,
+        Self::StatusFailed,
     ];
 
     /// Returns the word for it in the log.
@@ -299,12 +301,10 @@ impl EventName {
             Self::SetupReady => "setup_ready",
             Self::CacheEntryTampered => "cache_entry_tampered",
             Self::CacheEntryEvicted => "cache_entry_evicted",
-            Self::CacheFailed => "cache_failed",
             Self::DownloadRetried => "download_retried",
             Self::JobStarted => "job_started",
             Self::JobFinished => "job_finished",
             Self::JobFailed => "job_failed",
-            Self::ResultSpooled => "result_spooled",
             Self::SpoolFailed => "spool_failed",
             Self::SpoolFull => "spool_full",
             Self::ResultRetried => "result_retried",
@@ -316,6 +316,9 @@ impl EventName {
             Self::DrainStarted => "drain_started",
             Self::DrainLimitReached => "drain_limit_reached",
             Self::Aborted => "aborted",
+            Self::ResultsLeft => "results_left",
+            Self::ScratchLeft => "scratch_left",
+            Self::StatusFailed => "status_failed",
         }
     }
 }

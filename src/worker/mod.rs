@@ -31,11 +31,13 @@ use clap::Parser as _;
 use crate::model::verdict::Fault;
 use crate::os::interrupt::{Arrived, Interrupt};
 use crate::os::journal::Level;
+use crate::rules::collection::RUNNER_VERSION;
 use args::{Config, Flags};
 use daemon::{Ended, work};
 use log::{EventName, Log};
 use serde_json::json;
 use start::{Started, start};
+use worker::Worker;
 
 /// The command line or the environment is wrong, or what was asked for cannot be had; no job was taken.
 const CONFIGURATION: u8 = 2;
@@ -98,6 +100,7 @@ fn live(config: Config, log: &Log, interrupt: &Interrupt) -> Result<ExitCode, st
             }
         }
     })?;
+    tell_started(&worker);
     let ended = work(&worker, left);
     if let Some(worker) = Arc::into_inner(worker) {
         start::take_down(worker, &state);
@@ -106,9 +109,23 @@ fn live(config: Config, log: &Log, interrupt: &Interrupt) -> Result<ExitCode, st
     Ok(match ended {
         Ended::Drained => ExitCode::SUCCESS,
         Ended::Unreachable => ExitCode::from(FAULT),
-        Ended::Aborted => interrupt.signal().and_then(|signal| u8::try_from(128 + signal).ok()).map_or(
-            ExitCode::from(FAULT),
-            ExitCode::from,
-        ),
+        Ended::Aborted => interrupt
+            .signal()
+            .and_then(|signal| u8::try_from(128 + signal).ok())
+            .map_or(ExitCode::from(FAULT), ExitCode::from),
     })
+}
+
+fn tell_started(worker: &Worker) {
+    let config = &worker.config;
+    let fields = [
+        ("version", json!(RUNNER_VERSION)),
+        ("api", json!(config.api.as_str())),
+        ("slots", json!(config.max_jobs)),
+        ("sandbox", json!(config.sandbox)),
+        ("signed", json!(config.secret.is_some())),
+        ("state_dir", json!(config.state_dir)),
+        ("cache_dir", json!(config.cache_dir)),
+    ];
+    worker.log.event(Level::Info, EventName::WorkerStarted, &fields);
 }

@@ -83,7 +83,7 @@ impl Policy {
     }
 
     /// Whether another attempt follows `failed` failures.
-    fn goes_on(&self, failed: u32) -> bool {
+    pub(super) fn goes_on(&self, failed: u32) -> bool {
         self.is_on && failed < self.attempts_max.get()
     }
 }
@@ -183,7 +183,8 @@ mod tests {
     fn delays_double_up_to_the_longest_and_grow_by_at_most_a_quarter() {
         for seed in 0..200 {
             let mut jitter = Jitter::seeded(seed);
-            for (failed, secs) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30), (33, 30), (u32::MAX, 30)] {
+            for (failed, secs) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30), (33, 30), (u32::MAX, 30)]
+            {
                 let delay = policy().delay(failed, None, &mut jitter);
                 let least = Duration::from_secs(secs);
                 assert!(delay >= least && delay <= least + least / 4, "{failed}: {delay:?}");

@@ -12,6 +12,7 @@ use super::report::{BODY_BYTES_MAX, shrunk};
 use super::retry::{Class, Jitter, Policy};
 use super::spool::{Spool, Spooled};
 use super::state::{JobsInHand, Ticket};
+use super::status::{self, Status};
 use crate::model::verdict::Fault;
 use crate::os::journal::Level;
 
@@ -138,7 +139,7 @@ impl Sender {
 impl Parcel {
     /// A result in the spool.
     pub(super) fn spooled(spooled: Spooled) -> Self {
-        let (submission_id, attempt_number) = (spooled.submission_id().to_owned(), spooled.attempt_number());
+        let (submission_id, attempt_number) = (spooled.submission_id.clone(), spooled.attempt);
         Self { content: Content::Spooled(spooled), submission_id, attempt_number, failed: 0, due: Instant::now() }
     }
 
@@ -155,6 +156,7 @@ pub(super) struct Post<'a> {
     pub(super) spool: &'a Spool,
     pub(super) in_hand: &'a JobsInHand,
     pub(super) log: &'a Log,
+    pub(super) status: &'a Status,
 }
 
 impl Post<'_> {
@@ -162,7 +164,7 @@ impl Post<'_> {
         self.put_on_disk(parcel);
         let body = match &parcel.content {
             Content::InMemory(body, _) => Ok(body.clone()),
-            Content::Spooled(spooled) => self.spool.read(spooled).map_err(|error| Fault::new(&error)),
+            Content::Spooled(spooled) => self.spool.body(spooled).map_err(|error| Fault::new(&error)),
         };
         let body = match body {
             Ok(body) => body,
@@ -221,6 +223,7 @@ impl Post<'_> {
             }
         }
         self.say(Level::Info, EventName::ResultSent, parcel, &[]);
+        self.status.note(status::Event::ResultSent);
         Sent::Taken
     }
 
@@ -234,8 +237,10 @@ impl Post<'_> {
             // A secret that is changed on the server, or here: nothing that a quick attempt could mend.
             Class::Auth | Class::Stopped => LATER + jitter.up_to(LATER / 4),
         };
-        let fields = [("error", json!(text)), ("failed", json!(parcel.failed)), ("next_s", json!(delay.as_secs()))];
+        let fields =
+            [("error", json!(text.clone())), ("failed", json!(parcel.failed)), ("next_s", json!(delay.as_secs()))];
         self.say(Level::Warn, EventName::ResultRetried, parcel, &fields);
+        self.status.note(status::Event::Failed(text));
         Sent::Later(delay)
     }
 
@@ -245,9 +250,16 @@ impl Post<'_> {
             Content::Spooled(spooled) => self.spool.set_aside(spooled, why).map_err(|error| Fault::new(&error)),
             Content::InMemory(..) => Err(Fault::from_text("it was in memory only, the disk did not take it")),
         };
-        let lost = set_aside.err().map(|fault| fault.to_string());
-        let fields = [("error", json!(why)), ("not_kept", json!(lost))];
-        self.say(Level::Error, EventName::ResultSetAside, parcel, &fields);
+        self.say(Level::Error, EventName::ResultSetAside, parcel, &[("error", json!(why))]);
+        match set_aside {
+            Ok(dropped) => dropped.iter().for_each(|name| {
+                let fields = [("file", json!(name.to_string_lossy()))];
+                self.log.event(Level::Warn, EventName::RejectedDropped, &fields);
+            }),
+            Err(fault) => {
+                self.say(Level::Error, EventName::SpoolFailed, parcel, &[("error", json!(fault.to_string()))]);
+            }
+        }
         Sent::Never
     }
 

@@ -76,10 +76,10 @@ impl<T> Slots<T> {
         self.changed.notify_all();
     }
 
-    /// Waits until they are closed.
-    pub(super) fn wait_until_closed(&self) {
-        let waited = self.changed.wait_while(self.lock(), |state| !state.is_closed);
-        drop(waited);
+    /// Waits until they are closed, `time` at most; tells whether they are.
+    pub(super) fn wait_until_closed(&self, time: Duration) -> bool {
+        let waited = self.changed.wait_timeout_while(self.lock(), time, |state| !state.is_closed);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_closed
     }
 
     /// Returns how many have a job.

@@ -3,8 +3,6 @@
 //! A result is one file with the whole body that is sent, named after its submission and attempt. It is written beside, flushed, and
 //! renamed: a worker that is killed at any moment leaves a whole result or none. What is no result is never sent, but set aside.
 
-#![allow(dead_code, reason = "called by the daemon, which is not there yet")]
-
 use std::ffi::OsString;
 use std::fs;
 use std::io;

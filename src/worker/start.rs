@@ -1,23 +1,22 @@
 //! From a configuration to a worker that can begin, and back to nothing.
 
-use std::ffi::OsStr;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
 
 use serde_json::json;
 
 use super::args::{Config, RetrySettings};
-use super::cache::{CacheOpenError, SetupCache};
+use super::cache::{CacheFault, SetupCache};
 use super::heartbeat::Heartbeat;
 use super::http::{HttpApi, HttpConfig, HttpConfigError, HttpLimits};
 use super::log::{EventName, Log};
-use super::profile;
+use super::profile::{self, Profile};
 use super::report::Form;
 use super::retry::Policy;
 use super::sender::Sender;
 use super::slots::Slots;
 use super::spool::{Spool, SpoolError};
 use super::state::{StateError, StateFolder, Ticket};
-use super::status::Status;
+use super::status::{self, Status};
 use super::stop::Stop;
 use super::worker::{FOR_EVER, Worker};
 use crate::flow::scratch::{CopiesIn, Scratch};
@@ -28,6 +27,7 @@ use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunn
 use crate::os::interrupt::InterruptError;
 use crate::os::journal::Level;
 use crate::os::sandbox::{SandboxError, SandboxedScriptRunner};
+use crate::rules::collection::RUNNER_VERSION;
 
 /// Why a worker cannot start. No job was taken.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub(super) enum StartError {
     #[error(transparent)]
     Spool(#[from] SpoolError),
     #[error("the cache of set-ups cannot be had; name another folder with `--test-setup-cache-dir`")]
-    Cache(#[from] CacheOpenError),
+    Cache(#[from] CacheFault),
     #[error(transparent)]
     Http(#[from] HttpConfigError),
     #[error("{0}; mend that, or do without `--sandbox` if the scripts are trusted")]
@@ -78,7 +78,11 @@ pub(super) struct Started {
 pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
     let state = StateFolder::open(&config.state_dir, &config.worker_id)?;
     if let Some(swept) = state.sweep()? {
-        log.event(Level::Warn, EventName::TracesSwept, &[("what", json!(swept.to_string()))]);
+        log.event(
+            Level::Warn,
+            EventName::TracesSwept,
+            &[("what", json!({ "processes": swept.processes, "removed": swept.removed }))],
+        );
     }
     let made = Scratch::make(&config.temp_dir);
     let scratch = made.map_err(|source| StartError::Scratch { path: config.temp_dir.clone(), source })?;
@@ -105,21 +109,28 @@ pub(super) fn take_down(worker: Worker, state: &StateFolder) {
     }
 }
 
-fn build(config: Config, log: &Log, state: &StateFolder, scratch: Scratch) -> Result<(Worker, Vec<Ticket>), StartError> {
+fn build(
+    config: Config,
+    log: &Log,
+    state: &StateFolder,
+    scratch: Scratch,
+) -> Result<(Worker, Vec<Ticket>), StartError> {
     let runner = runner(&config, &scratch, log)?;
     let search_path = config.search_path.clone();
-    let profile = config.discovers_capabilities.then(|| discover(&search_path, &scratch)).transpose()?;
-    let spool = Spool::open(&state.spool_dir(), &state.rejected_dir())?;
-    let waiting = spool.waiting()?;
+    let profile = config.discovers_capabilities.then(|| discover(&search_path, &scratch, log)).transpose()?;
+    let (spool, foreign) = Spool::open(state.spool_dir(), state.rejected_dir())?;
+    tell_files(log, EventName::ResultSetAside, &foreign);
+    let waiting = spool.waiting();
     let in_hand = state.jobs_in_hand()?;
     let left = in_hand.left()?;
+    tell_files(log, EventName::JobFileBroken, &left.set_aside);
     let cache = SetupCache::open(&config.cache_dir, config.cache_bytes_max)?;
     let [stop_polls, stop_jobs, stop_results] = [(); 3].map(|()| Stop::default());
     let api = |stop: &Stop| HttpApi::new(&http_config(&config), stop.clone());
     let worker = Worker {
         form: if config.secret.is_some() { Form::Report } else { Form::Bare },
         log: log.clone(),
-        status: Status::new(&config),
+        status: Status::new(identity(&config), config.status_file.clone()),
         profile,
         polls_api: Box::new(api(&stop_polls)?),
         jobs_api: Box::new(api(&stop_jobs)?),
@@ -146,6 +157,31 @@ fn build(config: Config, log: &Log, state: &StateFolder, scratch: Scratch) -> Re
         config,
     };
     Ok((worker, left.jobs))
+}
+
+fn identity(config: &Config) -> status::Identity {
+    status::Identity {
+        worker_id: config.worker_id.clone(),
+        runner_version: RUNNER_VERSION.to_owned(),
+        slots: u32::try_from(config.max_jobs.get()).unwrap_or(u32::MAX),
+    }
+}
+
+fn tell_files(log: &Log, event: EventName, names: &[OsString]) {
+    for name in names {
+        log.event(Level::Warn, event, &[("file", json!(name.to_string_lossy()))]);
+    }
+}
+
+/// Finds out what this machine can run, in a folder of its own.
+fn discover(search_path: &OsStr, scratch: &Scratch, log: &Log) -> Result<Profile, StartError> {
+    let made = scratch.folder().map_err(|source| StartError::Scratch { path: scratch.path().to_owned(), source });
+    let folder = made?;
+    let profile = profile::discover(&UnsandboxedScriptRunner::new(), search_path, &folder, &folder);
+    let languages: Vec<_> =
+        profile.language_versions.iter().map(|one| format!("{} {}", one.language, one.version)).collect();
+    log.event(Level::Info, EventName::ProfileFound, &[("languages", json!(languages))]);
+    Ok(profile)
 }
 
 fn runner(config: &Config, scratch: &Scratch, log: &Log) -> Result<Box<dyn ScriptRunner>, StartError> {

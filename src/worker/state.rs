@@ -1,7 +1,5 @@
 //! The worker's folder: one worker for each, jobs in hand, and what a killed one has left.
 
-#![allow(dead_code, unused_imports, reason = "called by the daemon, which is not there yet")]
-
 mod in_hand;
 
 use std::ffi::{OsStr, OsString};
@@ -16,7 +14,7 @@ use crate::os::disk::{DiskError, read_config, remove_durably, sha256_text, sweep
 use crate::os::workdir::{PrivateFolderError, make_private};
 use crate::worker::lock::Lock;
 
-pub(super) use in_hand::{Begun, JobsInHand, Left, Ticket};
+pub(super) use in_hand::{Begun, JobsInHand, Ticket};
 
 /// Why a worker cannot have its folder, or not keep there what it must.
 #[derive(Debug, thiserror::Error)]

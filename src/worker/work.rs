@@ -9,15 +9,16 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::api::{ApiError, Job};
+use super::cache::{CacheError, Held, Key, Source};
 use super::daemon::forget;
-use super::cache::{CacheError, Held, Key};
 use super::log::EventName;
 use super::report::{Course, Report};
 use super::retry::with_retries;
 use super::sender::Parcel;
 use super::state::Ticket;
+use super::status::{Event, JobKey, Step};
 use super::worker::Worker;
-use crate::flow::job::{Assignment, Graded, Means, Step, Submission, grade, not_graded, not_made};
+use crate::flow::job::{Assignment, Graded, Means, Submission, grade, not_graded, not_made};
 use crate::model::verdict::Fault;
 use crate::os::archive::{ArchiveError, unpack};
 use crate::os::journal::Level;
@@ -38,6 +39,18 @@ pub(super) struct Claimed {
     /// Workers were killed over it.
     pub(super) is_hopeless: bool,
 }
+
+impl Claimed {
+    /// What it is called.
+    pub(super) fn key(&self) -> JobKey {
+        JobKey { submission_id: self.job.submission_id.clone(), attempt_number: self.job.attempt_number }
+    }
+}
+
+/// Why a set-up could not be fetched or unpacked.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NoSetup(Fault);
 
 /// Why a job has no outcomes.
 enum Failure {
@@ -76,7 +89,8 @@ fn collect(worker: &Worker, claimed: &Claimed, course: &mut Course) -> Collectio
     };
     let attempt = AssertUnwindSafe(|| Attempt { worker, claimed, ids: &ids, course }.run());
     // A bug of ours must not cost the slot.
-    let done = catch_unwind(attempt).unwrap_or_else(|_| Err(Fault::from_text("the worker panicked over this job").into()));
+    let done =
+        catch_unwind(attempt).unwrap_or_else(|_| Err(Fault::from_text("the worker panicked over this job").into()));
     match done {
         Ok(collection) => collection,
         Err(Failure::Ours(fault)) => {
@@ -89,8 +103,10 @@ fn collect(worker: &Worker, claimed: &Claimed, course: &mut Course) -> Collectio
 
 /// Puts a result into the spool, or keeps it in memory if that is full, and has it sent.
 fn hand_over(worker: &Worker, claimed: Claimed, report: Report) {
+    worker.status.note(Event::JobAt(claimed.key(), Step::Reporting));
     let Claimed { job, ticket, .. } = claimed;
-    let fields = [("status", json!(report.diagnostics.final_status)), ("wall_ms", json!(report.diagnostics.wall_clock_ms))];
+    let fields =
+        [("status", json!(report.diagnostics.final_status)), ("wall_ms", json!(report.diagnostics.wall_clock_ms))];
     worker.say(Level::Info, EventName::JobFinished, &job, &fields);
     // Its values can all be written as JSON.
     let body = report.body(worker.form).unwrap_or_default();
@@ -120,11 +136,14 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     fn run(&mut self) -> Result<Collection, Failure> {
         if self.claimed.is_hopeless {
-            return Err(Fault::from_text("the worker was killed over this job more than once; it is not tried again").into());
+            return Err(
+                Fault::from_text("the worker was killed over this job more than once; it is not tried again").into()
+            );
         }
         let begun = Instant::now();
         let folder = JobFolder::make(self.worker)?;
         self.course.stages.workdir_setup_ms = Some(millis(begun.elapsed()));
+        self.at(Step::Downloading);
         let held = self.setup(&folder)?;
         let handed_in = self.submission(&folder)?;
         let job = &self.claimed.job;
@@ -135,7 +154,9 @@ impl Attempt<'_> {
             HandedIn::File(path) => Submission::File(path),
             HandedIn::Folder(path) => Submission::Folder(path),
         };
-        let assignment = Assignment { setup: &setup, submission, ids: self.ids.clone(), seed: job.assignment_seed.clone() };
+        let assignment =
+            Assignment { setup: &setup, submission, ids: self.ids.clone(), seed: job.assignment_seed.clone() };
+        self.at(Step::Grading);
         self.worker.say(Level::Info, EventName::JobStarted, job, &[("scripts", json!(setup.entries.len()))]);
         let graded = self.grade(&assignment)?;
         Ok(self.note(graded))
@@ -149,17 +170,13 @@ impl Attempt<'_> {
             scratch: &worker.scratch,
             copies_in: worker.copies_in,
             search_path: &worker.search_path,
-            told: &|step| self.tell(step),
+            told: &|_| {},
         };
         grade(assignment, &means, self.claimed.at)
     }
 
-    fn tell(&self, step: Step<'_>) {
-        let text = match step {
-            Step::Make => "make".to_owned(),
-            Step::Script { number, all, name } => format!("{number}/{all} {name}"),
-        };
-        self.worker.status.step(&self.claimed.job.submission_id, self.claimed.job.attempt_number, &text);
+    fn at(&self, step: Step) {
+        self.worker.status.note(Event::JobAt(self.claimed.key(), step));
     }
 
     fn note(&mut self, graded: Graded) -> Collection {
@@ -178,26 +195,37 @@ impl Attempt<'_> {
         let job = &self.claimed.job;
         let key = Key::new(&job.test_setup_id, &job.test_setup_url, job.manifest.get().as_bytes());
         let held = self.worker.cache.acquire(&key, &mut |into: &Path| {
-            let archive = self.fetch("set-up", &job.test_setup_url, &folder.0.join("setup.zip"))?;
-            unpack(archive, into, self.worker.archive_limits).map(drop).map_err(|error| Fault::new(&error))
+            let archive = self.fetch("set-up", &job.test_setup_url, &folder.0.join("setup.zip")).map_err(NoSetup)?;
+            let unpacked = unpack(archive, into, self.worker.archive_limits).map_err(|error| Fault::new(&error));
+            unpacked
+                .map(drop)
+                .map_err(|fault| NoSetup(Fault::from_text(format!("could not unpack the set-up: {fault}"))))
         });
-        let held = match held {
-            Ok(held) => held,
-            Err(CacheError::Fill(fault)) => return Err(Fault::from_text(format!("no set-up: {fault}"))),
-            Err(error) => return Err(Fault::new(&error)),
-        };
+        let held = held.map_err(|error: CacheError<NoSetup>| Fault::new(&error))?;
         self.course.stages.test_setup_acquire_ms = Some(millis(begun.elapsed()));
         self.course.stages.test_setup_cache_hit = Some(held.was_there());
-        let fields = [("cached", json!(held.was_there())), ("setup", json!(job.test_setup_id))];
-        self.worker.say(Level::Info, EventName::SetupReady, job, &fields);
+        self.tell_setup(&held);
         Ok(held)
+    }
+
+    fn tell_setup(&self, held: &Held) {
+        let (worker, job) = (self.worker, &self.claimed.job);
+        if held.source == Source::FilledForTampered {
+            worker.say(Level::Warn, EventName::CacheEntryTampered, job, &[("setup", json!(job.test_setup_id))]);
+        }
+        for key in &held.evicted {
+            worker.log.event(Level::Info, EventName::CacheEntryEvicted, &[("key", json!(key))]);
+        }
+        let fields = [("setup", json!(job.test_setup_id)), ("cached", json!(held.was_there()))];
+        worker.say(Level::Info, EventName::SetupReady, job, &fields);
     }
 
     /// Fetches what was handed in, and unpacks it unless it is one file.
     fn submission(&mut self, folder: &JobFolder) -> Result<HandedIn, Failure> {
         let job = &self.claimed.job;
         let dir = folder.0.join("submission");
-        fs::create_dir(&dir).map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", dir.display())))?;
+        fs::create_dir(&dir)
+            .map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", dir.display())))?;
         let name = job.submission_filename.as_deref().map(plain_name);
         let path = name.map_or_else(|| folder.0.join("submission.zip"), |name| dir.join(name));
         let begun = Instant::now();
@@ -206,6 +234,7 @@ impl Attempt<'_> {
         if job.submission_filename.is_some() {
             return Ok(HandedIn::File(path));
         }
+        self.at(Step::Unpacking);
         let begun = Instant::now();
         unpack(file, &dir, self.worker.archive_limits).map_err(of_submission)?;
         self.course.stages.submission_unpack_ms = Some(millis(begun.elapsed()));
@@ -216,11 +245,12 @@ impl Attempt<'_> {
     fn fetch(&self, what: &str, url: &str, to: &Path) -> Result<File, Fault> {
         let (worker, job) = (self.worker, &self.claimed.job);
         let created = File::options().read(true).write(true).create_new(true).open(to);
-        let mut file =
-            created.map_err(|error| Fault::from_text(format!("could not make the file `{}`: {error}", to.display())))?;
+        let mut file = created
+            .map_err(|error| Fault::from_text(format!("could not make the file `{}`: {error}", to.display())))?;
         let mut told = |error: &ApiError, failed: u32, wait: Duration| {
             let error = json!(Fault::new(error).to_string());
-            let fields = [("of", json!(what)), ("error", error), ("failed", json!(failed)), ("next_s", json!(wait.as_secs()))];
+            let fields =
+                [("of", json!(what)), ("error", error), ("failed", json!(failed)), ("next_s", json!(wait.as_secs()))];
             worker.say(Level::Warn, EventName::DownloadRetried, job, &fields);
         };
         let bytes_max = worker.config.download_bytes_max;

@@ -6,11 +6,12 @@ use std::num::NonZeroU32;
 use nix::sys::statvfs::statvfs;
 use serde_json::{Value, json};
 
-use super::api::{Activity, Job, JobApi, Profile};
+use super::api::{Activity, Job, JobApi};
 use super::args::Config;
 use super::cache::SetupCache;
 use super::heartbeat::Heartbeat;
 use super::log::{EventName, Log};
+use super::profile::Profile;
 use super::report::Form;
 use super::retry::Policy;
 use super::sender::Sender;
@@ -91,8 +92,7 @@ impl Worker {
 
     /// Writes an event of a job.
     pub(super) fn say(&self, level: Level, event: EventName, job: &Job, more: &[(&str, Value)]) {
-        let mut fields =
-            vec![("submissionID", json!(job.submission_id)), ("attemptNumber", json!(job.attempt_number))];
+        let mut fields = vec![("submissionID", json!(job.submission_id)), ("attemptNumber", json!(job.attempt_number))];
         fields.extend(more.iter().cloned());
         self.log.event(level, event, &fields);
     }

@@ -42,7 +42,7 @@ fn make(cell: &Cell, text: &str) -> Completion {
 /// The script has ended well, and what it has made is such as nobody could keep: its own doing.
 #[track_caller]
 fn assert_unkept(cell: &Cell, script: &Script, reason: &str) {
-    let completion = cell.run(&keeping(script.clone()));
+    let completion = cell.run_and_keep(&keeping(script.clone())).unwrap();
     assert_eq!((completion.exit, completion.ended_by), (Exit::Code(0), EndedBy::Itself));
     assert!(completion.unkept.as_deref().is_some_and(|text| text.contains(reason)), "{completion:?}");
 }

@@ -119,7 +119,8 @@ impl Tree {
     /// Returns the path below it of something that cannot be copied: a device, a socket, a pipe.
     pub(crate) fn special(&self) -> Option<&Path> {
         let mut entries = self.entries.iter();
-        let found = entries.find(|(_, meta)| !(meta.is_dir() || meta.is_file() || meta.is_symlink()));
+        let found =
+            entries.find(|(_, listed)| !(listed.meta.is_dir() || listed.meta.is_file() || listed.meta.is_symlink()));
         found.map(|(below, _)| below.as_path())
     }
 

@@ -107,8 +107,8 @@ impl Lines {
     /// Connections that trust the usual authorities and `own`.
     pub(super) fn new(patience: Patience, own: Vec<Certificate<'static>>) -> Self {
         let roots = |certificates| TlsConfig::builder().root_certs(RootCerts::from(certificates)).build();
-        let private = (!own.is_empty())
-            .then(|| (Config::builder().tls_config(roots(own)).build(), RustlsConnector::default()));
+        let private =
+            (!own.is_empty()).then(|| (Config::builder().tls_config(roots(own)).build(), RustlsConnector::default()));
         Self { patience, public: RustlsConnector::default(), private }
     }
 
@@ -205,11 +205,7 @@ impl Pace {
 
 impl Line {
     /// Repeats `step`, which returns after a slice, until something moves; returns the number of bytes.
-    fn wait(
-        patience: &Patience,
-        pace: &mut Pace,
-        mut step: impl FnMut() -> io::Result<usize>,
-    ) -> Result<usize, Error> {
+    fn wait(patience: &Patience, pace: &mut Pace, mut step: impl FnMut() -> io::Result<usize>) -> Result<usize, Error> {
         let started = Instant::now();
         loop {
             if patience.stop.is_set() {

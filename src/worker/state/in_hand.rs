@@ -66,7 +66,7 @@ impl JobsInHand {
         Ok(Self { dir, rejected })
     }
 
-    /// Takes a job: when this returns, no kill and no power failure loses it.
+    /// Takes a job, which is begun with that: when this returns, no kill and no power failure loses it.
     ///
     /// # Errors
     /// If it is no JSON, or cannot be written; then it is not in hand.
@@ -75,14 +75,14 @@ impl JobsInHand {
         let ticket = Ticket {
             path: self.dir.join(job_file_name(submission_id, attempt)),
             job: job.into(),
-            tries: 0,
+            tries: 1,
             taken_at_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
         };
         write(&ticket)?;
         Ok(ticket)
     }
 
-    /// Counts that a job is begun, before it is.
+    /// Counts that a job is begun again, before it is.
     ///
     /// # Errors
     /// If that cannot be written; it must not be begun then.
