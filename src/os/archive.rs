@@ -255,7 +255,9 @@ impl Writing<'_> {
             let content = entry.with_reader(entries.reader_mut(), ZipReadOptions::new());
             let mut content = content.map_err(|error| faulty(error, header))?;
             match planned.kind {
-                Kind::Folder => self.target.make_folder(&planned.path).map_err(|source| self.unwritten(planned, source))?,
+                Kind::Folder => {
+                    self.target.make_folder(&planned.path).map_err(|source| self.unwritten(planned, source))?
+                }
                 Kind::File | Kind::Program => self.write(planned, &mut content, told_bytes)?,
             }
         }
@@ -317,9 +319,13 @@ struct Metered<R> {
 
 impl<R: Read> Read for Metered<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
+        // One more than are left, to see that there are more.
+        let len = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX).saturating_add(1));
+        let read = self.inner.read(&mut buffer[..len])?;
         let left = self.left.checked_sub(read as u64);
-        self.left = left.ok_or_else(|| io::Error::other("it has too much beside the content of its files"))?;
+        // The library goes on after some errors.
+        self.left = left.unwrap_or_default();
+        left.ok_or_else(|| io::Error::other("it has too much beside the content of its files"))?;
         Ok(read)
     }
 }

@@ -67,7 +67,9 @@ pub(crate) enum Refusal {
     Climbs,
     #[error("has a path with an empty part or a `.`")]
     Odd,
-    #[error("has a backslash in its name; make the archive with a tool that separates folders by `/`, or rename the file")]
+    #[error(
+        "has a backslash in its name; make the archive with a tool that separates folders by `/`, or rename the file"
+    )]
     Backslash,
     #[error("has a character in its name that cannot be seen; rename the file")]
     Hidden,
@@ -98,8 +100,8 @@ pub(crate) enum Refusal {
 /// # Errors
 /// If it may not be unpacked.
 pub(super) fn judged(told: &Told<'_>, depth_max: u32) -> Result<Option<Planned>, Refusal> {
-    let kind = kind(told)?;
     let path = path(told, depth_max)?;
+    let kind = kind(told)?;
     if told.is_encrypted || told.method == METHOD_ENCRYPTED {
         return Err(Refusal::Encrypted);
     }
