@@ -8,6 +8,8 @@
 FROM debian:bookworm-slim
 
 # What the scripts of courses need. The worker itself needs none of it, not even certificates: it brings its own.
+# Debian's updates within a release are what we want.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends bash make python3 python3-pytest procps \
     && rm -rf /var/lib/apt/lists/*
@@ -18,6 +20,8 @@ RUN useradd --uid 1000 --create-home --shell /usr/sbin/nologin runner \
     && install --directory --owner=runner --group=runner --mode=0700 /var/lib/chickadee-runner /var/cache/chickadee-runner \
     && install --directory --owner=runner --group=runner --mode=0755 /run/chickadee-runner
 
+# The context of that name, see above.
+# hadolint ignore=DL3022
 COPY --from=binary chickadee-runner /usr/local/bin/chickadee-runner
 
 USER 1000:1000

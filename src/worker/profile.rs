@@ -83,7 +83,6 @@ const PROGRAMS: [Program; 14] = [
     language("zsh", &["zsh "]),
     language(PYTHON, &["Python "]),
     language("R", &["R version "]),
-    // Debian's `r-base-core` has both, some images only this one.
     tool("Rscript"),
     language("swift", &["Swift version "]),
     tool("make"),
