@@ -14,7 +14,6 @@ mod refused;
 mod report;
 #[path = "grade/screen.rs"]
 mod screen;
-#[expect(clippy::expect_used, reason = "shared with targets that have it")]
 #[path = "harness/world.rs"]
 mod world;
 
