@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::ffi::OsStr;
+#[cfg(feature = "worker")]
+use std::io::Cursor;
 use std::path::Path;
 
 pub use crate::model::script;
@@ -14,6 +16,8 @@ use crate::flow::verify;
 use crate::model::snapshot::Snapshot;
 use crate::model::suite::SuiteName;
 use crate::model::verdict::Fault;
+#[cfg(feature = "worker")]
+use crate::os::archive;
 use crate::os::disk::{SnapshotRoot, Snapshotter};
 use crate::os::host;
 use crate::rules::parse::{parse_project, parse_suite};
@@ -48,6 +52,16 @@ pub fn check_task(text: &[u8]) -> Result<(), String> {
 /// The first thing that is wrong with it, and where.
 pub fn check_runner(text: &[u8]) -> Result<(), String> {
     parse_project(Path::new("runner.yaml"), text).map(drop).map_err(|error| error.to_string())
+}
+
+/// Unpacks a zip archive into an empty folder, with the usual limits.
+///
+/// # Errors
+/// One line, with all causes.
+#[cfg(feature = "worker")]
+pub fn unpack(archive: &[u8], into: &Path) -> Result<(), String> {
+    let unpacked = archive::unpack(Cursor::new(archive), into, archive::ArchiveLimits::default());
+    unpacked.map(drop).map_err(|error| Fault::new(&error).to_string())
 }
 
 /// What was verified.
