@@ -1,6 +1,7 @@
 //! `container-runner`: the stages of a run behind a command line, each alone or all together.
 
 mod args;
+mod grade;
 mod show;
 
 use std::error::Error;
@@ -28,6 +29,7 @@ use crate::os::probe::Probe;
 use crate::rules::report::{Failure, escaped, failure_text, quoted};
 use crate::rules::schema;
 use args::{Cli, Order, SchemaOf};
+use grade::GradeError;
 use show::{Show, Volume};
 
 /// A suite failed.
@@ -91,6 +93,8 @@ enum CliError {
     Verify(#[from] VerifyError),
     #[error(transparent)]
     Merge(#[from] MergeError),
+    #[error(transparent)]
+    Grade(#[from] GradeError),
     #[error("could not write to standard output")]
     Output(#[source] io::Error),
 }
@@ -116,10 +120,12 @@ impl CliError {
             Self::Verify(VerifyError::Bundle(_)) => FAILED,
             Self::Session(error) if error.is_configuration() => CONFIGURATION,
             Self::Merge(error) if error.is_refusal() => CONFIGURATION,
+            Self::Grade(error) if !error.is_ours() => CONFIGURATION,
             Self::Stage(StageFailure::Command(failure)) => u8::try_from(failure.rc).unwrap_or(FAULT),
             Self::Stage(StageFailure::Fault(_))
             | Self::Session(_)
             | Self::Merge(_)
+            | Self::Grade(_)
             | Self::Fault(_)
             | Self::Output(_) => FAULT,
         }
@@ -142,6 +148,7 @@ fn carry_out(cli: Cli, volume: Volume, show: &Show) -> Result<ExitCode, CliError
         Order::Collect { merge } if merge.is_empty() => run(&[Stage::Collect], Join::Finished),
         Order::Collect { merge } => merge_runs(&merge, &overrides, show),
         Order::Verify { path } => verify_again(path, &overrides, show),
+        Order::Grade(order) => grade::grade(&order, &Settings::read(&overrides, &host::host())?, volume, show),
         Order::Doctor => doctor(&overrides, show),
         Order::Probe { what } => Ok(probe(&what)),
         Order::Completions { shell } => {
@@ -254,10 +261,10 @@ impl Runner<'_> {
         let code = if matches!(ran, Ok(true)) { ExitCode::SUCCESS } else { ExitCode::from(FAILED) };
         let failures = [ran.err().map(CliError::Stage), closed.err().map(CliError::Fault), packed.err()];
         let mut failures = failures.into_iter().flatten();
-        if let Some(code) = signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
+        if let Some(code) = signal.and_then(code_of_signal) {
             self.show.error("interrupted");
             failures.for_each(|error| self.show.error(&chain(&error)));
-            return Ok(ExitCode::from(code));
+            return Ok(code);
         }
         let first = failures.next();
         failures.for_each(|error| self.show.error(&chain(&error)));
@@ -351,6 +358,11 @@ impl Runner<'_> {
             reproduce: &reproduce,
         })
     }
+}
+
+/// Returns what a shell says of a program that a signal has ended.
+fn code_of_signal(signal: i32) -> Option<ExitCode> {
+    u8::try_from(128 + signal).ok().map(ExitCode::from)
 }
 
 /// A stage that has failed ends its run, also when the next one is another process.

@@ -79,6 +79,39 @@ impl Places {
     }
 }
 
+/// What is graded, and how.
+#[derive(Debug, Args)]
+pub(super) struct Grade {
+    /// The set-up: a folder, or a zip archive of what is in one. Its test.properties.json names the scripts; without one, all *.sh.
+    #[arg(value_hint = clap::ValueHint::AnyPath)]
+    pub(super) setup: PathBuf,
+    /// What a student has handed in: a folder, a *.zip archive of what is in one, or one file of any other name [default: nothing is
+    /// laid beside the set-up].
+    #[arg(value_hint = clap::ValueHint::AnyPath)]
+    pub(super) submission: Option<PathBuf>,
+    /// Run make and the scripts in the sandbox.
+    #[arg(long)]
+    pub(super) sandbox: bool,
+    /// Print what the grading machine would report, a line of JSON, and nothing else.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Fail if there are not full marks: of the reference solution.
+    #[arg(long)]
+    pub(super) check: bool,
+    /// The variant of the assignment: what scripts find in CHICKADEE_ASSIGNMENT_SEED.
+    #[arg(long)]
+    pub(super) seed: Option<String>,
+    /// How the report calls the submission [default: its name without an extension].
+    #[arg(long, value_name = "ID")]
+    pub(super) submission_id: Option<String>,
+    /// How the report calls the set-up [default: its name without an extension].
+    #[arg(long, value_name = "ID")]
+    pub(super) test_setup_id: Option<String>,
+    /// Which attempt of the student this is.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) attempt: u32,
+}
+
 /// A file that has a schema.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum SchemaOf {
@@ -114,6 +147,12 @@ pub(super) enum Order {
         /// The folder or archive [default: the proof folder].
         path: Option<PathBuf>,
     },
+    /// Run a chickadee set-up over a submission, as a grading machine would, and show what came of it.
+    ///
+    /// Neither of them is written to. Files of the submission do not replace those of the set-up. Codes: 0 it was graded,
+    /// whatever the marks; 1 `--check` found marks missing; 2 the command line, the set-up or an archive is wrong, or there is no
+    /// sandbox; 3 grading itself failed.
+    Grade(Grade),
     /// Tell what this machine can do, and what follows. Fails if the configured run could not start.
     Doctor,
     /// Print a completion script for a shell.

@@ -9,8 +9,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::flow::doctor::{Check, State};
 use crate::flow::stages::suites::Progress;
 use crate::flow::trial::Judged;
-use crate::rules::report::escaped;
+use crate::rules::chickadee::TestStatus;
+use crate::rules::collection::Collection;
+use crate::rules::report::{escaped, one_line, quoted_end};
 use crate::rules::summary::{Counts, Record, Status};
+use crate::rules::table::{Row, STATUS_WIDTH, Table, sums};
 
 const GREEN: Style = AnsiColor::Green.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
@@ -48,13 +51,23 @@ impl Show {
 
     /// Says that a stage begins.
     pub(super) fn stage(&self, name: &str) {
-        self.bar.set_prefix(name.to_owned());
-        self.bar.set_message("");
-        self.bar.reset_elapsed();
-        self.bar.enable_steady_tick(TICK);
+        self.begin(name);
         if self.volume != Volume::Quiet && self.bar.is_hidden() {
             self.line(&format!("== {name}"));
         }
+    }
+
+    /// Begins a line of progress.
+    pub(super) fn begin(&self, name: &str) {
+        self.bar.set_prefix(name.to_owned());
+        self.progress("");
+        self.bar.enable_steady_tick(TICK);
+    }
+
+    /// Says in the line of progress what begins.
+    pub(super) fn progress(&self, text: &str) {
+        self.bar.set_message(one_line(text));
+        self.bar.reset_elapsed();
     }
 
     /// Says something on the way.
@@ -67,10 +80,7 @@ impl Show {
     /// Says how far the trials are; `explain` tells why one has failed.
     pub(super) fn trial(&self, progress: &Progress<'_>, explain: &dyn Fn(&Judged) -> String) {
         match progress {
-            Progress::Begun { number, of, name } => {
-                self.bar.set_message(format!("{number}/{of} {}", escaped(name)));
-                self.bar.reset_elapsed();
-            }
+            Progress::Begun { number, of, name } => self.progress(&format!("{number}/{of} {name}")),
             Progress::Judged(judged) => self.judged(judged, explain),
         }
     }
@@ -95,6 +105,35 @@ impl Show {
             State::Needed => ("NEEDS", RED),
         };
         self.line(&format!("{style}{word:5}{style:#} {}: {}", check.name, escaped(&check.text)));
+    }
+
+    /// Says what came of a job: a row an outcome, what is worth knowing of it, and the sums.
+    pub(super) fn collection(&self, collection: &Collection) {
+        let table = Table::of(collection);
+        let is_shown = |row: &&Row| self.volume != Volume::Quiet || row.status != TestStatus::Pass;
+        let rows: Vec<_> = table.rows.iter().filter(is_shown).collect();
+        if !rows.is_empty() {
+            self.line(&format!("{:STATUS_WIDTH$}  {}", "status", table.head));
+        }
+        rows.into_iter().for_each(|row| self.row(row));
+        if let Some(output) = &collection.compiler_output {
+            self.line(&format!("{RED}make{RED:#}\n{}", quoted_end(output).unwrap_or_default()));
+        }
+        collection
+            .warnings
+            .iter()
+            .for_each(|text| self.line(&format!("{YELLOW}warning{YELLOW:#}: {}", one_line(text))));
+        let style = if collection.has_full_marks() { GREEN } else { RED };
+        self.line(&format!("{style}{}{style:#}", sums(collection)));
+    }
+
+    fn row(&self, row: &Row) {
+        let style = match row.status {
+            TestStatus::Pass => GREEN,
+            TestStatus::Fail | TestStatus::Error | TestStatus::Timeout => RED,
+        };
+        self.line(&format!("{style}{:STATUS_WIDTH$}{style:#}  {}", row.status.as_str(), row.text));
+        row.quote.iter().for_each(|quote| self.line(quote));
     }
 
     /// Says what keeps a merged run from having passed.
@@ -136,7 +175,7 @@ impl Show {
     /// Says what went wrong, on standard error.
     pub(super) fn error(&self, text: &str) {
         self.bar.suspend(|| {
-            writeln!(anstream::stderr().lock(), "{RED}error{RED:#}: {text}").ok();
+            writeln!(anstream::stderr().lock(), "{RED}error{RED:#}: {}", escaped(text)).ok();
         });
     }
 

@@ -99,10 +99,12 @@ fn look(dir: &Path, name: String, found: &mut Vec<Found>) -> Result<(), Discover
     Ok(())
 }
 
+/// What lies in one folder.
 #[derive(Default)]
-struct Listed {
-    folders: Vec<OsString>,
-    scripts: Vec<String>,
+pub(super) struct Listed {
+    pub(super) folders: Vec<OsString>,
+    /// In the directory's order.
+    pub(super) scripts: Vec<String>,
     misspelt: Option<String>,
     is_suite: bool,
     is_setup: bool,
@@ -130,7 +132,9 @@ fn is_meant_as_task(name: &OsStr) -> bool {
     stem.is_some_and(|stem| nearest(stem, ["task"]).is_some())
 }
 
-fn list(dir: &Path) -> io::Result<Listed> {
+/// # Errors
+/// If it cannot be read.
+pub(super) fn list(dir: &Path) -> io::Result<Listed> {
     let mut listed = Listed::default();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

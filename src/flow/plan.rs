@@ -5,15 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::flow::discover::{DiscoverError, Found, FoundKind, MANIFEST, TASK, discover, discover_one};
+use crate::flow::discover::{DiscoverError, Found, FoundKind, TASK, discover, discover_one};
 use crate::flow::scripts::SetupRun;
 use crate::flow::session::{Session, SessionError};
+use crate::flow::setup::read_manifest;
 use crate::flow::trial::{self, Judged};
 use crate::model::suite::{Project, SuiteName};
 use crate::model::verdict::{Fault, Finding};
 use crate::os::disk::read_config;
 use crate::os::host::Settings;
-use crate::rules::parse::{default_setup, parse_project, parse_setup, run_order};
+use crate::rules::parse::{default_setup, parse_project, run_order};
 use crate::rules::plan::{NameError, close_names, first_duplicate, script_names, trial_name};
 use crate::rules::summary::{Record, Status, TrialKind};
 
@@ -277,20 +278,10 @@ fn plan_folder(folder: &Found) -> Result<Vec<Planned>, PlanError> {
             return broken(format!("`{}` is no {TASK}; rename it", folder.dir.join(file).display()));
         }
         FoundKind::Scripts(scripts) => default_setup(&folder.name, &folder.dir, scripts.clone()),
-        FoundKind::Setup => {
-            let file = folder.dir.join(MANIFEST);
-            let text = match read_config(&file) {
-                Ok(text) => text,
-                Err(error) => return broken(format!("could not read `{}`: {error}", file.display())),
-            };
-            match parse_setup(&folder.name, &folder.dir, &file, &text) {
-                Ok(setup) if setup.entries.is_empty() => {
-                    return broken(format!("`{}` lists no script in `testSuites`", file.display()));
-                }
-                Ok(setup) => setup,
-                Err(error) => return broken(error.to_string()),
-            }
-        }
+        FoundKind::Setup => match read_manifest(&folder.name, &folder.dir, &folder.dir) {
+            Ok(setup) => setup,
+            Err(error) => return broken(Fault::new(&error).to_string()),
+        },
     };
     let names = script_names(&setup)?;
     let order = run_order(&setup);

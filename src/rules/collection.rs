@@ -233,3 +233,191 @@ fn ending(done: &Completion) -> (Option<i32>, Option<&'static str>) {
 pub(crate) fn memory_usage_bytes(done: &Completion) -> u64 {
     done.usage.memory_peak_bytes.unwrap_or(done.usage.max_rss_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use pretty_assertions::assert_eq;
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::script::{Stream, Usage};
+    use crate::model::setup::Tier;
+
+    const STATUSES: [TestStatus; 4] = [TestStatus::Pass, TestStatus::Fail, TestStatus::Error, TestStatus::Timeout];
+
+    fn ids() -> Ids {
+        Ids { submission_id: "sub_1".into(), test_setup_id: "setup_1".into(), attempt_number: 2 }
+    }
+
+    fn times() -> Times {
+        Times { started_at: "2026-02-20T14:04:10Z".into(), finished_at: "2026-02-20T14:05:00Z".into() }
+    }
+
+    fn outcome(status: TestStatus, points: u32) -> Outcome {
+        outcome_of(status, points, 2)
+    }
+
+    fn outcome_of(status: TestStatus, points: u32, attempt_number: u32) -> Outcome {
+        let entry = ScriptEntry {
+            script: "dir/adds.test.sh".into(),
+            tier: Tier::Release,
+            name: None,
+            depends_on: Vec::new(),
+            points,
+            hint: None,
+        };
+        let outcome = TestOutcome {
+            status,
+            short_result: status.word().to_owned(),
+            long_result: None,
+            execution_time_ms: u64::from(points) + 1,
+        };
+        Outcome::new(&entry, outcome, Some(4096), attempt_number)
+    }
+
+    fn collection(statuses: &[TestStatus]) -> Collection {
+        let outcomes = (1..).zip(statuses).map(|(points, status)| outcome(*status, points)).collect();
+        Collection::new(ids(), BuildStatus::Skipped, outcomes, times())
+    }
+
+    #[test]
+    fn sums_are_of_all_outcomes_and_points_of_those_that_passed() {
+        use TestStatus::{Error, Fail, Pass, Timeout};
+        let table = [
+            (vec![], [0, 0, 0, 0, 0], [0, 0]),
+            (vec![Pass], [1, 1, 0, 0, 0], [1, 1]),
+            (vec![Fail, Pass, Error, Pass, Timeout], [5, 2, 1, 1, 1], [15, 6]),
+            (vec![Timeout, Timeout, Fail], [3, 0, 1, 0, 2], [6, 0]),
+        ];
+        for (statuses, counts, points) in table {
+            let found = collection(&statuses);
+            let sums = [found.total_tests, found.pass_count, found.fail_count, found.error_count, found.timeout_count];
+            assert_eq!((sums, [found.total_points, found.earned_points]), (counts, points), "{statuses:?}");
+            assert_eq!(found.execution_time_ms, points[0] + counts[0] as u64);
+        }
+    }
+
+    #[test]
+    fn points_do_not_overflow() {
+        let outcomes = (0..3).map(|_| outcome(TestStatus::Pass, u32::MAX - 1)).collect();
+        let found = Collection::new(ids(), BuildStatus::Skipped, outcomes, times());
+        assert_eq!(found.earned_points, 3 * u64::from(u32::MAX - 1));
+    }
+
+    #[test]
+    fn the_worst_status_is_the_final_one() {
+        let words = ["passed", "failed", "error", "timeout"];
+        for (worst, word) in words.into_iter().enumerate() {
+            let mut statuses = STATUSES[..=worst].to_vec();
+            for _ in 0..statuses.len() {
+                statuses.rotate_left(1);
+                let found = collection(&statuses);
+                assert_eq!((found.final_status(), found.has_full_marks()), (word, worst == 0), "{statuses:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_that_was_not_run_has_full_marks() {
+        assert!(!collection(&[]).has_full_marks());
+        let not_made = Collection::not_made(ids(), "cc: no".into(), times());
+        assert_eq!((not_made.final_status(), not_made.has_full_marks()), ("failed", false));
+        let fault = Collection::of_fault(ids(), "the disk is full".into(), times());
+        assert_eq!((fault.final_status(), fault.has_full_marks()), ("error", false));
+    }
+
+    /// Source: chickadee-runner contract, "Wire".
+    #[test]
+    fn the_text_has_the_keys_of_the_contract() {
+        let mut found = collection(&[TestStatus::Pass]);
+        let text = found.to_json().unwrap();
+        assert!(!text.contains('\n'));
+        let expected = json!({
+            "submissionID": "sub_1", "testSetupID": "setup_1", "attemptNumber": 2, "buildStatus": "skipped",
+            "outcomes": [{
+                "testName": "dir/adds.test", "tier": "release", "status": "pass", "shortResult": "passed", "points": 1,
+                "executionTimeMs": 2, "memoryUsageBytes": 4096, "attemptNumber": 2, "isFirstPassSuccess": false,
+            }],
+            "totalTests": 1, "passCount": 1, "failCount": 0, "errorCount": 0, "timeoutCount": 0, "executionTimeMs": 2,
+            "totalPoints": 1, "earnedPoints": 1, "warnings": [], "jobStartedAt": "2026-02-20T14:04:10Z",
+            "runnerVersion": RUNNER_VERSION, "timestamp": "2026-02-20T14:05:00Z",
+        });
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), expected);
+        found.outcomes[0].long_result = Some("why".into());
+        found.outcomes[0].memory_usage_bytes = None;
+        let found: serde_json::Value = serde_json::from_str(&found.to_json().unwrap()).unwrap();
+        assert_eq!(found["outcomes"][0]["longResult"], "why");
+        assert!(found["outcomes"][0].get("memoryUsageBytes").is_none() && found.get("compilerOutput").is_none());
+    }
+
+    #[test]
+    fn a_job_that_we_failed_to_run_is_marked_as_such() {
+        let fault = Collection::of_fault(ids(), "the disk is full".into(), times()).to_json().unwrap();
+        let fault: serde_json::Value = serde_json::from_str(&fault).unwrap();
+        let found =
+            ["buildStatus", "outcomes", "errorCount", "totalTests", "compilerOutput"].map(|key| fault[key].clone());
+        assert_eq!(found, [json!("failed"), json!([]), json!(1), json!(0), json!("the disk is full")]);
+        assert!(fault["warnings"][0].as_str().unwrap().starts_with(INFRASTRUCTURE));
+    }
+
+    #[test]
+    fn only_the_first_attempt_can_be_a_first_success() {
+        for status in STATUSES {
+            for attempt in [1, 2] {
+                let found = outcome_of(status, 1, attempt);
+                let expected = (attempt, status == TestStatus::Pass && attempt == 1);
+                assert_eq!((found.attempt_number, found.is_first_pass_success), expected, "{status:?}");
+            }
+        }
+    }
+
+    fn done(exit: Exit, ended_by: EndedBy, max_rss_bytes: u64) -> Completion {
+        let stream = |total_bytes| Stream { total_bytes, ..Stream::default() };
+        Completion {
+            exit,
+            ended_by,
+            stdout: stream(10),
+            stderr: stream(1),
+            wall: Duration::ZERO,
+            usage: Usage { max_rss_bytes, started: Some(2), ..Usage::default() },
+            leaked: Vec::new(),
+            log_error: None,
+        }
+    }
+
+    #[test]
+    fn what_is_measured_is_of_all_scripts_and_of_the_one_that_decided() {
+        let pass = |code| (done(Exit::Code(code), EndedBy::Itself, 5), TestStatus::Pass);
+        let fail = |rss| (done(Exit::Code(1), EndedBy::Itself, rss), TestStatus::Fail);
+        let error = |number| (done(Exit::Signal(number), EndedBy::Itself, 7), TestStatus::Error);
+        let memory = (done(Exit::Signal(9), EndedBy::OutOfMemory, 8), TestStatus::Error);
+        let timeout = (done(Exit::Code(0), EndedBy::Timeout, 6), TestStatus::Timeout);
+        let table = [
+            (vec![], (None, None)),
+            (vec![pass(0)], (Some(0), Some("exit"))),
+            (vec![pass(0), fail(9), pass(0)], (Some(1), Some("exit"))),
+            (vec![fail(9), error(11), fail(9)], (None, Some("signal"))),
+            (vec![memory.clone(), error(11)], (None, Some("outOfMemory"))),
+            (vec![error(11), timeout.clone(), memory], (Some(0), Some("timeout"))),
+        ];
+        for (scripts, decided) in table {
+            let mut measured = Measured::default();
+            scripts.iter().for_each(|(done, status)| measured.add(done, *status));
+            assert_eq!((measured.exit_code, measured.termination_reason), decided, "{scripts:?}");
+            let number = scripts.len() as u64;
+            assert_eq!((measured.stdout_bytes, measured.stderr_bytes), (10 * number, number));
+            assert_eq!(measured.child_process_count, (number > 0).then_some(2 * number));
+            assert_eq!(measured.peak_rss_bytes, scripts.iter().map(|(done, _)| done.usage.max_rss_bytes).max());
+        }
+    }
+
+    #[test]
+    fn the_memory_of_all_processes_is_told_where_it_is_known() {
+        let mut done = done(Exit::Code(0), EndedBy::Itself, 5);
+        assert_eq!(memory_usage_bytes(&done), 5);
+        done.usage.memory_peak_bytes = Some(3);
+        assert_eq!(memory_usage_bytes(&done), 3);
+    }
+}

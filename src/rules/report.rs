@@ -24,13 +24,28 @@ pub(crate) struct LastLines {
 impl LastLines {
     /// Takes the last lines of a stream, if it has any.
     pub(crate) fn of(name: &str, stream: &Stream) -> Option<Self> {
-        let bytes = stream.kept_bytes();
-        let start = bytes.len().saturating_sub(LAST_BYTES_MAX);
-        let text = escaped(&String::from_utf8_lossy(&bytes[start..]));
-        let lines: Vec<_> = text.lines().collect();
-        let shown = lines[lines.len().saturating_sub(LAST_LINES_MAX)..].join("\n");
-        (!shown.trim().is_empty()).then(|| Self { of: name.to_owned(), text: shown })
+        let text = last_lines(&stream.kept_bytes());
+        (!text.trim().is_empty()).then(|| Self { of: name.to_owned(), text })
     }
+}
+
+/// Returns the end of a text, each line behind `| `, and says if that is not all of it; `None` if there is nothing to see.
+pub(crate) fn quoted_end(text: &str) -> Option<String> {
+    let end = last_lines(text.as_bytes());
+    if end.trim().is_empty() {
+        return None;
+    }
+    let is_whole = text.len() <= LAST_BYTES_MAX && text.lines().count() == end.lines().count();
+    let before = if is_whole { "" } else { "| [... what was before is left out here ...]\n" };
+    Some(format!("{before}{}", quoted(&end)))
+}
+
+/// Returns the last lines of a text, escaped: at most 20, of at most 8 KiB.
+fn last_lines(text: &[u8]) -> String {
+    let start = text.len().saturating_sub(LAST_BYTES_MAX);
+    let text = escaped(&String::from_utf8_lossy(&text[start..]));
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(LAST_LINES_MAX)..].join("\n")
 }
 
 /// Everything that a failure's text is made of.
@@ -145,6 +160,18 @@ mod tests {
         let lines = LastLines::of("x", &Stream { total_bytes: head.len() as u64, head, tail: Vec::new() }).unwrap();
         assert_eq!(lines.text.lines().next(), Some("80"));
         assert_eq!(lines.text.lines().last(), Some("99"));
+    }
+
+    #[test]
+    fn of_a_long_text_the_end_is_shown_and_that_there_was_more() {
+        let text: String = (0..1000).map(|number| format!("line {number}\n")).collect();
+        let end = quoted_end(&text).unwrap();
+        assert!(end.starts_with("| [... ") && end.ends_with("| line 999"), "{end}");
+        assert_eq!(end.lines().count(), 21);
+        let end = quoted_end(&"ä".repeat(100_000)).unwrap();
+        assert!(end.starts_with("| [... ") && end.len() < 9 << 10);
+        assert_eq!(quoted_end("::one\n\x1btwo\n").unwrap(), "| ::one\n| \\u{1b}two");
+        assert_eq!(quoted_end(" \n\n"), None);
     }
 
     #[test]

@@ -11,7 +11,6 @@ use std::sync::mpsc::{Receiver, Sender as Telling, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::api::{ApiError, Job, Polled};
@@ -22,6 +21,7 @@ use super::state::{Begun, Ticket};
 use super::status::{self, PollOutcome};
 use super::work::{Claimed, carry_out};
 use super::worker::Worker;
+use crate::flow::job::Started;
 use crate::model::verdict::Fault;
 use crate::os::journal::Level;
 
@@ -259,7 +259,7 @@ fn claim(worker: &Worker, job: Job) -> Claim {
         }
     };
     worker.say(Level::Info, EventName::JobClaimed, &job, &[]);
-    worker.slots.put(Claimed { job, ticket, at: Timestamp::now(), is_hopeless: false });
+    worker.slots.put(Claimed { job, ticket, at: Started::now(), is_hopeless: false });
     Claim::New
 }
 
@@ -276,7 +276,7 @@ fn resume(worker: &Worker, mut ticket: Ticket) {
     let begun = worker.in_hand.begin(&mut ticket);
     worker.say(Level::Warn, EventName::JobResumed, &job, &[("tries", json!(ticket.tries))]);
     let is_hopeless = matches!(begun, Ok(Begun::TooOften));
-    worker.slots.put(Claimed { job, ticket: Some(ticket), at: Timestamp::now(), is_hopeless });
+    worker.slots.put(Claimed { job, ticket: Some(ticket), at: Started::now(), is_hopeless });
 }
 
 /// Takes a job whose result is in the spool off the record.

@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::api::{ApiError, Job};
@@ -18,7 +17,8 @@ use super::sender::Parcel;
 use super::state::Ticket;
 use super::status::{Event, JobKey, Step};
 use super::worker::Worker;
-use crate::flow::job::{Assignment, Graded, Means, Submission, grade, not_graded, not_made};
+use crate::flow::job::{Assignment, Graded, Means, Started, Submission, grade, not_graded, not_made};
+use crate::model::script::Echo;
 use crate::model::verdict::Fault;
 use crate::os::archive::{ArchiveError, unpack};
 use crate::os::journal::Level;
@@ -35,7 +35,7 @@ pub(super) struct Claimed {
     pub(super) job: Job,
     /// Its record, if that could be written.
     pub(super) ticket: Option<Ticket>,
-    pub(super) at: Timestamp,
+    pub(super) at: Started,
     /// Workers were killed over it.
     pub(super) is_hopeless: bool,
 }
@@ -170,6 +170,7 @@ impl Attempt<'_> {
             scratch: &worker.scratch,
             copies_in: worker.copies_in,
             search_path: &worker.search_path,
+            echo: Echo::Off,
             told: &|_| {},
         };
         grade(assignment, &means, self.claimed.at)

@@ -105,7 +105,7 @@ pub(crate) fn sandbox_claims<F: Fn(User) + Send + Copy + 'static>(run: F) -> [Tr
 }
 
 /// Tells whether this machine lets an ordinary user make namespaces.
-fn can_be_sandboxed() -> bool {
+pub(crate) fn can_be_sandboxed() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
         let mut unshare = command("unshare");

@@ -1,6 +1,6 @@
 //! A folder with all in it, to be copied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, FileTimes, Metadata, Permissions};
 use std::io::{self, Read as _, Write as _};
 #[cfg(feature = "worker")]
@@ -53,14 +53,22 @@ impl Tree {
         Ok(Self { entries: BTreeMap::from([(name.into(), Listed { from: path.to_path_buf(), meta })]) })
     }
 
+    /// Tells whether there is something at `below`.
+    pub(crate) fn has(&self, below: &Path) -> bool {
+        self.entries.contains_key(below)
+    }
+
     /// Adds what another folder has and this one has not. Returns the files of the other whose place was taken: by something of the
-    /// same name, or by something that is no folder where one would be needed.
-    pub(crate) fn lay_beside(&mut self, other: Self) -> Vec<PathBuf> {
+    /// same name, or by something that is no folder where one would be needed. The places `reserved` are taken in any case.
+    pub(crate) fn lay_beside(&mut self, other: Self, reserved: &[&Path]) -> Vec<PathBuf> {
+        // Through a link above it, something would be at a place as well.
+        let reserved: BTreeSet<_> = reserved.iter().flat_map(|place| place.ancestors()).collect();
         let mut left_out = Vec::new();
         for (below, listed) in other.entries {
             let is_taken = match self.entries.get(&below) {
                 Some(own) if own.meta.is_dir() && listed.meta.is_dir() => continue,
                 Some(_) => true,
+                None if !listed.meta.is_dir() && reserved.contains(below.as_path()) => true,
                 // What it lies in came before it, so that is here by now, or was left out.
                 None => {
                     !below.parent().and_then(|above| self.entries.get(above)).is_some_and(|above| above.meta.is_dir())
@@ -228,7 +236,7 @@ mod tests {
         symlink("lib", own.join("link")).unwrap();
         let mut tree = Tree::list(&own).unwrap();
         let files = ["test.sh", "new", "lib/a", "lib/b", "lib/a2/deep/c", "data/x/y/z", "link/a", "test.sh2/x"];
-        let left_out = tree.lay_beside(written(&dir.path().join("other"), &files));
+        let left_out = tree.lay_beside(written(&dir.path().join("other"), &files), &[]);
         let to = dir.path().join("to");
         tree.copy_to(&to).unwrap();
         let whose = |file: &str| fs::read_to_string(to.join(file)).unwrap();
@@ -242,11 +250,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_reserved_is_taken_whether_it_is_there_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tree = written(&dir.path().join("own"), &["test.sh"]);
+        let other = dir.path().join("other");
+        written(&other, &["gone.sh", "real/gone.sh", "lib/gone.sh", "lib/x"]);
+        symlink("real", other.join("tests")).unwrap();
+        let reserved = ["gone.sh", "tests/gone.sh", "lib/gone.sh"].map(Path::new);
+        let left_out = tree.lay_beside(Tree::list(&other).unwrap(), &reserved);
+        assert_eq!(left_out, ["gone.sh", "lib/gone.sh", "tests"].map(PathBuf::from));
+        assert!(tree.has(Path::new("lib/x")) && tree.has(Path::new("real/gone.sh")) && !tree.has(Path::new("tests")));
+    }
+
+    #[test]
     fn a_file_is_laid_beside_by_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let mut tree = written(&dir.path().join("own"), &["test.sh"]);
         fs::write(dir.path().join("warmup.py"), "x").unwrap();
-        assert_eq!(tree.lay_beside(Tree::of_file(&dir.path().join("warmup.py")).unwrap()), Vec::<PathBuf>::new());
+        assert_eq!(tree.lay_beside(Tree::of_file(&dir.path().join("warmup.py")).unwrap(), &[]), Vec::<PathBuf>::new());
         tree.copy_to(&dir.path().join("to")).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("to/warmup.py")).unwrap(), "x");
     }

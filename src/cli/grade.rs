@@ -1,0 +1,327 @@
+//! `container-runner grade`: a worker's job, done here for whoever writes the set-up.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::flow::job::{self, Assignment, Graded, Means, Started, Step, Submission};
+use crate::flow::scratch::{CopiesIn, Scratch};
+use crate::flow::session::sandbox_in;
+use crate::flow::setup::{SetupError, read_setup};
+use crate::model::script::Echo;
+use crate::model::suite::Project;
+use crate::model::verdict::Fault;
+#[cfg(feature = "worker")]
+use crate::os::archive::{self, ArchiveError, ArchiveLimits};
+use crate::os::engine::{ScriptRunner, UnsandboxedScriptRunner};
+use crate::os::host::Settings;
+use crate::os::interrupt::{Arrived, Interrupt, InterruptError};
+use crate::os::sandbox::SandboxError;
+use crate::rules::collection::{Collection, Ids};
+use crate::rules::table::missing_marks;
+
+use super::args::Grade;
+use super::show::{Show, Volume};
+use super::{CliError, FAILED, code_of_signal, print};
+
+/// Why nothing was graded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GradeError {
+    #[error("could not read `{path}`; name the folder or file that is meant", path = path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{path}` is neither a folder nor a file; name one that is", path = .0.display())]
+    Special(PathBuf),
+    #[cfg(not(feature = "worker"))]
+    #[error(
+        "`{path}` is no folder, and this container-runner was built without the feature `worker`, which reads zip archives; unpack it, \
+         and name the folder",
+        path = .0.display()
+    )]
+    NoArchives(PathBuf),
+    #[cfg(feature = "worker")]
+    #[error("could not unpack `{path}`", path = path.display())]
+    Archive {
+        path: PathBuf,
+        #[source]
+        source: ArchiveError,
+    },
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error("`--sandbox` was asked for; nothing was run")]
+    Sandbox(#[from] SandboxError),
+    #[error("temporary files would go to `{temp_dir}`, which is in `{named}`, and that is not written to; set TMPDIR to another folder", temp_dir = temp_dir.display(), named = named.display())]
+    TempDir { temp_dir: PathBuf, named: PathBuf },
+    #[error("could not make a scratch folder in `{path}`; set TMPDIR to a folder that can be written", path = path.display())]
+    Scratch {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Interrupt(#[from] InterruptError),
+    #[error("{0}")]
+    Fault(Fault),
+}
+
+impl From<Fault> for GradeError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl GradeError {
+    /// Tells whether we or the machine failed: not the command line, the set-up, an archive, or a sandbox that cannot be had.
+    pub(super) fn is_ours(&self) -> bool {
+        match self {
+            #[cfg(feature = "worker")]
+            Self::Archive { source, .. } => matches!(source, ArchiveError::Write { .. }),
+            #[cfg(not(feature = "worker"))]
+            Self::NoArchives(_) => false,
+            Self::Read { .. } | Self::Special(_) | Self::Setup(_) | Self::Sandbox(_) | Self::TempDir { .. } => false,
+            Self::Scratch { .. } | Self::Interrupt(_) | Self::Fault(_) => true,
+        }
+    }
+}
+
+/// Grades what `order` names, and shows what came of it. Leaves nothing behind.
+///
+/// # Errors
+/// If nothing was graded. With `--json`, if we failed, what a worker would report of that is printed all the same.
+pub(super) fn grade(order: &Grade, settings: &Settings, volume: Volume, show: &Show) -> Result<ExitCode, CliError> {
+    let interrupt = Interrupt::new().map_err(GradeError::from)?;
+    interrupt.listen(interrupted).map_err(GradeError::from)?;
+    show.begin("grade");
+    let grading =
+        Grading { order, settings, volume, show, interrupt: &interrupt, ids: ids(order), started: Started::now() };
+    let graded = grading.in_scratch();
+    show.finish();
+    if let Some(code) = interrupt.signal().and_then(code_of_signal) {
+        show.error("interrupted; nothing was graded");
+        return Ok(code);
+    }
+    match graded {
+        Ok(graded) => grading.tell(&graded),
+        Err(error) => {
+            if order.json && error.is_ours() {
+                let fault = Fault::new(&error);
+                print_json(&job::not_graded(grading.ids, &fault, grading.started))?;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+fn print_json(collection: &Collection) -> Result<ExitCode, CliError> {
+    let text = collection.to_json().map_err(|error| Fault::new(&error))?;
+    print(format!("{text}\n").as_bytes())
+}
+
+fn interrupted(arrived: Arrived) {
+    if arrived == Arrived::Again {
+        return;
+    }
+    // Beside whatever line of progress there is. Nobody may be listening.
+    writeln!(io::stderr(), "\ninterrupted: what runs is ended").ok();
+}
+
+fn ids(order: &Grade) -> Ids {
+    let test_setup_id = order.test_setup_id.clone().unwrap_or_else(|| stem(&order.setup));
+    let submission_id = order.submission_id.clone().or_else(|| order.submission.as_deref().map(stem));
+    Ids {
+        submission_id: submission_id.unwrap_or_else(|| test_setup_id.clone()),
+        test_setup_id,
+        attempt_number: order.attempt,
+    }
+}
+
+/// Returns what a folder is called, or a file without its extension. `.` is called as the folder that it is.
+fn stem(path: &Path) -> String {
+    let whole = if path.file_name().is_some() { path.to_path_buf() } else { path.canonicalize().unwrap_or_default() };
+    let name = if whole.is_dir() { whole.file_name() } else { whole.file_stem() };
+    name.unwrap_or(whole.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// One call of `grade`.
+struct Grading<'a> {
+    order: &'a Grade,
+    settings: &'a Settings,
+    volume: Volume,
+    show: &'a Show,
+    interrupt: &'a Interrupt,
+    ids: Ids,
+    started: Started,
+}
+
+/// A submission that can be read as it is.
+enum Found {
+    Nothing,
+    Folder(PathBuf),
+    File(PathBuf),
+}
+
+impl Grading<'_> {
+    /// Grades in a scratch folder, which is gone afterwards.
+    fn in_scratch(&self) -> Result<Graded, GradeError> {
+        let temp_dir = &self.settings.temp_dir;
+        let named = [Some(&self.order.setup), self.order.submission.as_ref()];
+        named.into_iter().flatten().try_for_each(|named| refuse_to_write_into(named, temp_dir))?;
+        let made = Scratch::make(temp_dir);
+        let scratch = made.map_err(|source| GradeError::Scratch { path: temp_dir.clone(), source })?;
+        let graded = self.grade(&scratch);
+        let removed = scratch.remove().map_err(|error| {
+            Fault::from_text(format!("could not remove the scratch folder `{}`: {error}", scratch.path().display()))
+        });
+        let graded = graded?;
+        removed?;
+        Ok(graded)
+    }
+
+    fn grade(&self, scratch: &Scratch) -> Result<Graded, GradeError> {
+        let dir = folder(&self.order.setup, scratch)?;
+        let setup = read_setup(&self.ids.test_setup_id, &dir, &self.order.setup)?;
+        let found = self.find_submission(scratch)?;
+        let submission = match &found {
+            Found::Nothing => Submission::Nothing,
+            Found::Folder(dir) => Submission::Folder(dir),
+            Found::File(path) => Submission::File(path),
+        };
+        let assignment = Assignment { setup: &setup, submission, ids: self.ids.clone(), seed: self.order.seed.clone() };
+        // Its helpers end before what they work in goes.
+        let runner = self.runner(scratch)?;
+        let means = Means {
+            runner: &*runner,
+            cancel: self.interrupt.work(),
+            scratch,
+            copies_in: self.copies_in(),
+            search_path: &self.settings.search_path,
+            echo: if self.volume == Volume::Verbose { Echo::Stderr } else { Echo::Off },
+            told: &|step| self.progress(step),
+        };
+        Ok(job::grade(&assignment, &means, self.started)?)
+    }
+
+    fn find_submission(&self, scratch: &Scratch) -> Result<Found, GradeError> {
+        let Some(path) = &self.order.submission else { return Ok(Found::Nothing) };
+        let is_archive = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
+        match kind(path)? {
+            Kind::File if !is_archive => Ok(Found::File(path.clone())),
+            Kind::File | Kind::Folder => folder(path, scratch).map(Found::Folder),
+        }
+    }
+
+    fn runner(&self, scratch: &Scratch) -> Result<Box<dyn ScriptRunner>, GradeError> {
+        if self.order.sandbox {
+            return Ok(Box::new(sandbox_in(scratch, &Project::default(), false)?));
+        }
+        Ok(Box::new(UnsandboxedScriptRunner::new()))
+    }
+
+    fn copies_in(&self) -> CopiesIn {
+        match (self.order.sandbox, self.settings.temp_dir_is_named) {
+            (true, _) => CopiesIn::Sandbox,
+            (false, false) => CopiesIn::Memory,
+            (false, true) => CopiesIn::Disk,
+        }
+    }
+
+    fn progress(&self, step: Step<'_>) {
+        match step {
+            Step::Make => self.show.progress("make"),
+            Step::Script { number, all, name } => self.show.progress(&format!("{number}/{all} {name}")),
+        }
+    }
+
+    fn tell(&self, graded: &Graded) -> Result<ExitCode, CliError> {
+        let collection = &graded.collection;
+        if self.order.json {
+            print_json(collection)?;
+        } else {
+            if self.volume == Volume::Verbose {
+                self.show.note(&measures(graded));
+            }
+            self.show.collection(collection);
+        }
+        if self.order.check && !collection.has_full_marks() {
+            self.show.error(&format!("`--check`: full marks are missing: {}", missing_marks(collection)));
+            return Ok(ExitCode::from(FAILED));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What somebody may hand in.
+enum Kind {
+    Folder,
+    File,
+}
+
+/// # Errors
+/// If there is nothing, or neither of the two.
+fn kind(path: &Path) -> Result<Kind, GradeError> {
+    let meta = fs::metadata(path).map_err(|source| GradeError::Read { path: path.to_path_buf(), source })?;
+    match (meta.is_dir(), meta.is_file()) {
+        (true, _) => Ok(Kind::Folder),
+        (false, true) => Ok(Kind::File),
+        (false, false) => Err(GradeError::Special(path.to_path_buf())),
+    }
+}
+
+/// Returns the folder that is named, else one in the scratch folder with what is in the archive that is named.
+///
+/// # Errors
+/// If it cannot be read, or the archive not be unpacked.
+fn folder(named: &Path, scratch: &Scratch) -> Result<PathBuf, GradeError> {
+    match kind(named)? {
+        // Whoever names a link means the folder.
+        Kind::Folder => named.canonicalize().map_err(|source| GradeError::Read { path: named.to_path_buf(), source }),
+        Kind::File => unpacked(named, scratch),
+    }
+}
+
+#[cfg(feature = "worker")]
+fn unpacked(path: &Path, scratch: &Scratch) -> Result<PathBuf, GradeError> {
+    let file = fs::File::open(path).map_err(|source| GradeError::Read { path: path.to_path_buf(), source })?;
+    let made = scratch.folder();
+    let into = made.map_err(|source| GradeError::Scratch { path: scratch.path().to_path_buf(), source })?;
+    archive::unpack(file, &into, ArchiveLimits::default())
+        .map_err(|source| GradeError::Archive { path: path.to_path_buf(), source })?;
+    Ok(into)
+}
+
+#[cfg(not(feature = "worker"))]
+fn unpacked(path: &Path, _scratch: &Scratch) -> Result<PathBuf, GradeError> {
+    Err(GradeError::NoArchives(path.to_path_buf()))
+}
+
+/// # Errors
+/// If the folder for temporary files is in the folder that is named.
+fn refuse_to_write_into(named: &Path, temp_dir: &Path) -> Result<(), GradeError> {
+    // What is not there is told later, by who needs it.
+    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    if whole(temp_dir).starts_with(whole(named)) {
+        return Err(GradeError::TempDir { temp_dir: temp_dir.to_path_buf(), named: named.to_path_buf() });
+    }
+    Ok(())
+}
+
+/// What a worker measures of a job, beside the collection.
+fn measures(graded: &Graded) -> String {
+    let (measured, timings) = (&graded.measured, &graded.timings);
+    let ms = |duration: Duration| duration.as_millis();
+    let mut text = format!("copied in {} ms", ms(timings.submission_prepare));
+    let mut add = |more: String| text.push_str(&more);
+    timings.make_step.iter().for_each(|time| add(format!(", made in {} ms", ms(*time))));
+    add(format!(", scripts ran for {} ms", ms(timings.test_execution)));
+    measured.peak_rss_bytes.iter().for_each(|bytes| add(format!("; at most {} KiB of memory", bytes >> 10)));
+    measured.child_process_count.iter().for_each(|count| add(format!("; {count} processes")));
+    add(format!("; {} bytes of output, {} of errors", measured.stdout_bytes, measured.stderr_bytes));
+    measured.termination_reason.iter().for_each(|reason| add(format!("; decided by an end by {reason}")));
+    measured.exit_code.iter().for_each(|code| add(format!(" with code {code}")));
+    text
+}

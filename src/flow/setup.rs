@@ -1,0 +1,124 @@
+//! A folder read as a set-up: what its manifest says, else the scripts that lie in it.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::flow::discover::{MANIFEST, list};
+use crate::model::setup::TestSetup;
+use crate::os::disk::read_config;
+use crate::rules::parse::{ParseError, default_setup, parse_setup};
+
+/// Why a folder is no set-up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SetupError {
+    #[error("could not read `{path}`", path = path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    #[error("`{file}` lists no script in `testSuites`", file = .0.display())]
+    NoScript(PathBuf),
+    #[error("`{setup}` is no set-up: in it are neither a {MANIFEST} nor scripts (*.sh){way_out}", setup = setup.display())]
+    NoSetup { setup: PathBuf, way_out: String },
+}
+
+/// Reads the set-up `name` in the folder `dir`. Errors tell of it as `shown`, the folder or the archive that somebody named.
+///
+/// # Errors
+/// If the folder or its manifest cannot be read, the manifest is wrong, or there is no script.
+pub(crate) fn read_setup(name: &str, dir: &Path, shown: &Path) -> Result<TestSetup, SetupError> {
+    if is_there(&dir.join(MANIFEST)) {
+        return read_manifest(name, dir, shown);
+    }
+    let listed = list(dir).map_err(|source| SetupError::Read { path: shown.to_path_buf(), source })?;
+    if listed.scripts.is_empty() {
+        let way_out = way_out(dir, &listed.folders);
+        return Err(SetupError::NoSetup { setup: shown.to_path_buf(), way_out });
+    }
+    Ok(default_setup(name, dir, listed.scripts))
+}
+
+/// Reads the manifest of the set-up `name` in the folder `dir`. Errors tell of it as a file of `shown`.
+///
+/// # Errors
+/// If it cannot be read, is wrong, or lists no script.
+pub(crate) fn read_manifest(name: &str, dir: &Path, shown: &Path) -> Result<TestSetup, SetupError> {
+    let path = shown.join(MANIFEST);
+    let text = match read_config(&dir.join(MANIFEST)) {
+        Ok(text) => text,
+        Err(source) => return Err(SetupError::Read { path, source }),
+    };
+    let setup = parse_setup(name, dir, &path, &text)?;
+    if setup.entries.is_empty() { Err(SetupError::NoScript(path)) } else { Ok(setup) }
+}
+
+/// Whoever packs or names a folder too many has the set-up one folder below.
+fn way_out(dir: &Path, folders: &[OsString]) -> String {
+    let found = folders.iter().find(|folder| is_there(&dir.join(folder).join(MANIFEST)));
+    found.map_or_else(String::new, |folder| {
+        format!("; its folder `{}` is one: name that, or make the archive of what is in it", folder.to_string_lossy())
+    })
+}
+
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use pretty_assertions::assert_eq;
+
+    use super::*;
+
+    fn read(files: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let setup = read_setup("week1", dir.path(), Path::new("week1.zip")).map_err(|error| error.to_string())?;
+        assert_eq!((setup.name.as_str(), setup.dir.as_path()), ("week1", dir.path()));
+        Ok(setup.entries.into_iter().map(|entry| entry.script).collect())
+    }
+
+    #[test]
+    fn a_manifest_says_which_scripts_there_are_whatever_lies_beside_it() {
+        let manifest = r#"{"schemaVersion": 1, "testSuites": [{"script": "b.sh"}]}"#;
+        assert_eq!(read(&[(MANIFEST, manifest), ("a.sh", ""), ("task.yaml", "")]).unwrap(), ["b.sh"]);
+    }
+
+    #[test]
+    fn without_a_manifest_the_scripts_are_taken_in_byte_order() {
+        assert_eq!(
+            read(&[("b.sh", ""), ("10.sh", ""), ("9.sh", ""), ("x/c.sh", "")]).unwrap(),
+            ["10.sh", "9.sh", "b.sh"]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_of_what_was_named() {
+        let table: [(&[(&str, &str)], &str); 4] = [
+            (&[(MANIFEST, "{")], "week1.zip/test.properties.json:1:"),
+            (
+                &[(MANIFEST, r#"{"schemaVersion": 1}"#), ("a.sh", "")],
+                "`week1.zip/test.properties.json` lists no script",
+            ),
+            (
+                &[("hello.c", "")],
+                "`week1.zip` is no set-up: in it are neither a test.properties.json nor scripts (*.sh)",
+            ),
+            (&[("week1/test.properties.json", "{}")], "its folder `week1` is one"),
+        ];
+        for (files, part) in table {
+            let error = read(files).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

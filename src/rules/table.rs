@@ -1,0 +1,213 @@
+//! A collection as people read it: a row an outcome, what went wrong below it, the sums.
+
+use crate::rules::chickadee::TestStatus;
+use crate::rules::collection::{BuildStatus, Collection, Outcome};
+use crate::rules::report::{one_line, quoted_end};
+
+/// Scripts that are named when full marks are missing.
+const NAMED_MAX: usize = 20;
+
+/// One line of a table, and what stands below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// How the script ended; the row begins with the word for it.
+    pub(crate) status: TestStatus,
+    /// What follows the word.
+    pub(crate) text: String,
+    /// Of a script that has not passed, the end of what it said, behind `| `.
+    pub(crate) quote: Option<String>,
+}
+
+/// Width of a status, in characters.
+pub(crate) const STATUS_WIDTH: usize = 7;
+
+/// A table's head, without its first column, and its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) head: String,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// The columns between the status and the result: how each is called, and on which side of it there is room.
+const COLUMNS: [(&str, Side); 4] =
+    [("tier", Side::Right), ("points", Side::Left), ("time", Side::Left), ("test", Side::Right)];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Left,
+    Right,
+}
+
+impl Table {
+    /// Makes the table of a collection's outcomes, in their order. Columns are as wide as what is in them.
+    pub(crate) fn of(collection: &Collection) -> Self {
+        let cells: Vec<_> = collection.outcomes.iter().map(cells).collect();
+        let heads = COLUMNS.map(|(head, _)| head.to_owned());
+        let lines = || std::iter::once(&heads).chain(&cells);
+        let widths = [0, 1, 2, 3].map(|at| lines().map(|line| line[at].chars().count()).max().unwrap_or(0));
+        let rows = collection.outcomes.iter().zip(&cells).map(|(outcome, cells)| Row {
+            status: outcome.status,
+            text: format!("{}  {}", joined(cells, widths), visible(&outcome.short_result)),
+            quote: end_of(outcome),
+        });
+        Self { head: format!("{}  result", joined(&heads, widths)), rows: rows.collect() }
+    }
+}
+
+fn cells(outcome: &Outcome) -> [String; 4] {
+    let earned = if outcome.status == TestStatus::Pass { outcome.points } else { 0 };
+    [
+        outcome.tier.to_owned(),
+        format!("{earned}/{}", outcome.points),
+        format!("{} ms", outcome.execution_time_ms),
+        visible(&outcome.test_name),
+    ]
+}
+
+fn joined(cells: &[String; 4], widths: [usize; 4]) -> String {
+    let padded = cells.iter().zip(widths).zip(COLUMNS).map(|((cell, width), (_, side))| match side {
+        Side::Left => format!("{cell:>width$}"),
+        Side::Right => format!("{cell:width$}"),
+    });
+    padded.collect::<Vec<_>>().join("  ")
+}
+
+/// As `one_line`, where a tab would shift what follows.
+fn visible(text: &str) -> String {
+    one_line(text).replace('\t', "\\t")
+}
+
+fn end_of(outcome: &Outcome) -> Option<String> {
+    let text = outcome.long_result.as_deref().filter(|_| outcome.status != TestStatus::Pass)?;
+    quoted_end(text)
+}
+
+/// Returns the last line: `3 of 4 passed, 8 of 11 points, 43 ms`.
+pub(crate) fn sums(collection: &Collection) -> String {
+    if collection.build_status == BuildStatus::Failed {
+        return "nothing was graded: the make step failed".to_owned();
+    }
+    format!(
+        "{} of {} passed, {} of {} points, {} ms",
+        collection.pass_count,
+        collection.total_tests,
+        collection.earned_points,
+        collection.total_points,
+        collection.execution_time_ms
+    )
+}
+
+/// Tells why a collection has not got full marks.
+pub(crate) fn missing_marks(collection: &Collection) -> String {
+    if collection.build_status == BuildStatus::Failed {
+        return "the make step failed".to_owned();
+    }
+    let missing: Vec<_> =
+        collection.outcomes.iter().filter(|outcome| outcome.status != TestStatus::Pass).map(missing_mark).collect();
+    let more = missing.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("{}{more}", missing[..missing.len().min(NAMED_MAX)].join("; "))
+}
+
+fn missing_mark(outcome: &Outcome) -> String {
+    let (name, status, points) = (visible(&outcome.test_name), outcome.status.as_str(), outcome.points);
+    format!("`{name}` ({status}, {points} {})", if points == 1 { "point" } else { "points" })
+}
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+
+    use super::*;
+    use crate::rules::collection::{Ids, Times};
+
+    fn outcome(name: &str, status: TestStatus, points: u32, text: &str) -> Outcome {
+        Outcome {
+            test_name: name.to_owned(),
+            tier: if points > 9 { "release" } else { "public" },
+            status,
+            short_result: text.to_owned(),
+            long_result: Some(format!("said of {name}\n")),
+            points,
+            execution_time_ms: u64::from(points) * 7,
+            memory_usage_bytes: None,
+            attempt_number: 1,
+            is_first_pass_success: false,
+        }
+    }
+
+    fn collection(outcomes: Vec<Outcome>) -> Collection {
+        let ids = Ids { submission_id: "s".into(), test_setup_id: "t".into(), attempt_number: 1 };
+        let times = Times { started_at: String::new(), finished_at: String::new() };
+        Collection::new(ids, BuildStatus::Skipped, outcomes, times)
+    }
+
+    #[test]
+    fn columns_are_aligned_and_names_are_whole() {
+        let long = "a name that is so long that it would not fit into any column whose width somebody had thought of";
+        let table = Table::of(&collection(vec![
+            outcome("öäü", TestStatus::Pass, 1, "passed"),
+            outcome(long, TestStatus::Timeout, 100, "timed out"),
+        ]));
+        let width = long.len();
+        let lines = [
+            format!("tier     points    time  {:width$}  result", "test"),
+            format!("public      1/1    7 ms  {:width$}  passed", "öäü"),
+            format!("release   0/100  700 ms  {long}  timed out"),
+        ];
+        let found: Vec<_> = std::iter::once(&table.head).chain(table.rows.iter().map(|row| &row.text)).collect();
+        assert_eq!(found, lines.iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_has_not_passed_is_quoted() {
+        let table =
+            Table::of(&collection(vec![outcome("a", TestStatus::Pass, 1, ""), outcome("b", TestStatus::Fail, 1, "")]));
+        let quotes: Vec<_> = table.rows.iter().map(|row| row.quote.as_deref()).collect();
+        assert_eq!(quotes, [None, Some("| said of b")]);
+    }
+
+    #[test]
+    fn hidden_characters_and_orders_for_ci_services_are_shown_as_what_they_are() {
+        let mut evil =
+            outcome("\u{1b}[2Jname\n::error::x\tcolumn", TestStatus::Error, 1, "\u{202e}short\n::set-output");
+        evil.long_result = Some("::error::y\n##[group]\u{1b}[31m".to_owned());
+        let table = Table::of(&collection(vec![evil.clone()]));
+        let text = format!("{}\n{}", table.rows[0].text, table.rows[0].quote.clone().unwrap());
+        let missing = missing_marks(&collection(vec![evil]));
+        for text in [&text, &missing] {
+            assert!(!text.contains(['\u{1b}', '\u{202e}', '\t']), "{text:?}");
+            assert!(!text.lines().any(|line| line.starts_with("::") || line.contains("##[")), "{text:?}");
+        }
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.contains("\\u{1b}[2Jname\\n::error::x\\tcolumn") && text.contains("| ::error::y"), "{text}");
+    }
+
+    #[test]
+    fn sums_are_of_all_outcomes() {
+        let outcomes = vec![
+            outcome("a", TestStatus::Pass, 8, ""),
+            outcome("b", TestStatus::Fail, 3, ""),
+            outcome("c", TestStatus::Pass, 0, ""),
+        ];
+        let collection = collection(outcomes);
+        assert_eq!(sums(&collection), "2 of 3 passed, 8 of 11 points, 77 ms");
+        assert_eq!(missing_marks(&collection), "`b` (fail, 3 points)");
+    }
+
+    #[test]
+    fn what_was_not_made_is_not_said_to_have_been_graded() {
+        let failed = Collection { build_status: BuildStatus::Failed, ..collection(Vec::new()) };
+        assert!(sums(&failed).contains("make step failed") && missing_marks(&failed).contains("make step failed"));
+    }
+
+    #[test]
+    fn of_many_that_are_missing_some_are_named() {
+        let outcomes = (0..23).map(|number| outcome(&format!("t{number}"), TestStatus::Fail, 1, "")).collect();
+        let missing = missing_marks(&collection(outcomes));
+        assert!(
+            missing.starts_with("`t0` (fail, 1 point); ") && missing.ends_with("`t19` (fail, 1 point); and 3 more"),
+            "{missing}"
+        );
+    }
+}

@@ -1,0 +1,94 @@
+//! What is not graded: the command line, the set-up or the sandbox is wrong. Each is named, with the way out.
+
+use serde_json::json;
+
+use super::world::Project;
+use super::{Lab, PLAIN, RUNNER, Way, can_be_sandboxed, is_ci};
+
+fn lab() -> Lab {
+    let lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
+    lab.file("empty/readme.txt", "").file("above/week1/test.properties.json", "{}").file("alice/x", "");
+    lab.file("broken/test.properties.json", "{\"schemaVersion\": 1,\n \"testSuites\": [{}]}");
+    lab.file("none/test.properties.json", "{\"schemaVersion\": 1}").file("none/a.sh", "exit 0");
+    lab.file("folder/test.properties.json/x", "").file("cut/test.properties.json", "{\"schemaVersion\": 1");
+    nix::unistd::mkfifo(&lab.project.path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    lab
+}
+
+#[test]
+fn what_is_wrong_is_named_and_nothing_is_printed() {
+    let lab = lab();
+    let table: [(&[&str], &str); 15] = [
+        (&[], "SETUP"),
+        (&["week1", "alice", "bob"], "'bob'"),
+        (&["week1", "--attempt", "0"], "0 is not in 1.."),
+        (&["week1", "--attempt", "x"], "--attempt"),
+        (&["week1", "--seed"], "--seed"),
+        (&["week1", "--sandbocks"], "--sandbox"),
+        (&["nowhere"], "could not read `nowhere`; name the folder or file that is meant: No such file"),
+        (&["week1", "nobody"], "could not read `nobody`"),
+        (&["pipe"], "`pipe` is neither a folder nor a file"),
+        (&["week1", "pipe"], "`pipe` is neither a folder nor a file"),
+        (&["empty"], "`empty` is no set-up: in it are neither a test.properties.json nor scripts (*.sh)"),
+        (&["above"], "its folder `week1` is one: name that"),
+        (&["broken"], "broken/test.properties.json:2:"),
+        (&["none"], "`none/test.properties.json` lists no script in `testSuites`"),
+        (&["folder"], "could not read `folder/test.properties.json`: it is not a regular file"),
+    ];
+    for (arguments, part) in table {
+        for flags in [[].as_slice(), &["--json"], &["--check"]] {
+            let ended = lab.grade(&[arguments, flags].concat());
+            ended.code(2).stderr_says(part);
+            assert_eq!(ended.stdout, "", "{arguments:?}");
+        }
+    }
+    lab.grade(&["cut"]).code(2).stderr_says("cut/test.properties.json:1:");
+}
+
+#[test]
+fn a_sandbox_that_cannot_be_had_is_said_before_anything_runs() {
+    if !can_be_sandboxed() {
+        assert!(!is_ci(), "CI must be able to make namespaces");
+        return;
+    }
+    // The limit is of namespaces that this one may hold: none.
+    let no_namespaces =
+        "echo 0 >/proc/sys/user/max_user_namespaces && echo 0 >/proc/sys/user/max_mnt_namespaces && exec \"$@\"";
+    let mut lab = lab();
+    let ran = lab.project.path("ran").display().to_string();
+    lab.file("week1/a.sh", &format!("echo x >{ran}"));
+    let words = ["unshare", "--user", "--map-root-user", "bash", "-c", no_namespaces, "-"];
+    lab.project = lab.project.wrapped(&words);
+    let ended = lab.grade(&["week1", "--sandbox", "--json"]);
+    ended.code(2).stderr_says("`--sandbox` was asked for; nothing was run: ");
+    assert_eq!(ended.stdout, "");
+    assert!(!lab.project.path("ran").exists());
+    lab.grade(&["week1"]).code(0);
+    assert!(lab.project.path("ran").exists(), "without it, it runs");
+}
+
+#[test]
+fn what_a_sandbox_holds_back_is_held_back() {
+    if !can_be_sandboxed() {
+        assert!(!is_ci(), "CI must be able to make namespaces");
+        return;
+    }
+    for (flags, is_held) in [([].as_slice(), false), (&["--sandbox"], true)] {
+        let lab = Lab::with(Way { flags, ..PLAIN }, &[]);
+        let outside = lab.project.path("outside").display().to_string();
+        let manifest = json!({"schemaVersion": 1, "testSuites": [{"script": "a.sh"}], "makefile": {}});
+        lab.manifest(&manifest);
+        lab.file("week1/a.sh", &format!("echo script >>{outside}; exit 0"));
+        lab.file("week1/Makefile", &format!("all:\n\t-echo make >>{outside}\n"));
+        assert_eq!(lab.json(0, &["week1"])["passCount"], 1);
+        let found = std::fs::read_to_string(&outside).unwrap_or_default();
+        assert_eq!(found, if is_held { "" } else { "make\nscript\n" });
+    }
+}
+
+#[test]
+fn a_wrong_environment_is_named() {
+    let project = Project::bare().by(RUNNER).variable("SUITE_TIMEOUT_SEC", "soon");
+    project.file("week1/a.sh", "exit 0");
+    project.run(&["grade", "week1"]).code(2).stderr_says("`SUITE_TIMEOUT_SEC` is `soon`");
+}

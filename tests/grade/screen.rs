@@ -1,0 +1,114 @@
+//! What somebody sees who looks: colours and progress on a terminal only, nothing that drives it.
+
+use serde_json::json;
+
+use super::world::{Project, has};
+use super::{Lab, PLAIN, RUNNER, ways};
+
+fn two_scripts() -> Lab {
+    Lab::with(PLAIN, &[("a.sh", "sleep 1; exit 0", json!({})), ("b.sh", "echo said; exit 1", json!({}))])
+}
+
+/// Runs it on a terminal (script(1)), and returns what that showed.
+fn on_a_terminal(project: Project, arguments: &str) -> String {
+    let line = format!("{RUNNER} grade {arguments}");
+    let project = project.by("/usr/bin/script").variable("TERM", "xterm");
+    let ended = project.run(&["-qec", &line, "/dev/null"]);
+    ended.code(0);
+    ended.stdout
+}
+
+#[test]
+fn on_a_terminal_there_are_colours_and_progress() {
+    if has(&["script"]) {
+        let shown = on_a_terminal(two_scripts().project, "week1");
+        for part in ["\u{1b}[32mpass", "\u{1b}[1m\u{1b}[31mfail", "grade 1/2 a"] {
+            assert!(shown.contains(part), "{part:?} {shown:?}");
+        }
+    }
+}
+
+#[test]
+fn no_color_takes_the_colours_away() {
+    if has(&["script"]) {
+        let shown = on_a_terminal(two_scripts().project.variable("NO_COLOR", "1"), "week1");
+        assert!(shown.contains("pass     public") && !shown.contains("\u{1b}[32m"), "{shown:?}");
+    }
+}
+
+#[test]
+fn the_json_is_the_same_on_a_terminal() {
+    if has(&["script"]) {
+        let shown = on_a_terminal(two_scripts().project, "week1 --json 2>/dev/null");
+        let value: serde_json::Value = serde_json::from_str(shown.trim()).unwrap();
+        assert_eq!(value["totalTests"], 2);
+    }
+}
+
+#[test]
+fn quiet_says_what_has_not_passed_and_the_sums() {
+    let ended = two_scripts().grade(&["week1", "--quiet"]);
+    ended.code(0).says("fail     public     0/1").says("1 of 2 passed, 1 of 2 points");
+    assert!(!ended.stdout.contains("pass     "), "{ended}");
+    let ended = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]).grade(&["week1", "--quiet"]);
+    assert_eq!(ended.code(0).stdout.lines().count(), 1, "{ended}");
+}
+
+#[test]
+fn verbose_shows_output_while_it_comes_and_what_was_measured() {
+    let lab = two_scripts();
+    let ended = lab.grade(&["week1", "--verbose"]);
+    ended.code(0).stderr_says("| said").says("copied in ").says("KiB of memory; 5 bytes of output, 0 of errors");
+    ended.says("decided by an end by exit with code 1");
+    assert_eq!(lab.json(0, &["week1", "--verbose"])["passCount"], 1);
+}
+
+#[test]
+fn nothing_that_a_student_writes_drives_a_terminal_or_a_ci_service() {
+    let evil =
+        "printf '\\033[2J::error::x\\n\\033]0;title\\007##[group]y\\n' >&2; printf '\\033[31m##[error]z\\n'; exit 1";
+    for way in ways() {
+        let lab = Lab::with(way, &[("a.sh", evil, json!({"name": "na\u{1b}me\n::error::n"}))]);
+        lab.file("week1/\u{1b}[2J", "").file("alice/\u{1b}[2J", "");
+        let ended = lab.grade(&["week1", "alice", "--verbose", "--check"]);
+        ended
+            .code(1)
+            .says("na\\u{1b}me\\n::error::n")
+            .says("| \\u{1b}[2J::error::x")
+            .says("`\\u{1b}[2J` of the submission");
+        let all = ended.all();
+        assert!(!all.contains(['\u{1b}', '\u{7}']) && !all.contains("##["), "{way:?}\n{ended}");
+        assert!(!all.lines().any(|line| line.starts_with("::")), "{way:?}\n{ended}");
+    }
+}
+
+#[test]
+fn of_an_endless_text_the_end_is_shown() {
+    let script = "i=0; while [ $i -lt 5000 ]; do echo line $i >&2; i=$((i + 1)); done; exit 1";
+    let ended = Lab::with(PLAIN, &[("a.sh", script, json!({}))]).grade(&["week1"]);
+    ended.code(0).says("| [... what was before is left out here ...]\n| line 4980\n").says("| line 4999\n");
+    assert!(!ended.stdout.contains("line 4979"), "{ended}");
+}
+
+#[test]
+fn help_names_every_flag_and_code() {
+    let lab = Lab::new(PLAIN);
+    let ended = lab.grade(&["--help"]);
+    ended.code(0);
+    for word in [
+        "SETUP",
+        "SUBMISSION",
+        "--sandbox",
+        "--json",
+        "--check",
+        "--seed",
+        "--submission-id",
+        "--test-setup-id",
+        "--attempt",
+    ] {
+        assert!(ended.stdout.contains(word), "{word}\n{ended}");
+    }
+    assert!(lab.project.run(&["--help"]).stdout.contains("grade"));
+    assert!(lab.project.run(&["completions", "bash"]).stdout.contains("--submission-id"));
+    assert!(lab.project.run(&["man"]).stdout.contains("grade"));
+}
