@@ -276,7 +276,8 @@ mod tests {
     #[cfg(feature = "worker")]
     #[test]
     fn every_change_in_a_folder_changes_its_digest() {
-        let changes: [(&str, fn(&Path)); 8] = [
+        type Change = fn(&Path);
+        let changes: [(&str, Change); 8] = [
             ("content of the same size, time set back", |dir| {
                 let time = fs::metadata(dir.join("a")).unwrap().modified().unwrap();
                 fs::write(dir.join("a"), "2").unwrap();

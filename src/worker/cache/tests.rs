@@ -195,7 +195,8 @@ fn what_is_in_use_is_not_removed_and_what_has_no_room_is_used_once() {
 
 #[test]
 fn an_entry_that_somebody_has_changed_is_thrown_away_and_filled_again() {
-    let changes: [(&str, fn(&Path)); 6] = [
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 6] = [
         ("content", |entry| fs::write(entry.join("setup/tests/one.sh"), "exit 0").unwrap()),
         ("a new file", |entry| fs::write(entry.join("setup/conftest.py"), "").unwrap()),
         ("a link for the set-up", |entry| {
@@ -207,7 +208,7 @@ fn an_entry_that_somebody_has_changed_is_thrown_away_and_filled_again() {
             fs::write(entry.join("meta.json"), format!(r#"{{"bytes":{},"digest":""}}"#, u64::MAX)).unwrap();
         }),
         ("closed folders", |entry| {
-            fs::set_permissions(entry.join("setup/tests"), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(entry.join("setup/tests"), fs::Permissions::from_mode(0o000)).unwrap();
             fs::set_permissions(entry, fs::Permissions::from_mode(0o500)).unwrap();
         }),
     ];
