@@ -5,6 +5,8 @@
 
 mod line;
 mod place;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};

@@ -9,6 +9,9 @@ mod http;
 mod log;
 mod profile;
 mod retry;
+#[cfg(test)]
+#[path = "../../tests/worker/server/mod.rs"]
+mod server;
 mod sign;
 mod spool;
 mod state;
