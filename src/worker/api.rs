@@ -116,10 +116,18 @@ pub(super) trait JobApi: Send + Sync {
 pub(super) enum ApiError {
     /// No connection: the name, the network, the port, TLS.
     #[error("could not connect for `{url}`")]
-    Connect { url: String, #[source] source: Cause },
+    Connect {
+        url: String,
+        #[source]
+        source: Cause,
+    },
     /// A connection ended before an answer.
     #[error("lost the connection of `{url}`")]
-    Dropped { url: String, #[source] source: Cause },
+    Dropped {
+        url: String,
+        #[source]
+        source: Cause,
+    },
     /// Nothing came, or nothing could be sent, for the idle limit.
     #[error("nothing moved for {} s in `{url}`", limit.as_secs_f32())]
     Stalled { url: String, limit: Duration },
@@ -128,7 +136,11 @@ pub(super) enum ApiError {
     TooSlow { url: String, bytes_min: u64, window: Duration },
     /// An answer ended before it was complete.
     #[error("the answer of `{url}` ended early")]
-    Truncated { url: String, #[source] source: Cause },
+    Truncated {
+        url: String,
+        #[source]
+        source: Cause,
+    },
     /// The server refused, or is not able to.
     #[error("`{url}` answered {code}: {text}")]
     Status { url: String, code: u16, retry_after: Option<Duration>, text: String },
@@ -146,10 +158,18 @@ pub(super) enum ApiError {
     Refused { url: String, reason: &'static str },
     /// The file that was to hold a download cannot.
     #[error("could not write what came from `{url}`")]
-    Disk { url: String, #[source] source: io::Error },
+    Disk {
+        url: String,
+        #[source]
+        source: io::Error,
+    },
     /// Our side could not even ask.
     #[error("could not make the request for `{url}`")]
-    Unsent { url: String, #[source] source: Cause },
+    Unsent {
+        url: String,
+        #[source]
+        source: Cause,
+    },
     /// The stop flag was set.
     #[error("stopped while waiting")]
     Stopped,

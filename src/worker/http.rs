@@ -93,7 +93,11 @@ pub(super) enum HttpConfigError {
     Random(#[source] io::Error),
     /// The file of certificates.
     #[error("could not read the certificates in `{}`", path.display())]
-    CaFile { path: PathBuf, #[source] source: Cause },
+    CaFile {
+        path: PathBuf,
+        #[source]
+        source: Cause,
+    },
     /// It holds none.
     #[error("`{}` holds no PEM certificate", path.display())]
     NoCertificate { path: PathBuf },
@@ -130,10 +134,8 @@ impl HttpApi {
     ///
     /// When `config` is not usable.
     pub(super) fn new(config: &HttpConfig<'_>, stop: Stop) -> Result<Self, HttpConfigError> {
-        let base = place::parse(config.base_url).map_err(|reason| HttpConfigError::BaseUrl {
-            url: place::shown_text(config.base_url),
-            reason,
-        })?;
+        let base = place::parse(config.base_url)
+            .map_err(|reason| HttpConfigError::BaseUrl { url: place::shown_text(config.base_url), reason })?;
         let signer = config.secret.map(|secret| signer(secret, config.worker_id)).transpose()?;
         let own = config.ca_file.map(certificates).transpose()?.unwrap_or_default();
         let patience = Patience { limits: config.limits, stop };
@@ -203,10 +205,6 @@ impl HttpApi {
             Error::Protocol(source) => ApiError::Garbage { url, reason: escaped(&source.to_string()) },
             Error::LargeResponseHeader(..) => ApiError::Garbage { url, reason: "its head is too long".to_owned() },
             Error::HostNotFound | Error::Rustls(_) | Error::Tls(_) => ApiError::Connect { url, source: error.into() },
-            Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
-                // So the client tells what TLS refused.
-                ApiError::Connect { url, source: source.into() }
-            }
             Error::Io(source) => otherwise(url, source.into()),
             error => otherwise(url, error.into()),
         }
@@ -280,7 +278,9 @@ impl JobApi for HttpApi {
         let text = self.text(answer, JOB_BYTES_MAX)?;
         match serde_json::from_slice(&text) {
             Ok(job) => Ok(Polled::Job(Box::new(job))),
-            Err(error) => Err(ApiError::Garbage { url, reason: format!("it is no job: {}", escaped(&error.to_string())) }),
+            Err(error) => {
+                Err(ApiError::Garbage { url, reason: format!("it is no job: {}", escaped(&error.to_string())) })
+            }
         }
     }
 
@@ -308,7 +308,9 @@ impl JobApi for HttpApi {
             let reason = format!("the status {} is not 200", answer.response.status().as_u16());
             return Err(ApiError::Garbage { url: answer.url, reason });
         }
-        to.set_len(0).and_then(|()| to.rewind()).map_err(|source| ApiError::Disk { url: answer.url.clone(), source })?;
+        to.set_len(0)
+            .and_then(|()| to.rewind())
+            .map_err(|source| ApiError::Disk { url: answer.url.clone(), source })?;
         self.copy(answer, bytes_max, to)
     }
 }

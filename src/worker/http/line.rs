@@ -107,8 +107,8 @@ impl Lines {
     /// Connections that trust the usual authorities and `own`.
     pub(super) fn new(patience: Patience, own: Vec<Certificate<'static>>) -> Self {
         let roots = |certificates| TlsConfig::builder().root_certs(RootCerts::from(certificates)).build();
-        let private = (!own.is_empty())
-            .then(|| (Config::builder().tls_config(roots(own)).build(), RustlsConnector::default()));
+        let private =
+            (!own.is_empty()).then(|| (Config::builder().tls_config(roots(own)).build(), RustlsConnector::default()));
         Self { patience, public: RustlsConnector::default(), private }
     }
 
@@ -141,10 +141,19 @@ impl Connector<()> for Lines {
             match connector.connect(&trusting, Some(self.line(details)?)) {
                 // What TLS refuses it says so: it may be one of the usual authorities' instead.
                 Err(Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {}
-                outcome => return Ok(outcome?.map(boxed)),
+                outcome => return Ok(outcome.map_err(no_connection)?.map(boxed)),
             }
         }
-        Ok(self.public.connect(details, Some(self.line(details)?))?.map(boxed))
+        let outcome = self.public.connect(details, Some(self.line(details)?));
+        Ok(outcome.map_err(no_connection)?.map(boxed))
+    }
+}
+
+/// What the system or TLS says before there is a connection.
+fn no_connection(error: Error) -> Error {
+    match error {
+        Error::Io(source) => Ended::Unreachable(source).into(),
+        error => error,
     }
 }
 
@@ -205,11 +214,7 @@ impl Pace {
 
 impl Line {
     /// Repeats `step`, which returns after a slice, until something moves; returns the number of bytes.
-    fn wait(
-        patience: &Patience,
-        pace: &mut Pace,
-        mut step: impl FnMut() -> io::Result<usize>,
-    ) -> Result<usize, Error> {
+    fn wait(patience: &Patience, pace: &mut Pace, mut step: impl FnMut() -> io::Result<usize>) -> Result<usize, Error> {
         let started = Instant::now();
         loop {
             if patience.stop.is_set() {

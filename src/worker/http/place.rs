@@ -50,9 +50,7 @@ fn origin(place: &Uri) -> (Option<&str>, Option<String>, Option<u16>) {
 pub(super) fn follow(from: &Uri, location: &str) -> Result<Uri, &'static str> {
     let next = match location {
         absolute if has_scheme(absolute) => parse(absolute)?,
-        sibling if sibling.starts_with("//") => {
-            parse(&format!("{}:{sibling}", from.scheme_str().unwrap_or_default()))?
-        }
+        sibling if sibling.starts_with("//") => parse(&format!("{}:{sibling}", from.scheme_str().unwrap_or_default()))?,
         rooted if rooted.starts_with('/') => with_path(from, rooted)?,
         relative => {
             let folder = from.path().rfind('/').map_or("/", |slash| &from.path()[..=slash]);
@@ -72,8 +70,7 @@ fn has_scheme(location: &str) -> bool {
 
 /// Returns `place` with `path` (and its query) in place of its own.
 fn with_path(place: &Uri, path: &str) -> Result<Uri, &'static str> {
-    let path: PathAndQuery =
-        path.split('#').next().unwrap_or_default().parse().map_err(|_| "its path is not one")?;
+    let path: PathAndQuery = path.split('#').next().unwrap_or_default().parse().map_err(|_| "its path is not one")?;
     let mut parts = place.clone().into_parts();
     parts.path_and_query = Some(path);
     Uri::from_parts(parts).map_err(|_| "its path is not one")
@@ -113,7 +110,17 @@ mod tests {
         for url in ["http://h", "https://h:1/a?b=c#d", "http://127.0.0.1:80/x", "HTTP://h/"] {
             assert!(parse(url).is_ok(), "{url}");
         }
-        let others = ["file:///etc/passwd", "ftp://h/", "/a", "h/a", "http:///a", "http://n:p@h/", "http://h/a b", "", "http://"];
+        let others = [
+            "file:///etc/passwd",
+            "ftp://h/",
+            "/a",
+            "h/a",
+            "http:///a",
+            "http://n:p@h/",
+            "http://h/a b",
+            "",
+            "http://",
+        ];
         for url in others {
             assert!(parse(url).is_err(), "{url}");
         }

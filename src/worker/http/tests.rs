@@ -142,13 +142,8 @@ fn configurations_that_cannot_work_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let empty = dir.path().join("empty.pem");
     std::fs::write(&empty, "no certificate").unwrap();
-    let good = HttpConfig {
-        base_url: "http://h",
-        worker_id: "w",
-        secret: Some(SECRET),
-        ca_file: None,
-        limits: limits(),
-    };
+    let good =
+        HttpConfig { base_url: "http://h", worker_id: "w", secret: Some(SECRET), ca_file: None, limits: limits() };
     let refusal = |config: HttpConfig<'_>| HttpApi::new(&config, Stop::default()).unwrap_err().to_string();
     assert!(HttpApi::new(&good, Stop::default()).is_ok());
     assert!(refusal(HttpConfig { base_url: "file:///etc", ..good }).contains("no base URL"));
@@ -184,7 +179,9 @@ fn a_refusal_is_told_with_its_text() {
         assert_eq!(error.to_string(), format!("`{}/api/v1/worker/request` answered {code}: planned", server.url()));
     }
     server.occupy("worker-1", "elsewhere");
-    assert!(matches!(api.request(&activity()).unwrap_err(), ApiError::IdInUse { text } if text.contains("another host")));
+    assert!(
+        matches!(api.request(&activity()).unwrap_err(), ApiError::IdInUse { text } if text.contains("another host"))
+    );
 }
 
 /// 84.

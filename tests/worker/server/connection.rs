@@ -30,12 +30,14 @@ struct Line {
 /// Serves requests until one of the two sides has enough.
 pub(super) fn serve(stream: TcpStream, number: usize, shared: &Shared) {
     let mut line = Line { stream, pending: Vec::new() };
+    // A client that has gone is no fault of a server.
     while let Ok(Some(seen)) = line.read_head(number) {
-        // A client that has gone is no fault of a server.
         if !matches!(answer(&mut line, &seen, shared), Ok(Next::Request)) {
-            return;
+            break;
         }
     }
+    // The server holds it, too: only without both it is closed.
+    shared.update(|state| state.open.remove(&number));
 }
 
 /// Sees one request to its end.
@@ -48,8 +50,9 @@ fn answer(line: &mut Line, seen: &Seen, shared: &Shared) -> io::Result<Next> {
     match &fault {
         Fault::DropUnread => return Ok(Next::Close),
         Fault::RefuseUnread(status) => {
-            line.write(&Reply::text(*status, "refused").bytes())?;
-            line.linger()?;
+            let mut reply = Reply::text(*status, "refused");
+            reply.headers.push(("Connection", "close".to_owned()));
+            line.write(&reply.bytes())?;
             return Ok(Next::Close);
         }
         _ => {}
@@ -87,10 +90,7 @@ fn answer(line: &mut Line, seen: &Seen, shared: &Shared) -> io::Result<Next> {
 
 /// Whether a client cannot have the whole answer.
 fn is_lost(fault: &Fault) -> bool {
-    matches!(
-        fault,
-        Fault::DropAnswer | Fault::Silence | Fault::Stall | Fault::Truncated | Fault::TruncatedChunks
-    )
+    matches!(fault, Fault::DropAnswer | Fault::Silence | Fault::Stall | Fault::Truncated | Fault::TruncatedChunks)
 }
 
 impl Line {

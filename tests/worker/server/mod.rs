@@ -111,8 +111,9 @@ pub(crate) struct State {
     hosts: BTreeMap<String, String>,
     nonces: BTreeSet<String>,
     plan: fault::Plan,
-    /// Connections that may be open, to end them.
-    open: Vec<TcpStream>,
+    /// Connections that are open, by their numbers, to end them.
+    open: BTreeMap<usize, TcpStream>,
+    connections: usize,
     is_down: bool,
 }
 
@@ -228,7 +229,7 @@ impl Server {
             state.is_down = true;
             std::mem::take(&mut state.open)
         });
-        for stream in open {
+        for stream in open.values() {
             // It may be closed.
             stream.shutdown(Shutdown::Both).unwrap_or_default();
         }
@@ -290,15 +291,15 @@ impl Drop for Server {
 /// Accepts connections until the server is down.
 fn listen(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
     thread::spawn(move || {
-        for (number, stream) in listener.incoming().enumerate() {
+        for stream in listener.incoming() {
             let Ok(stream) = stream else { continue };
-            let is_down = shared.update(|state| {
-                state.open.extend(stream.try_clone());
-                state.is_down
+            let number = shared.update(|state| {
+                let number = state.connections;
+                state.connections += 1;
+                state.open.extend(stream.try_clone().map(|stream| (number, stream)));
+                (!state.is_down).then_some(number)
             });
-            if is_down {
-                return;
-            }
+            let Some(number) = number else { return };
             let shared = Arc::clone(&shared);
             thread::spawn(move || connection::serve(stream, number, &shared));
         }
