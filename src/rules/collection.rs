@@ -384,6 +384,7 @@ mod tests {
             usage: Usage { max_rss_bytes, started: Some(2), ..Usage::default() },
             leaked: Vec::new(),
             log_error: None,
+            unkept: None,
         }
     }
 

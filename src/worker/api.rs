@@ -174,6 +174,7 @@ fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::profile::{Capability, LanguageVersion};
 
     /// A job as text, with `more` at its end.
     fn job(more: &str) -> String {

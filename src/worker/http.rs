@@ -5,6 +5,8 @@
 
 mod line;
 mod place;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -203,10 +205,6 @@ impl HttpApi {
             Error::Protocol(source) => ApiError::Garbage { url, reason: escaped(&source.to_string()) },
             Error::LargeResponseHeader(..) => ApiError::Garbage { url, reason: "its head is too long".to_owned() },
             Error::HostNotFound | Error::Rustls(_) | Error::Tls(_) => ApiError::Connect { url, source: error.into() },
-            Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
-                // So the client tells what TLS refused.
-                ApiError::Connect { url, source: source.into() }
-            }
             Error::Io(source) => otherwise(url, source.into()),
             error => otherwise(url, error.into()),
         }

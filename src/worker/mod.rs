@@ -12,6 +12,9 @@ mod profile;
 mod report;
 mod retry;
 mod sender;
+#[cfg(test)]
+#[path = "../../tests/worker/server/mod.rs"]
+mod server;
 mod sign;
 mod slots;
 mod spool;

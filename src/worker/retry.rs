@@ -276,7 +276,7 @@ mod tests {
             ("99999999999999999999999999", Some(3600)),
             ("Fri, 20 Feb 2026 14:05:10 GMT", Some(60)),
             ("Fri, 20 Feb 2026 14:00:00 GMT", Some(0)),
-            ("Fri, 20 Feb 2027 14:00:00 GMT", Some(3600)),
+            ("Sat, 20 Feb 2027 14:00:00 GMT", Some(3600)),
             ("-1", None),
             ("1.5", None),
             ("soon", None),

@@ -141,10 +141,19 @@ impl Connector<()> for Lines {
             match connector.connect(&trusting, Some(self.line(details)?)) {
                 // What TLS refuses it says so: it may be one of the usual authorities' instead.
                 Err(Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {}
-                outcome => return Ok(outcome?.map(boxed)),
+                outcome => return Ok(outcome.map_err(no_connection)?.map(boxed)),
             }
         }
-        Ok(self.public.connect(details, Some(self.line(details)?))?.map(boxed))
+        let outcome = self.public.connect(details, Some(self.line(details)?));
+        Ok(outcome.map_err(no_connection)?.map(boxed))
+    }
+}
+
+/// What the system or TLS says before there is a connection.
+fn no_connection(error: Error) -> Error {
+    match error {
+        Error::Io(source) => Ended::Unreachable(source).into(),
+        error => error,
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use pretty_assertions::assert_eq;
 
+use super::in_hand::Left;
 use super::*;
 
 fn mode(path: &Path) -> u32 {
