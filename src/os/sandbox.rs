@@ -133,26 +133,25 @@ enum NotKept {
 impl NotKept {
     /// Of an error in what the script has made, not yet of a copy of it.
     fn unreadable(error: io::Error) -> Self {
-        match error.kind() {
+        if error.kind() == io::ErrorKind::StorageFull {
             // To let ourselves in takes room, of the script's own.
-            io::ErrorKind::StorageFull => Self::Theirs(
-                "it has used all that `sandbox-limits.disk` and `sandbox-limits.files` allow; make less, or raise them"
-                    .to_owned(),
-            ),
-            _ => error.into(),
+            let reason =
+                "it has used all that `sandbox-limits.disk` and `sandbox-limits.files` allow; make less, or raise them";
+            return Self::Theirs(reason.to_owned());
         }
+        error.into()
     }
 }
 
 impl From<io::Error> for NotKept {
     fn from(error: io::Error) -> Self {
-        // Made step by step, a folder can be deeper than a path can name.
-        match error.kind() {
-            io::ErrorKind::InvalidFilename => {
-                Self::Theirs("its folders are so deep that no path can name what is in them; make fewer".to_owned())
-            }
-            _ => Self::Ours(with_causes(&error)),
+        if error.kind() == io::ErrorKind::InvalidFilename {
+            // Made step by step, a folder can be deeper than a path can name.
+            return Self::Theirs(
+                "its folders are so deep that no path can name what is in them; make fewer".to_owned(),
+            );
         }
+        Self::Ours(with_causes(&error))
     }
 }
 
