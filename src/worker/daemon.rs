@@ -344,7 +344,7 @@ mod tests {
     fn idle_polls_become_rarer_and_a_job_makes_them_frequent_again() {
         let mut pace = pace();
         let waits: Vec<_> = (0..8).map(|_| pace.nothing().as_secs()).collect();
-        assert!(waits.is_sorted() && waits[0] == 1 && (30..38).contains(&waits[7]), "{waits:?}");
+        assert!(waits[..5].is_sorted() && waits[0] == 1 && (30..38).contains(&waits[7]), "{waits:?}");
         pace.job();
         assert_eq!(pace.nothing().as_secs(), 1);
     }
@@ -356,6 +356,6 @@ mod tests {
         assert!(pace.failure(&status(404)) >= SLOW);
         let mut pace = self::pace();
         let waits: Vec<_> = (0..8).map(|_| pace.failure(&status(503)).as_secs()).collect();
-        assert!(waits.is_sorted() && waits[0] == 1 && (30..38).contains(&waits[7]), "{waits:?}");
+        assert!(waits[..5].is_sorted() && waits[0] == 1 && (30..38).contains(&waits[7]), "{waits:?}");
     }
 }
