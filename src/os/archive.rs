@@ -255,13 +255,15 @@ impl Writing<'_> {
             let content = entry.with_reader(entries.reader_mut(), ZipReadOptions::new());
             let mut content = content.map_err(|error| faulty(error, header))?;
             match planned.kind {
-                Kind::Folder => {
-                    self.target.make_folder(&planned.path).map_err(|source| self.unwritten(planned, source))?
-                }
+                Kind::Folder => self.folder(planned)?,
                 Kind::File | Kind::Program => self.write(planned, &mut content, told_bytes)?,
             }
         }
         Ok(())
+    }
+
+    fn folder(&self, planned: &Planned) -> Result<(), ArchiveError> {
+        self.target.make_folder(&planned.path).map_err(|source| self.unwritten(planned, source))
     }
 
     fn write(&mut self, planned: &Planned, content: &mut dyn Read, told_bytes: u64) -> Result<(), ArchiveError> {
