@@ -1,13 +1,9 @@
 //! Set-ups and submissions in zip archives, which take the feature `worker`.
 
-use serde_json::json;
-
-use super::{Lab, PLAIN};
-
 #[cfg(not(feature = "worker"))]
 #[test]
 fn without_the_feature_an_archive_is_refused_with_the_way_out() {
-    let lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
+    let lab = super::Lab::with(super::PLAIN, &[("a.sh", "exit 0", serde_json::json!({}))]);
     lab.file("week1.zip", "PK\u{5}\u{6}").file("alice.ZIP", "");
     for arguments in [["week1.zip"].as_slice(), &["week1", "alice.ZIP"]] {
         for flags in [[].as_slice(), &["--json"]] {
@@ -30,8 +26,7 @@ mod with_the_feature {
     use zip::ZipWriter;
     use zip::write::SimpleFileOptions;
 
-    use super::super::{Lab, lines, ways};
-    use super::PLAIN;
+    use super::super::{Lab, PLAIN, lines, ways};
 
     /// Packs files into an archive of the lab.
     fn pack(lab: &Lab, name: &str, files: &[(&str, &str)]) {

@@ -83,6 +83,16 @@ fn nothing_that_a_student_writes_drives_a_terminal_or_a_ci_service() {
 }
 
 #[test]
+fn nor_does_it_through_an_error_of_ours() {
+    let lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
+    lab.file("alice/x", "");
+    nix::unistd::mkfifo(&lab.project.path("alice/\u{1b}[2J"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let ended = lab.grade(&["week1", "alice"]);
+    ended.code(3).stderr_says("alice/\\u{1b}[2J` is neither a file, a folder nor a symbolic link");
+    assert!(!ended.all().contains('\u{1b}'), "{ended}");
+}
+
+#[test]
 fn of_an_endless_text_the_end_is_shown() {
     let script = "i=0; while [ $i -lt 5000 ]; do echo line $i >&2; i=$((i + 1)); done; exit 1";
     let ended = Lab::with(PLAIN, &[("a.sh", script, json!({}))]).grade(&["week1"]);

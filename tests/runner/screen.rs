@@ -18,8 +18,8 @@ pub(crate) fn claims() -> Vec<Trial> {
     ]
 }
 
-const ORDERS: [&str; 10] =
-    ["all", "preflight", "deps", "build", "run-suites", "collect", "verify", "doctor", "completions", "man"];
+const ORDERS: [&str; 11] =
+    ["all", "preflight", "deps", "build", "run-suites", "collect", "verify", "grade", "doctor", "completions", "man"];
 
 fn two_suites() -> Project {
     let project = project("");
