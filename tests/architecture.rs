@@ -378,13 +378,13 @@ fn strange_unsafe(sources: &[Source]) -> Vec<String> {
     rust.filter(has).map(|source| format!("{}: `unsafe` belongs to {UNSAFE_FILE}", source.path)).collect()
 }
 
-/// Processes are started by the engine only.
+/// Processes are started by the engine only. (Tests are free.)
 fn strange_processes(sources: &[Source]) -> Vec<String> {
     const STARTERS: [&str; 10] =
         ["fork", "vfork", "clone3", "execv", "execve", "execvp", "execvpe", "execveat", "posix_spawn", "posix_spawnp"];
     let mut violations = Vec::new();
     for source in sources.iter().filter(in_src).filter(|source| !source.path.starts_with(ENGINE)) {
-        let tokens = tokens(&source.text);
+        let tokens = tokens_without_tests(source);
         let after_path = |at: usize| at > 0 && is(tokens.get(at - 1), "::");
         for at in 0..tokens.len() {
             let Some(name) = word(tokens.get(at)) else { continue };
@@ -753,7 +753,9 @@ fn the_guards_have_looked_at_the_tree() {
         let folder = format!("src/{floor}/");
         sources.iter().filter(|source| source.path == file || source.path.starts_with(&folder)).count()
     };
-    for (floor, at_least) in [("model", 5), ("rules", 10), ("os", 15), ("flow", 8), ("harness", 2), ("cli", 2)] {
+    for (floor, at_least) in
+        [("model", 5), ("rules", 10), ("os", 15), ("flow", 8), ("harness", 2), ("cli", 2), ("worker", 15)]
+    {
         assert!(on(floor) >= at_least, "only {} files on `{floor}`", on(floor));
     }
     let raw = sources.iter().find(|source| source.path == UNSAFE_FILE).expect("no file for unsafe code");
@@ -779,7 +781,7 @@ fn the_readme_names_every_variable() {
     assert!(settings.contains("TEST_FILTER") && settings.contains("SUITES_DIR"), "{settings:?}");
     expect_none(&differences(&readme, "setting", &settings));
     expect_none(&differences(&readme, "variable of a block", &arguments(&read("src/flow/blocks.rs"), &["set"])));
-    expect_none(&differences(&readme, "variable of a script", &arguments(&read("src/flow/job.rs"), &["set"])));
+    expect_none(&differences(&readme, "variable of a script", &arguments(&read("src/flow/workplace.rs"), &["set"])));
 }
 
 #[test]
@@ -788,6 +790,29 @@ fn the_readme_names_every_exit_code_and_status() {
     expect_none(&differences(&readme, "exit code", &exit_codes(&read("src/harness.rs"))));
     let words = as_str_words(&read("src/rules/chickadee.rs"), "TestStatus");
     expect_none(&differences(&readme, "status of a script", &words));
+}
+
+/// Words in backticks of a table of the worker's manual.
+fn expect_told(heading: &str, known: &BTreeSet<String>) {
+    let differences = differences(&read("docs/worker.md"), heading, known);
+    expect_none(&differences.iter().map(|text| text.replace("README.md", "docs/worker.md")).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_workers_manual_names_every_variable_event_and_exit_code() {
+    let all = tokens_without_tests(&source("src/worker/args.rs", &read("src/worker/args.rs")));
+    let is_variable = |text: &String| {
+        let is_ours = text.starts_with("RUNNER_") || text.starts_with("WORKER_");
+        is_ours && text.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+    };
+    let secrets = tokens(&read("src/worker/args/secret.rs"));
+    let variables: BTreeSet<String> = all.iter().chain(&secrets).filter_map(text).filter(is_variable).collect();
+    assert!(variables.len() >= 14, "{variables:?}");
+    expect_told("variable", &variables);
+    let events = as_str_words(&read("src/worker/log.rs"), "EventName");
+    assert!(events.len() >= 30, "{events:?}");
+    expect_told("event of the log", &events);
+    expect_told("code of chickadee-runner", &exit_codes(&read("src/worker/mod.rs")));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------

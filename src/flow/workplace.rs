@@ -16,8 +16,6 @@ const SHELL: &str = "/bin/sh";
 pub(crate) const MAKE: &str = "make";
 /// The language of scripts, if nobody names one.
 pub(crate) const LANG: &str = "C.UTF-8";
-/// The variable that says for which variant of an assignment a job is.
-const SEED: &str = "CHICKADEE_ASSIGNMENT_SEED";
 
 /// Runs a script to its end.
 pub(crate) type Run<'a> = &'a mut dyn FnMut(&Script) -> Result<Completion, Fault>;
@@ -187,7 +185,7 @@ impl Terms {
         environment.set("LANG", &self.lang);
         environment.set("TMPDIR", tmp);
         if let Some(seed) = &self.seed {
-            environment.set(SEED, seed);
+            environment.set("CHICKADEE_ASSIGNMENT_SEED", seed);
         }
         environment
     }

@@ -49,7 +49,7 @@ Environment (a flag that says the same comes first; an empty variable counts as 
 Exit codes:
   0        drained, or with --once: everything that was there is done
   2        the command line or the configuration is wrong, there is no sandbox, or the id is in use on this machine
-  3        the worker itself failed
+  3        the worker itself failed, or with --once: the server was not reached
   130 143  aborted by a second SIGINT, SIGTERM";
 
 /// Polls an API server for grading jobs, runs their scripts, and reports what came of it.
@@ -88,7 +88,7 @@ pub(super) struct Flags {
     /// A file that always tells what the worker is doing.
     #[arg(long, value_name = "FILE")]
     status_file: Option<PathBuf>,
-    /// Certificates, in PEM, that the server's is checked with in place of the usual ones.
+    /// Certificates, in PEM, that are trusted beside the built-in ones.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// Take the jobs that are there, then end.
@@ -134,7 +134,7 @@ pub(super) struct Config {
     pub(super) log_format: Format,
     /// What is to tell what the worker is doing.
     pub(super) status_file: Option<PathBuf>,
-    /// Certificates to trust in place of the usual ones.
+    /// Certificates to trust beside the built-in ones.
     pub(super) ca_file: Option<PathBuf>,
     /// Take the jobs that are there, then end.
     pub(super) once: bool,

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::num::NonZeroU32;
 
-use nix::sys::statvfs::statvfs;
 use serde_json::{Value, json};
 
 use super::api::{Activity, Job, JobApi};
@@ -25,6 +24,7 @@ use crate::flow::scratch::{CopiesIn, Scratch};
 use crate::os::archive::ArchiveLimits;
 use crate::os::engine::{Cancel, ScriptRunner};
 use crate::os::journal::Level;
+use crate::os::workdir::free_bytes;
 use crate::rules::collection::RUNNER_VERSION;
 
 /// One worker, from its start to its end.
@@ -99,8 +99,7 @@ impl Worker {
 
     /// Returns the space that is left for jobs, in MiB, if the kernel tells.
     pub(super) fn free_disk_mb(&self) -> Option<u64> {
-        let fs = statvfs(self.scratch.path()).ok()?;
-        Some(fs.blocks_available().saturating_mul(fs.fragment_size()) >> 20)
+        free_bytes(self.scratch.path()).map(|bytes| bytes >> 20)
     }
 }
 

@@ -169,7 +169,8 @@ fn add_mode(path: &Path, bits: u32) -> io::Result<()> {
     if mode & bits == bits { Ok(()) } else { fs::set_permissions(path, fs::Permissions::from_mode(mode | bits)) }
 }
 
-#[cfg(all(test, feature = "worker"))]
+#[cfg(feature = "worker")]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
-use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::sys::statvfs::{FsFlags, Statvfs, statvfs};
 
 #[cfg(feature = "worker")]
 pub(crate) use folder::{PrivateFolderError, make_private};
@@ -271,6 +271,16 @@ impl Copy {
     }
 }
 
+/// Returns the space that is left where `path` lies, if the kernel tells.
+#[cfg(feature = "worker")]
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    statvfs(path).ok().map(|fs| free_of(&fs))
+}
+
+fn free_of(fs: &Statvfs) -> u64 {
+    fs.blocks_available().saturating_mul(fs.fragment_size())
+}
+
 /// Where files live in memory on most machines.
 pub(crate) const MEMORY: &str = "/dev/shm";
 /// A folder that is larger is copied on the disk.
@@ -282,8 +292,7 @@ pub(crate) fn memory_for(bytes: u64) -> Option<&'static Path> {
     let memory = Path::new(MEMORY);
     let is_tmpfs = statfs(memory).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC);
     let fs = statvfs(memory).ok().filter(|fs| is_tmpfs && !fs.flags().contains(FsFlags::ST_NOEXEC))?;
-    let free_bytes = fs.blocks_available().saturating_mul(fs.fragment_size());
-    (bytes <= IN_MEMORY_BYTES_MAX && free_bytes / 16 > bytes).then_some(memory)
+    (bytes <= IN_MEMORY_BYTES_MAX && free_of(&fs) / 16 > bytes).then_some(memory)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use pretty_assertions::assert_eq;
 
 use super::*;
 
-const HOME: (&str, &str) = ("HOME", "/home/grader");
+const HOME: (&str, &str) = ("HOME", "/homes/grader");
 
 /// In a folder where there is no secret.
 fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
@@ -33,8 +33,8 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.api.as_str(), "http://localhost:8080");
     assert_eq!((config.worker_id.as_str(), config.max_jobs.get()), ("worker-box", 4));
     assert!(!config.sandbox && !config.once && config.secret.is_none() && config.discovers_capabilities);
-    assert_eq!(config.cache_dir, Path::new("/home/grader/.cache/chickadee-runner/setups"));
-    assert_eq!(config.state_dir, Path::new("/home/grader/.local/state/chickadee-runner"));
+    assert_eq!(config.cache_dir, Path::new("/homes/grader/.cache/chickadee-runner/setups"));
+    assert_eq!(config.state_dir, Path::new("/homes/grader/.local/state/chickadee-runner"));
     let bytes = [config.cache_bytes_max, config.download_bytes_max, config.free_disk_bytes_min];
     assert_eq!(bytes, [2048 * MIB, 512 * MIB, 128 * MIB]);
     assert_eq!((config.drain_limit, config.log_format), (Duration::from_secs(300), Format::Json));
@@ -86,9 +86,9 @@ fn folders_are_systemds_then_xdgs_then_the_homes() {
     let state = |skipped: usize| surroundings(&variables[skipped..]).folder(&STATE, None).unwrap();
     assert_eq!(state(0), Path::new("/var/lib/a"));
     assert_eq!(state(1), Path::new("/xdg/chickadee-runner"));
-    assert_eq!(state(2), Path::new("/home/grader/.local/state/chickadee-runner"));
+    assert_eq!(state(2), Path::new("/homes/grader/.local/state/chickadee-runner"));
     let relative = surroundings(&[("XDG_CACHE_HOME", "relative"), HOME]).folder(&CACHE, None).unwrap();
-    assert_eq!(relative, Path::new("/home/grader/.cache/chickadee-runner/setups"));
+    assert_eq!(relative, Path::new("/homes/grader/.cache/chickadee-runner/setups"));
     let error = surroundings(&[]).config(flags(&[])).unwrap_err().to_string();
     assert!(error.contains("`HOME`") && error.contains("`--test-setup-cache-dir`"), "{error}");
 }
