@@ -11,10 +11,11 @@ if ((${#targets[@]} == 0)); then
     for file in fuzz_targets/*.rs; do targets+=("$(basename "$file" .rs)"); done
 fi
 host=$(rustc -vV | sed -n 's/^host: //p')
-coverage=(-level=4 -inline-8bit-counters -pc-table -trace-compares)
+coverage=(-level=4 -inline-8bit-counters -pc-table -trace-compares -stack-depth)
 export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
-export RUSTFLAGS="--cfg fuzzing -Zsanitizer=address -Ccodegen-units=1 -Cpasses=sancov-module"
+export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module"
 for flag in "${coverage[@]}"; do RUSTFLAGS+=" -Cllvm-args=-sanitizer-coverage$flag"; done
+RUSTFLAGS+=" -Ccodegen-units=1 -Zsanitizer=address"
 cargo build --locked --release --bins --target "$host"
 
 scratch=$(mktemp -d)

@@ -18,8 +18,11 @@ const BRACKETS_FREE: usize = 90;
 /// Lines that are longer are cut before they are read.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
+/// Holds an input against claims; panics if one does not hold.
+pub type Claims = fn(&[u8]);
+
 /// The name of each target, and its claims.
-pub const TARGETS: &[(&str, fn(&[u8]))] =
+pub const TARGETS: &[(&str, Claims)] =
     &[("task", task), ("runner", runner), ("properties", properties), ("footer", footer), ("job", job)];
 
 /// Holds a `task.yaml` against the claims.
