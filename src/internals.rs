@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 #[cfg(feature = "worker")]
 use std::io::Cursor;
 use std::path::Path;
+use std::time::Duration;
 
 pub use crate::model::script;
 pub use crate::os::engine;
@@ -20,7 +21,8 @@ use crate::model::verdict::Fault;
 use crate::os::archive;
 use crate::os::disk::{SnapshotRoot, Snapshotter};
 use crate::os::host;
-use crate::rules::parse::{parse_project, parse_suite};
+use crate::rules::chickadee;
+use crate::rules::parse::{parse_project, parse_setup, parse_suite, run_order};
 
 /// Tells whether blocks do without the variable `name`, because cargo, rustup or nextest set it.
 #[must_use]
@@ -37,21 +39,97 @@ pub fn collect(proof_dir: &Path) -> Result<(usize, usize), String> {
     Ok((collected.files, collected.trials))
 }
 
+/// What was read from a file that people write.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Read {
+    /// All of it, as `Debug` shows it.
+    pub value: String,
+    /// Limits of time in it.
+    pub durations: Vec<Duration>,
+    /// Sizes in it.
+    pub sizes_bytes: Vec<u64>,
+    /// Its scripts in the order in which they run, each with those that it depends on.
+    pub scripts: Vec<(String, Vec<String>)>,
+}
+
 /// Reads a `task.yaml`.
 ///
 /// # Errors
 /// The first thing that is wrong with it, and where.
-pub fn check_task(text: &[u8]) -> Result<(), String> {
+pub fn read_task(text: &[u8]) -> Result<Read, String> {
     let name = SuiteName::new("suite").map_err(|error| error.to_string())?;
-    parse_suite(name, Path::new("task.yaml"), text).map(drop).map_err(|error| error.to_string())
+    let suite = parse_suite(name, Path::new("task.yaml"), text).map_err(|error| error.to_string())?;
+    Ok(Read {
+        value: format!("{suite:?}"),
+        durations: suite.kill_timeout.into_iter().collect(),
+        sizes_bytes: Vec::new(),
+        scripts: Vec::new(),
+    })
 }
 
 /// Reads a `runner.yaml`.
 ///
 /// # Errors
 /// The first thing that is wrong with it, and where.
+pub fn read_runner(text: &[u8]) -> Result<Read, String> {
+    let project = parse_project(Path::new("runner.yaml"), text).map_err(|error| error.to_string())?;
+    let limits = project.sandbox_limits;
+    Ok(Read {
+        value: format!("{project:?}"),
+        durations: vec![project.timeout],
+        sizes_bytes: vec![project.output_limit_bytes, limits.memory_bytes_max, limits.disk_bytes_max],
+        scripts: Vec::new(),
+    })
+}
+
+/// Reads a `test.properties.json`.
+///
+/// # Errors
+/// The first thing that is wrong with it, and where.
+pub fn read_properties(text: &[u8]) -> Result<Read, String> {
+    let file = Path::new("test.properties.json");
+    let setup = parse_setup("setup", Path::new("setup"), file, text).map_err(|error| error.to_string())?;
+    let entries = run_order(&setup).into_iter().filter_map(|at| setup.entries.get(at));
+    Ok(Read {
+        value: format!("{setup:?}"),
+        durations: vec![setup.time_limit],
+        sizes_bytes: Vec::new(),
+        scripts: entries.map(|entry| (entry.script.clone(), entry.depends_on.clone())).collect(),
+    })
+}
+
+/// Reads a `task.yaml`, for its errors only.
+///
+/// # Errors
+/// As [`read_task`].
+pub fn check_task(text: &[u8]) -> Result<(), String> {
+    read_task(text).map(drop)
+}
+
+/// Reads a `runner.yaml`, for its errors only.
+///
+/// # Errors
+/// As [`read_runner`].
 pub fn check_runner(text: &[u8]) -> Result<(), String> {
-    parse_project(Path::new("runner.yaml"), text).map(drop).map_err(|error| error.to_string())
+    read_runner(text).map(drop)
+}
+
+/// What Chickadee is told of a script.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Chickadee's word.
+    pub status: &'static str,
+    /// The text of the footer, or what stands for it.
+    pub short_result: String,
+    /// What the script said on stderr, and how it ended.
+    pub long_result: Option<String>,
+}
+
+/// Judges a script that was run.
+#[must_use]
+pub fn outcome(completion: &script::Completion) -> Outcome {
+    let outcome = chickadee::outcome_of(completion);
+    Outcome { status: outcome.status.as_str(), short_result: outcome.short_result, long_result: outcome.long_result }
 }
 
 /// Unpacks a zip archive into an empty folder, with the usual limits.

@@ -148,16 +148,20 @@ fn script_path(field: Field<'_>) -> Result<String, Problem> {
     Ok(parts.join("/"))
 }
 
+/// Scripts of a circle that are named.
+const CIRCLE_SHOWN_MAX: usize = 5;
+
 fn check_prerequisites(entries: &[ScriptEntry], uses: &[Vec<At>]) -> Result<(), Problem> {
     let known: BTreeSet<&str> = entries.iter().map(|entry| entry.script.as_str()).collect();
     for (entry, places) in entries.iter().zip(uses) {
         for (script, at) in entry.depends_on.iter().zip(places) {
             if !known.contains(script.as_str()) {
                 let others = entries.iter().map(|entry| entry.script.as_str());
-                let help = nearest(script, others).map_or(String::new(), |near| format!(", did you mean `{near}`?"));
+                let help =
+                    nearest(script, others).map_or(String::new(), |near| format!(", did you mean `{}`?", shown(near)));
                 let message = format!(
                     "`{}` depends on `{}`, which is no script of this set-up{help}",
-                    entry.script,
+                    shown(&entry.script),
                     shown(script)
                 );
                 return Err(Problem::new(*at, message));
@@ -169,7 +173,11 @@ fn check_prerequisites(entries: &[ScriptEntry], uses: &[Vec<At>]) -> Result<(), 
     let Some(cycle) = cycle(&needs, &stuck) else {
         return Ok(());
     };
-    let names: Vec<String> = cycle.iter().map(|index| format!("`{}`", entries[*index].script)).collect();
+    let mut names: Vec<String> =
+        cycle.iter().take(CIRCLE_SHOWN_MAX).map(|index| format!("`{}`", shown(&entries[*index].script))).collect();
+    if let Some(more) = cycle.len().checked_sub(CIRCLE_SHOWN_MAX).filter(|more| *more > 0) {
+        names.push(format!("{more} more"));
+    }
     let at = cycle.first().and_then(|first| uses[*first].first().copied()).unwrap_or(At(0));
     Err(Problem::new(at, format!("the scripts depend on one another in a circle: {}", names.join(" → "))))
 }
@@ -353,6 +361,32 @@ mod tests {
             let error = scripts(entries).unwrap_err().to_string();
             assert!(error.starts_with(&format!("test.properties.json:{expected}")), "{entries:?}: {error}");
         }
+    }
+
+    #[test]
+    fn names_of_scripts_are_escaped_and_cut_in_errors() {
+        let long = "x".repeat(10_000);
+        for (entries, expected) in [
+            (r#"{"script": "a\u001b[2J", "dependsOn": ["b"]}"#.to_owned(), r"`a\u{1b}[2J` depends on `b`"),
+            (
+                r#"{"script": "abc\n.sh"}, {"script": "d", "dependsOn": ["abc.sh"]}"#.to_owned(),
+                r"did you mean `abc\n.sh`?",
+            ),
+            (r#"{"script": "a\u0007", "dependsOn": ["a\u0007"]}"#.to_owned(), r"in a circle: `a\u{7}` → `a\u{7}`"),
+            (format!(r#"{{"script": "{long}", "dependsOn": ["b"]}}"#), "xxx…` depends on `b`"),
+            (format!(r#"{{"script": "{long}", "dependsOn": ["{long}"]}}"#), "xxx…` → `xxx"),
+        ] {
+            let error = scripts(&entries).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.len() < 1000, "{expected}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_long_circle_is_told_in_short() {
+        let entry = |n: usize| format!("{{\"script\": \"s{n}\", \"dependsOn\": [\"s{}\"]}}", (n + 1) % 5000);
+        let entries: Vec<String> = (0..5000).map(entry).collect();
+        let error = scripts(&entries.join(",")).unwrap_err().to_string();
+        assert!(error.ends_with("`s3` → `s4` → 4996 more"), "{error}");
     }
 
     #[test]

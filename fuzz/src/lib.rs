@@ -1,0 +1,151 @@
+//! What holds of every input, however broken: the claims of the fuzz targets. `tests/regressions.rs` holds the seeds and the
+//! findings against them, too.
+
+use std::time::Duration;
+
+use proving_ground::internals::script::{Completion, EndedBy, Exit, Stream, Usage};
+use proving_ground::internals::{Outcome, Read, outcome, read_properties, read_runner, read_task};
+use serde_json::json;
+use serde_json::value::RawValue;
+
+/// Bytes of one error: it is a line that somebody reads.
+const ERROR_BYTES_MAX: usize = 4 << 10;
+const DURATION_MAX: Duration = Duration::from_secs(10_000_000);
+const SIZE_BYTES_MAX: u64 = 1 << 40;
+const SHORT_RESULT_BYTES_MAX: usize = 1024;
+/// Texts with fewer brackets than this are never too deep for a footer.
+const BRACKETS_FREE: usize = 90;
+/// Lines that are longer are cut before they are read.
+const LINE_BYTES_MAX: usize = 64 << 10;
+
+/// Holds an input against claims; panics if one does not hold.
+pub type Claims = fn(&[u8]);
+
+/// The name of each target, and its claims.
+pub const TARGETS: &[(&str, Claims)] =
+    &[("task", task), ("runner", runner), ("properties", properties), ("footer", footer), ("job", job)];
+
+/// Holds a `task.yaml` against the claims.
+pub fn task(text: &[u8]) {
+    file(read_task, text);
+}
+
+/// Holds a `runner.yaml` against the claims.
+pub fn runner(text: &[u8]) {
+    file(read_runner, text);
+}
+
+/// Holds a `test.properties.json` against the claims.
+pub fn properties(text: &[u8]) {
+    let Some(read) = file(read_properties, text) else { return };
+    for (at, (script, needs)) in read.scripts.iter().enumerate() {
+        let inside = script.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        assert!(inside, "`{script}` is no path in the set-up");
+        let (before, after) = read.scripts.split_at(at);
+        assert!(after[1..].iter().all(|(other, _)| other != script), "`{script}` would run twice");
+        for need in needs {
+            assert!(before.iter().any(|(other, _)| other == need), "`{script}` would run before `{need}`");
+        }
+    }
+}
+
+/// Holds a job against the claims. Its manifest is the only part of it that is read by rules of ours.
+pub fn job(text: &[u8]) {
+    let Ok(job) = serde_json::from_slice::<Job>(text) else { return };
+    properties(job.manifest.get().as_bytes());
+}
+
+#[derive(serde::Deserialize)]
+struct Job {
+    manifest: Box<RawValue>,
+}
+
+/// Reads a file twice: the same comes of it, limits are within their bounds, errors are lines for people.
+fn file(read: fn(&[u8]) -> Result<Read, String>, text: &[u8]) -> Option<Read> {
+    let result = read(text);
+    assert_eq!(result, read(text), "read twice, it is not the same");
+    match result {
+        Ok(read) => {
+            let time = Duration::ZERO..=DURATION_MAX;
+            assert!(read.durations.iter().all(|one| !one.is_zero() && time.contains(one)), "{:?}", read.durations);
+            assert!(read.sizes_bytes.iter().all(|one| (1..=SIZE_BYTES_MAX).contains(one)), "{:?}", read.sizes_bytes);
+            Some(read)
+        }
+        Err(error) => {
+            assert!(!error.chars().any(char::is_control), "the error holds control characters: {error:?}");
+            assert!(error.len() <= ERROR_BYTES_MAX, "the error has {} bytes: {error:.200}", error.len());
+            None
+        }
+    }
+}
+
+/// Holds what a script left behind against the claims. The first byte says how it ended, the second whether its streams have a gap;
+/// stdout ends with the first record separator (0x1E), the rest is stderr.
+pub fn footer(input: &[u8]) {
+    let &[end, gap, ref streams @ ..] = input else { return };
+    let mut streams = streams.splitn(2, |byte| *byte == 0x1e);
+    let (stdout, stderr) = (streams.next().unwrap_or_default(), streams.next().unwrap_or_default());
+    let completion = completion(end, stream(stdout, gap), stream(stderr, gap));
+    let told = outcome(&completion);
+    assert_eq!(told, outcome(&completion), "judged twice, it is not the same");
+    expect_tellable(&told);
+    assert_eq!(told.status, status(&completion), "the status is the exit's alone");
+    if let Ok(text) = std::str::from_utf8(stderr) {
+        expect_text_is_found(text, completion);
+    }
+}
+
+fn completion(end: u8, stdout: Stream, stderr: Stream) -> Completion {
+    let (exit, ended_by) = match end {
+        b'0'..=b'9' => (Exit::Code(i32::from(end - b'0')), EndedBy::Itself),
+        b't' => (Exit::Code(0), EndedBy::Timeout),
+        b'c' => (Exit::Code(0), EndedBy::Cancel),
+        b'm' => (Exit::Signal(9), EndedBy::OutOfMemory),
+        b's' => (Exit::Signal(9), EndedBy::SupervisorKilled),
+        code @ 128.. => (Exit::Code(i32::from(code)), EndedBy::Itself),
+        signal => (Exit::Signal(i32::from(signal)), EndedBy::Itself),
+    };
+    let usage = Usage::default();
+    Completion { exit, ended_by, stdout, stderr, wall: Duration::ZERO, usage, leaked: Vec::new(), log_error: None }
+}
+
+/// `0` is a stream that was kept whole; any other byte cuts it there and says that something is missing.
+fn stream(bytes: &[u8], gap: u8) -> Stream {
+    let (head, tail) = match gap {
+        b'0' => (bytes, [].as_slice()),
+        at => bytes.split_at(usize::from(at).min(bytes.len())),
+    };
+    let missing = if gap == b'0' { 0 } else { u64::from(gap) << 20 };
+    Stream { head: head.to_vec(), tail: tail.to_vec(), total_bytes: bytes.len() as u64 + missing }
+}
+
+fn expect_tellable(told: &Outcome) {
+    assert!(told.short_result.len() <= SHORT_RESULT_BYTES_MAX, "{} bytes", told.short_result.len());
+    assert!(!told.short_result.contains('\0'), "the short result holds a NUL");
+    assert!(!told.long_result.iter().any(|text| text.is_empty() || text.contains('\0')), "{:?}", told.long_result);
+}
+
+fn status(completion: &Completion) -> &'static str {
+    match (completion.ended_by, completion.exit) {
+        (EndedBy::Timeout, _) => "timeout",
+        (EndedBy::Itself, Exit::Code(0)) => "pass",
+        (EndedBy::Itself, Exit::Code(1)) => "fail",
+        (EndedBy::Itself | EndedBy::Cancel | EndedBy::OutOfMemory | EndedBy::SupervisorKilled, _) => "error",
+    }
+}
+
+/// Whatever a script printed before, the text of a well-formed footer on its last line arrives.
+fn expect_text_is_found(text: &str, mut completion: Completion) {
+    let line = format!("\n{}\n", json!({ "shortResult": text }));
+    let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    if brackets > BRACKETS_FREE || line.len() > LINE_BYTES_MAX {
+        return;
+    }
+    completion.stdout.total_bytes += line.len() as u64;
+    completion.stdout.tail.extend_from_slice(line.as_bytes());
+    let found = outcome(&completion).short_result;
+    let whole = text.replace('\0', "\u{fffd}");
+    assert!(whole.starts_with(&found), "the footer says {whole:?}, found {found:?}");
+    let is_whole = found.len() == whole.len() || found.len() + 4 > SHORT_RESULT_BYTES_MAX;
+    assert!(is_whole, "the footer says {whole:?}, cut to {found:?}");
+}
