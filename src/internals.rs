@@ -132,6 +132,26 @@ pub fn outcome(completion: &script::Completion) -> Outcome {
     Outcome { status: outcome.status.as_str(), short_result: outcome.short_result, long_result: outcome.long_result }
 }
 
+/// What was read of a job.
+#[cfg(feature = "worker")]
+#[derive(Debug, PartialEq, Eq)]
+pub struct ReadJob {
+    /// As it is kept while it is in hand.
+    pub record: String,
+    /// As it was sent.
+    pub manifest: String,
+}
+
+/// Reads a job, as a server sends it.
+///
+/// # Errors
+/// What is wrong with it.
+#[cfg(feature = "worker")]
+pub fn read_job(text: &[u8]) -> Result<ReadJob, String> {
+    let (record, manifest) = crate::worker::read_job(text).map_err(|error| error.to_string())?;
+    Ok(ReadJob { record, manifest })
+}
+
 /// Unpacks a zip archive into an empty folder, with the usual limits.
 ///
 /// # Errors

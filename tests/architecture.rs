@@ -735,6 +735,27 @@ fn every_dependency_has_its_owner() {
     expect_none(&strange_uses(&sources(), &read("Cargo.toml"), &read("ARCHITECTURE.md")));
 }
 
+/// The crates that are built with these options, tests' aside.
+fn tree(options: &[&str]) -> BTreeSet<String> {
+    let shown = ["tree", "--locked", "--offline", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
+    let done = Command::new(env!("CARGO")).args(shown).args(options).current_dir(root()).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let text = String::from_utf8(done.stdout).unwrap();
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn without_the_worker_there_is_no_http_no_zip_no_tls_and_with_it_no_openssl() {
+    let of_worker = ["hmac", "ring", "rustls", "ureq", "webpki-roots", "zip"];
+    let (default, all) = (tree(&[]), tree(&["--all-features"]));
+    for name in of_worker {
+        assert!(all.contains(name) && !default.contains(name), "{name}");
+    }
+    let is_http = |name: &&String| ["http", "tls", "ssl", "zip"].iter().any(|part| name.contains(part));
+    assert_eq!(default.iter().filter(is_http).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert_eq!(all.iter().filter(|name| name.contains("openssl") || *name == "native-tls").count(), 0);
+}
+
 #[test]
 fn every_file_is_named() {
     expect_none(&unnamed_files(&tracked(), &read("ARCHITECTURE.md")));

@@ -2,11 +2,14 @@
 //! findings against them, too.
 
 use std::time::Duration;
+#[cfg(feature = "worker")]
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use proving_ground::internals::script::{Completion, EndedBy, Exit, Stream, Usage};
 use proving_ground::internals::{Outcome, Read, outcome, read_properties, read_runner, read_task};
+#[cfg(feature = "worker")]
+use proving_ground::internals::{read_job, unpack};
 use serde_json::json;
-use serde_json::value::RawValue;
 
 /// Bytes of one error: it is a line that somebody reads.
 const ERROR_BYTES_MAX: usize = 4 << 10;
@@ -22,8 +25,16 @@ const LINE_BYTES_MAX: usize = 64 << 10;
 pub type Claims = fn(&[u8]);
 
 /// The name of each target, and its claims.
-pub const TARGETS: &[(&str, Claims)] =
-    &[("task", task), ("runner", runner), ("properties", properties), ("footer", footer), ("job", job)];
+pub const TARGETS: &[(&str, Claims)] = &[
+    ("task", task),
+    ("runner", runner),
+    ("properties", properties),
+    ("footer", footer),
+    #[cfg(feature = "worker")]
+    ("job", job),
+    #[cfg(feature = "worker")]
+    ("archive", archive),
+];
 
 /// Holds a `task.yaml` against the claims.
 pub fn task(text: &[u8]) {
@@ -49,15 +60,42 @@ pub fn properties(text: &[u8]) {
     }
 }
 
-/// Holds a job against the claims. Its manifest is the only part of it that is read by rules of ours.
+/// Holds a job, as a server sends it, against the claims.
+#[cfg(feature = "worker")]
 pub fn job(text: &[u8]) {
-    let Ok(job) = serde_json::from_slice::<Job>(text) else { return };
-    properties(job.manifest.get().as_bytes());
+    let Ok(read) = read_job(text) else { return };
+    assert_eq!(read_job(text).as_ref(), Ok(&read), "read twice, it is not the same");
+    assert_eq!(read_job(read.record.as_bytes()).as_ref(), Ok(&read), "what is kept of it is another job");
+    properties(read.manifest.as_bytes());
 }
 
-#[derive(serde::Deserialize)]
-struct Job {
-    manifest: Box<RawValue>,
+/// Holds a zip archive against the claims: only plain files and folders come out, and only where they belong.
+#[cfg(feature = "worker")]
+pub fn archive(bytes: &[u8]) {
+    // In memory, where the machine has such a folder: a run makes millions.
+    let memory = Path::new("/dev/shm");
+    let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    let root = root.expect("a folder can be made");
+    let into = root.path().join("into");
+    fs::create_dir(&into).expect("a folder can be made");
+    if unpack(bytes, &into).is_ok() {
+        expect_plain(&into);
+    }
+    let beside = fs::read_dir(root.path()).expect("the folder can be read").count();
+    assert_eq!(beside, 1, "something was written beside the folder");
+}
+
+#[cfg(feature = "worker")]
+fn expect_plain(folder: &Path) {
+    for entry in fs::read_dir(folder).expect("the folder can be read") {
+        let entry = entry.expect("the folder can be read");
+        let meta = entry.metadata().expect("what was unpacked can be looked at");
+        let mode = meta.permissions().mode();
+        assert!(matches!(mode, 0o100_644 | 0o100_755 | 0o040_755), "{mode:o} {}", entry.path().display());
+        if meta.is_dir() {
+            expect_plain(&entry.path());
+        }
+    }
 }
 
 /// Reads a file twice: the same comes of it, limits are within their bounds, errors are lines for people.
@@ -106,7 +144,8 @@ fn completion(end: u8, stdout: Stream, stderr: Stream) -> Completion {
         signal => (Exit::Signal(i32::from(signal)), EndedBy::Itself),
     };
     let usage = Usage::default();
-    Completion { exit, ended_by, stdout, stderr, wall: Duration::ZERO, usage, leaked: Vec::new(), log_error: None }
+    let (wall, leaked, log_error, unkept) = (Duration::ZERO, Vec::new(), None, None);
+    Completion { exit, ended_by, stdout, stderr, wall, usage, leaked, log_error, unkept }
 }
 
 /// `0` is a stream that was kept whole; any other byte cuts it there and says that something is missing.

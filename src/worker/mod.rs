@@ -132,3 +132,9 @@ fn tell_started(worker: &Worker) {
     ];
     worker.log.event(Level::Info, EventName::WorkerStarted, &fields);
 }
+
+/// Reads a job as a server sends it: returns how it is kept on record, and its manifest as sent. For this package's own tests.
+pub(crate) fn read_job(text: &[u8]) -> serde_json::Result<(String, String)> {
+    let job: api::Job = serde_json::from_slice(text)?;
+    Ok((serde_json::to_string(&job)?, job.manifest.get().to_owned()))
+}
