@@ -29,6 +29,7 @@ fn the_claims_hold_for_every_seed_and_every_finding() {
     }
 }
 
+#[cfg(feature = "worker")]
 #[test]
 fn seeds_and_findings_belong_to_targets() {
     for folder in ["seeds", "regressions"] {
