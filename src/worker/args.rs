@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use crate::model::script::Environment;
+use crate::model::script::{Environment, SandboxLimits};
 use crate::os::host;
 use crate::worker::log::Format;
 
@@ -42,6 +42,12 @@ Environment (a flag that says the same comes first; an empty variable counts as 
   RUNNER_HEARTBEAT_RETRY_MAX_ATTEMPTS, RUNNER_RESULT_UPLOAD_RETRY_MAX_ATTEMPTS,
   RUNNER_DOWNLOAD_RETRY_MAX_ATTEMPTS
                      how often, the first time included [default: 4, 8, 6]
+  RUNNER_SANDBOX_MEMORY_MB, RUNNER_SANDBOX_DISK_MB, RUNNER_SANDBOX_FILES
+                     what one sandboxed script may use and write [default: 2048, 512, 50000]
+  RUNNER_SANDBOX_PROCESSES, RUNNER_SANDBOX_OPEN_FILES
+                     at once, of a script, of each process [default: 512, 1024]
+  RUNNER_SANDBOX_SHOWS
+                     folders and files that sandboxed scripts may read, too, separated by colons
   RUNNER_CAPABILITY_DISCOVERY_ENABLED
                      find out what this machine can run [default: true]
   NO_COLOR           no colours
@@ -116,6 +122,10 @@ pub(super) struct Config {
     pub(super) max_jobs: NonZeroUsize,
     /// Whether scripts run in the sandbox.
     pub(super) sandbox: bool,
+    /// What one sandboxed script may use.
+    pub(super) sandbox_limits: SandboxLimits,
+    /// What sandboxed scripts may read, beside the machine's programs and settings.
+    pub(super) sandbox_shows: Vec<PathBuf>,
     /// What requests are signed with.
     pub(super) secret: Option<Secret>,
     /// Where unpacked set-ups are kept.
@@ -251,6 +261,8 @@ impl Surroundings {
             hostname: self.hostname.clone(),
             max_jobs: max_jobs(flags.max_jobs)?,
             sandbox: flags.sandbox,
+            sandbox_limits: self.sandbox_limits()?,
+            sandbox_shows: self.sandbox_shows(),
             secret,
             cache_dir: self.folder(&CACHE, flags.test_setup_cache_dir)?,
             cache_bytes_max: self.mebibytes("RUNNER_TEST_SETUP_CACHE_MAX_MB", 2048, 0)?,
@@ -299,6 +311,27 @@ impl Surroundings {
             None => self.number("RUNNER_DRAIN_LIMIT_SEC", 300, 0, DRAIN_SEC_MAX),
         };
         seconds.map(Duration::from_secs)
+    }
+
+    /// The least values are those of `sandbox-limits` in runner.yaml.
+    fn sandbox_limits(&self) -> Result<SandboxLimits, ConfigError> {
+        let usual = SandboxLimits::default();
+        let count = |name, default: u32, min| {
+            let number = self.number(name, default.into(), min, u32::MAX.into());
+            number.map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+        };
+        Ok(SandboxLimits {
+            processes_max: count("RUNNER_SANDBOX_PROCESSES", usual.processes_max, 2)?,
+            open_files_max: count("RUNNER_SANDBOX_OPEN_FILES", usual.open_files_max, 16)?,
+            memory_bytes_max: self.mebibytes("RUNNER_SANDBOX_MEMORY_MB", usual.memory_bytes_max / MIB, 4)?,
+            disk_bytes_max: self.mebibytes("RUNNER_SANDBOX_DISK_MB", usual.disk_bytes_max / MIB, 1)?,
+            disk_files_max: count("RUNNER_SANDBOX_FILES", usual.disk_files_max, 1)?,
+        })
+    }
+
+    fn sandbox_shows(&self) -> Vec<PathBuf> {
+        let paths = self.value("RUNNER_SANDBOX_SHOWS").into_iter().flat_map(std::env::split_paths);
+        paths.filter(|path| !path.as_os_str().is_empty()).map(|path| self.cwd.join(path)).collect()
     }
 
     fn retry(&self) -> Result<RetrySettings, ConfigError> {

@@ -124,6 +124,7 @@ fn drain(worker: &Worker, poll_ended: &Receiver<Ended>) -> Ended {
         worker.stop_jobs.set();
         wait(worker, Instant::now() + ENDING_MAX, |time| worker.slots.wait_for_all(time));
     }
+    worker.slots.end();
     worker.heartbeat.finish();
     let until = Instant::now() + left().max(POLL_PATIENCE);
     if !wait(worker, until, |time| worker.is_aborted() || worker.sender.wait_until_empty(time)) {
@@ -143,8 +144,11 @@ fn wait_for_polls(worker: &Worker, poll_ended: &Receiver<Ended>) -> Ended {
     while !worker.slots.wait_until_closed(TICK) {
         tick(worker);
     }
-    let ended = poll_ended.recv_timeout(POLL_PATIENCE);
-    worker.stop_polls.set();
+    let ended = poll_ended.recv_timeout(POLL_PATIENCE).or_else(|_| {
+        worker.stop_polls.set();
+        // Its waits end with that.
+        poll_ended.recv()
+    });
     ended.unwrap_or(Ended::Drained)
 }
 
@@ -174,7 +178,7 @@ fn poll(worker: &Worker, left: Vec<Ticket>, ends: &Telling<Ended>) {
     left.into_iter().for_each(|ticket| resume(worker, ticket));
     let ended = poll_until_closed(worker);
     worker.slots.close();
-    // Nobody waits for it any more if that took long.
+    // Whoever started this waits for it.
     ends.send(ended).ok();
 }
 

@@ -15,8 +15,10 @@ struct State<T> {
     free: usize,
     all: usize,
     waiting: VecDeque<T>,
-    /// No more jobs come.
+    /// No more jobs are to be looked for.
     is_closed: bool,
+    /// No more jobs come.
+    is_ended: bool,
     /// Counts what ends, so that whoever waits for that sees it.
     ended: u64,
 }
@@ -24,7 +26,7 @@ struct State<T> {
 impl<T> Slots<T> {
     /// `all` slots, each free.
     pub(super) fn new(all: usize) -> Self {
-        let state = State { free: all, all, waiting: VecDeque::new(), is_closed: false, ended: 0 };
+        let state = State { free: all, all, waiting: VecDeque::new(), is_closed: false, is_ended: false, ended: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -56,9 +58,9 @@ impl<T> Slots<T> {
         self.changed.notify_all();
     }
 
-    /// Waits for a job; `None` once they are closed and nothing waits.
+    /// Waits for a job; `None` once no more come.
     pub(super) fn take(&self) -> Option<T> {
-        let waited = self.changed.wait_while(self.lock(), |state| state.waiting.is_empty() && !state.is_closed);
+        let waited = self.changed.wait_while(self.lock(), |state| state.waiting.is_empty() && !state.is_ended);
         waited.unwrap_or_else(PoisonError::into_inner).waiting.pop_front()
     }
 
@@ -70,9 +72,15 @@ impl<T> Slots<T> {
         self.changed.notify_all();
     }
 
-    /// Says that no more jobs come. Those that were put are still taken.
+    /// Says that no more jobs are to be looked for. One that somebody has been given by then may still be put.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Says that no more jobs come. Those that were put are still taken.
+    pub(super) fn end(&self) {
+        self.lock().is_ended = true;
         self.changed.notify_all();
     }
 
@@ -143,8 +151,11 @@ mod tests {
             waiting.join().unwrap();
         });
         assert!(!slots.wait_for_one());
-        assert_eq!((slots.take(), slots.take()), (Some(1), None));
+        slots.put(2);
+        slots.end();
+        assert_eq!((slots.take(), slots.take(), slots.take()), (Some(1), Some(2), None));
         assert!(!slots.wait_for_all(Duration::from_millis(1)), "it is not done");
+        slots.done();
         slots.done();
         assert!(slots.wait_for_all(LONG));
     }

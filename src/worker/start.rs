@@ -20,7 +20,6 @@ use super::status::{self, Status};
 use super::stop::Stop;
 use super::worker::{FOR_EVER, Worker};
 use crate::flow::scratch::{CopiesIn, Scratch};
-use crate::model::script::SandboxLimits;
 use crate::model::verdict::Fault;
 use crate::os::archive::ArchiveLimits;
 use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunner};
@@ -188,7 +187,7 @@ fn runner(config: &Config, scratch: &Scratch, log: &Log) -> Result<Box<dyn Scrip
     if !config.sandbox {
         return Ok(Box::new(UnsandboxedScriptRunner::new()));
     }
-    let sandbox = SandboxedScriptRunner::new(&scratch.sandboxed(), &[], SandboxLimits::default())?;
+    let sandbox = SandboxedScriptRunner::new(&scratch.sandboxed(), &config.sandbox_shows, config.sandbox_limits)?;
     sandbox.probe()?;
     log.event(Level::Info, EventName::SandboxReady, &[]);
     Ok(Box::new(sandbox))

@@ -114,6 +114,11 @@ fn what_cannot_be_used_is_named_with_its_value_and_the_way_out() {
         ("RUNNER_TEST_SETUP_CACHE_MAX_MB", ["-1", "1.5"]),
         ("RUNNER_MAX_DOWNLOAD_MB", ["0", "99999999999999999999"]),
         ("RUNNER_MIN_FREE_DISK_MB", ["much", "1099511627777"]),
+        ("RUNNER_SANDBOX_MEMORY_MB", ["3", "2G"]),
+        ("RUNNER_SANDBOX_DISK_MB", ["0", "all"]),
+        ("RUNNER_SANDBOX_FILES", ["0", "4294967296"]),
+        ("RUNNER_SANDBOX_PROCESSES", ["1", "-1"]),
+        ("RUNNER_SANDBOX_OPEN_FILES", ["15", "1.5"]),
         ("RUNNER_DRAIN_LIMIT_SEC", ["-1", "x"]),
         ("RUNNER_RETRY_BASE_DELAY_MS", ["0", "86400001"]),
         ("RUNNER_RETRY_MAX_DELAY_MS", ["0", "1s"]),
@@ -193,4 +198,19 @@ fn help_has_every_variable_and_exit_code() {
     assert_eq!(missing, [] as [&str; 0]);
     assert!(["  0 ", "  2 ", "  3 ", "  130 143"].iter().all(|code| help.contains(code)), "{help}");
     Flags::command().debug_assert();
+}
+
+#[test]
+fn the_sandbox_has_the_usual_limits_unless_they_are_named() {
+    let config = read(&["--sandbox"], &[]).unwrap();
+    assert_eq!((config.sandbox_limits, config.sandbox_shows), (SandboxLimits::default(), Vec::<PathBuf>::new()));
+    let named = [
+        ("RUNNER_SANDBOX_MEMORY_MB", "4096"),
+        ("RUNNER_SANDBOX_PROCESSES", "2"),
+        ("RUNNER_SANDBOX_SHOWS", "/srv/data::here"),
+    ];
+    let config = read(&["--sandbox"], &named).unwrap();
+    assert_eq!((config.sandbox_limits.memory_bytes_max, config.sandbox_limits.processes_max), (4 << 30, 2));
+    assert_eq!(config.sandbox_shows[0], Path::new("/srv/data"));
+    assert!(config.sandbox_shows.len() == 2 && config.sandbox_shows[1].is_absolute(), "{:?}", config.sandbox_shows);
 }
