@@ -126,6 +126,7 @@ pub(crate) fn not_graded(ids: Ids, fault: &Fault, started: Started) -> Collectio
 }
 
 /// Returns what the worker tells of a job whose submission could not even be looked into.
+#[cfg(feature = "worker")]
 pub(crate) fn not_made(ids: Ids, output: String, started: Started) -> Collection {
     Collection::not_made(ids, output, times(started))
 }

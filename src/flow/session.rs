@@ -190,11 +190,7 @@ impl Session {
             header = earlier.header(header);
         }
         let interrupt = Interrupt::new()?;
-        interrupt.listen(move |arrived| {
-            if arrived == Arrived::First {
-                (part.interrupted)();
-            }
-        })?;
+        interrupt.listen(move |arrived| tell_first(arrived, part.interrupted))?;
         Ok(Self {
             proof: Proof::new(dir, header, earlier, run.summary.clone())?,
             runner: Box::new(runner(&settings, part.reach, sandbox.as_ref())),
@@ -516,6 +512,13 @@ impl Session {
     /// report is nextest's, or `collect`'s.
     fn report(&self) -> Result<(), Fault> {
         if self.settings.nextest.is_none() { reports::write_junit(self.proof.dir()) } else { Ok(()) }
+    }
+}
+
+fn tell_first(arrived: Arrived, told: fn()) {
+    match arrived {
+        Arrived::First => told(),
+        Arrived::Again => {}
     }
 }
 
