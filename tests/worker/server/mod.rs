@@ -304,10 +304,13 @@ fn listen(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
         for stream in listener.incoming() {
             let Ok(stream) = stream else { continue };
             let number = shared.update(|state| {
+                if state.is_down {
+                    return None;
+                }
                 let number = state.connections;
                 state.connections += 1;
                 state.open.extend(stream.try_clone().map(|stream| (number, stream)));
-                (!state.is_down).then_some(number)
+                Some(number)
             });
             let Some(number) = number else { return };
             let shared = Arc::clone(&shared);
