@@ -33,5 +33,6 @@ fn an_idle_worker_uses_no_processor_and_ends_without_another_poll() {
     worker.signal(Signal::SIGTERM);
     assert!(worker.wait().success(), "{}", worker.text());
     assert_eq!(polls(&server.state()), POLLS + 1);
+    assert_eq!(world.left(), Vec::<std::path::PathBuf>::new());
     assert!(server.state().heartbeats.is_empty() && server.violations().is_empty());
 }

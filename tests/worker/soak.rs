@@ -146,7 +146,7 @@ struct Soak {
     jobs: usize,
     kills: usize,
     /// The names of the folders of all lives, which their processes have in their environment.
-    markers: BTreeSet<String>,
+    markers: Vec<String>,
     pids: Vec<String>,
     random: u64,
     /// In KiB, of the last life.
@@ -160,7 +160,7 @@ impl Soak {
         let (server, world) = (Server::today(Some(SECRET)), World::new());
         (0..jobs).for_each(|number| server.add_job(assigned(number)));
         server.chaos(SEED, FAULTS_PERCENT);
-        let (markers, pids) = (BTreeSet::new(), Vec::new());
+        let (markers, pids) = (Vec::new(), Vec::new());
         Self { world, server, more, jobs, kills, markers, pids, random: SEED, memory: Vec::new() }
     }
 
@@ -231,7 +231,7 @@ impl Soak {
     fn remember_marker(&mut self) {
         let scratch = fs::read_to_string(self.state("scratch")).unwrap();
         let marker = Path::new(&scratch).file_name().unwrap().to_str().unwrap().to_owned();
-        self.markers.insert(marker);
+        self.markers.push(marker);
     }
 
     /// Works until all results are there; memory is looked at all the time.
@@ -274,7 +274,7 @@ impl Soak {
     }
 
     fn check_leftovers(&self) {
-        assert_eq!(self.world.left(), Vec::<PathBuf>::new());
+        assert_eq!(self.world.left(), Vec::<PathBuf>::new(), "of the lives {:?}", self.markers);
         assert_eq!(self.names("rejected"), BTreeSet::new());
         let dir = self.world.dir.path().to_str().unwrap();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
