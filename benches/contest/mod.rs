@@ -31,7 +31,8 @@ pub(crate) fn compare(contestants: &[Contestant<'_>], rounds: usize) {
         if contestant.is_floor {
             floor_us = median_us;
         }
-        println!("{:40} {median_us:9.1} µs each   ratio {:.2}", contestant.name, median_us / floor_us);
+        let (over_us, ratio) = (median_us - floor_us, median_us / floor_us);
+        println!("{:40} {median_us:9.1} µs each   {over_us:+9.1} µs   ratio {ratio:.2}", contestant.name);
     }
 }
 

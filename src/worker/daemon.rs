@@ -66,6 +66,8 @@ impl Ended {
 pub(super) fn work(worker: &Worker, left: Vec<Ticket>) -> Ended {
     worker.status.note(status::Event::Ready);
     worker.status.note(status::Event::Spooled(worker.sender.waiting()));
+    // Before anything is sent: what is taken from the spool cannot be told from what never was in it.
+    let left = left.into_iter().filter_map(|ticket| undone(worker, ticket)).collect();
     thread::scope(|scope| {
         for _ in 0..worker.config.max_jobs.get() {
             scope.spawn(|| work_in_slot(worker));
@@ -174,8 +176,8 @@ fn tick(worker: &Worker) {
 }
 
 /// Takes up what an earlier worker had in hand, then polls until the slots are closed, and closes them if it ends for another reason.
-fn poll(worker: &Worker, left: Vec<Ticket>, ends: &Telling<Ended>) {
-    left.into_iter().for_each(|ticket| resume(worker, ticket));
+fn poll(worker: &Worker, left: Vec<(Job, Ticket)>, ends: &Telling<Ended>) {
+    left.into_iter().for_each(|(job, ticket)| resume(worker, job, ticket));
     let ended = poll_until_closed(worker);
     worker.slots.close();
     // Whoever started this waits for it.
@@ -267,14 +269,19 @@ fn claim(worker: &Worker, job: Job) -> Claim {
     Claim::New
 }
 
-/// Takes up a job of an earlier worker, which was killed over it, or is known to be done.
-fn resume(worker: &Worker, mut ticket: Ticket) {
-    let Ok(job) = serde_json::from_str::<Job>(&ticket.job) else { return };
-    if !worker.slots.wait_for_one() {
-        return;
-    }
+/// A job of an earlier worker, unless its result is in the spool: then that one was killed before it could say so.
+fn undone(worker: &Worker, ticket: Ticket) -> Option<(Job, Ticket)> {
+    let job = serde_json::from_str::<Job>(&ticket.job).ok()?;
     if worker.spool.holds(&job.submission_id, job.attempt_number) {
         forget(worker, &job, &ticket);
+        return None;
+    }
+    Some((job, ticket))
+}
+
+/// Takes up a job of an earlier worker, which was killed over it.
+fn resume(worker: &Worker, job: Job, mut ticket: Ticket) {
+    if !worker.slots.wait_for_one() {
         return;
     }
     let begun = worker.in_hand.begin(&mut ticket);

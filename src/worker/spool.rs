@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use crate::os::disk::{DiskError, EvidenceReader, remove_durably, rename_durably, sweep_aside, write_durably};
+use crate::os::disk::{DiskError, EvidenceReader, remove_file, rename_durably, sweep_aside, write_durably};
 use crate::os::workdir::{self, PrivateFolderError, make_private};
 use crate::worker::state::{is_job_file_name, job_file_name, name_aside, names_in};
 
@@ -148,13 +148,13 @@ impl Spool {
         bytes.ok_or_else(|| SpoolError::Broken(spooled.path.clone()))
     }
 
-    /// Removes a result that the server has taken.
+    /// Removes a result that the server has taken. A power failure may bring it back: then it is sent once more, which does no harm.
     ///
     /// # Errors
     /// If its file cannot be removed; it is not sent again by this process all the same.
     pub(super) fn remove(&self, spooled: &Spooled) -> Result<(), SpoolError> {
         self.forget(spooled);
-        Ok(remove_durably(&spooled.path)?)
+        Ok(remove_file(&spooled.path)?)
     }
 
     /// Puts a result where it is kept and not sent, with a text beside it that tells why. Returns the names of older ones that had to go

@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::flow::scratch::{Scratch, Swept, sweep_folder};
-use crate::os::disk::{DiskError, read_config, remove_durably, sha256_text, sweep_aside, write_durably};
+use crate::os::disk::{DiskError, read_config, remove_file, sha256_text, sweep_aside, write_durably};
 use crate::os::workdir::{PrivateFolderError, make_private};
 use crate::worker::lock::Lock;
 
@@ -121,7 +121,7 @@ impl StateFolder {
     /// # Errors
     /// If the note cannot be removed.
     pub(super) fn forget_scratch(&self) -> Result<(), StateError> {
-        Ok(remove_durably(&self.dir.join(SCRATCH))?)
+        Ok(remove_file(&self.dir.join(SCRATCH))?)
     }
 }
 

@@ -112,10 +112,11 @@ fn hand_over(worker: &Worker, claimed: Claimed, report: Report) {
     let body = report.body(worker.form).unwrap_or_default();
     match worker.spool.add(&job.submission_id, job.attempt_number, &body) {
         Ok(spooled) => {
-            worker.sender.send(Parcel::spooled(spooled));
+            // In this order: a job that is on record once its result was sent would be done again after a kill.
             if let Some(ticket) = &ticket {
                 forget(worker, &job, ticket);
             }
+            worker.sender.send(Parcel::spooled(spooled));
         }
         Err(error) => {
             let error = Fault::new(&error).to_string();

@@ -7,6 +7,8 @@
     reason = "a test: what fails is the claim; it starts the worker"
 )]
 
+mod idle;
 mod jobs;
 mod server;
+mod soak;
 mod world;

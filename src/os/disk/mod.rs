@@ -19,7 +19,7 @@ use std::io;
 use std::path::PathBuf;
 
 #[cfg(feature = "worker")]
-pub(crate) use durable::{remove_durably, rename_durably, sweep_aside, write_durably};
+pub(crate) use durable::{remove_file, rename_durably, sweep_aside, write_durably};
 #[cfg(feature = "worker")]
 pub(crate) use evidence::sha256_text;
 pub(crate) use evidence::{EvidenceReader, ListedKind, list, sha256};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{StateError, is_job_file_name, job_file_name, name_aside, names_in, tried};
-use crate::os::disk::{EvidenceReader, remove_durably, rename_durably, sweep_aside, write_durably};
+use crate::os::disk::{EvidenceReader, remove_file, rename_durably, sweep_aside, write_durably};
 use crate::os::workdir::make_private;
 
 /// How often a job is begun at most, over all lives of a worker: one that kills its worker must not do so for ever.
@@ -96,12 +96,12 @@ impl JobsInHand {
         Ok(Begun::Now)
     }
 
-    /// Forgets a job, once its result is in the spool.
+    /// Forgets a job, once its result is in the spool. A power failure may bring it back, as it does the result that goes after it.
     ///
     /// # Errors
     /// If its file cannot be removed; then it is found again after a restart, and the spool says that it is done.
     pub(in crate::worker) fn done(&self, ticket: &Ticket) -> Result<(), StateError> {
-        Ok(remove_durably(&ticket.path)?)
+        Ok(remove_file(&ticket.path)?)
     }
 
     /// Tells whether a job is in hand.

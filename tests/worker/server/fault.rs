@@ -37,6 +37,9 @@ pub(crate) enum Fault {
     Redirect(u16, String),
 }
 
+/// Of a slow answer that nobody has planned, in a second.
+const SLOW_BYTES: usize = 8000;
+
 /// What will go wrong.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -63,7 +66,7 @@ impl Plan {
         if draw(generator) % 100 >= *percent {
             return Fault::None;
         }
-        match draw(generator) % 8 {
+        match draw(generator) % 9 {
             0 => Fault::Status(503, None),
             1 => Fault::Status(429, Some("0".to_owned())),
             2 => Fault::Status(500, None),
@@ -71,6 +74,7 @@ impl Plan {
             4 => Fault::DropAnswer,
             5 => Fault::Truncated,
             6 => Fault::TruncatedChunks,
+            7 => Fault::Slow(SLOW_BYTES),
             // Of a file nobody could tell that it is another.
             _ if route == Route::Files => Fault::Status(504, None),
             _ => Fault::Body(b"<html>please log in</html>".to_vec()),

@@ -240,6 +240,11 @@ impl Server {
         }
     }
 
+    /// Whether it accepts connections.
+    pub(crate) fn is_up(&self) -> bool {
+        self.listening.is_some()
+    }
+
     /// Is there again, at the same address, with all that it knew.
     pub(crate) fn up(&mut self) {
         let started = Instant::now();
@@ -252,6 +257,11 @@ impl Server {
         };
         self.shared.update(|state| state.is_down = false);
         self.listening = Some(listen(listener, Arc::clone(&self.shared)));
+    }
+
+    /// Waits until nobody is connected, so that nobody is being given a job.
+    pub(crate) fn wait_until_alone(&self) {
+        self.wait_until("nobody is connected", |state| state.open.is_empty());
     }
 
     /// Returns everything that a test may look at, while nothing changes: drop it soon.
@@ -294,10 +304,13 @@ fn listen(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
         for stream in listener.incoming() {
             let Ok(stream) = stream else { continue };
             let number = shared.update(|state| {
+                if state.is_down {
+                    return None;
+                }
                 let number = state.connections;
                 state.connections += 1;
                 state.open.extend(stream.try_clone().map(|stream| (number, stream)));
-                (!state.is_down).then_some(number)
+                Some(number)
             });
             let Some(number) = number else { return };
             let shared = Arc::clone(&shared);
