@@ -7,6 +7,19 @@
     reason = "a test: what fails is the claim; it starts the worker"
 )]
 
+mod archives;
+mod downloads;
+mod ends;
 mod jobs;
+mod manifests;
+mod names;
+mod polls;
+mod restarts;
+mod results;
+mod secrets;
 mod server;
+mod slots;
+mod starts;
+mod status;
+mod users;
 mod world;
