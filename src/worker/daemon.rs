@@ -28,7 +28,7 @@ use crate::os::journal::Level;
 /// Between two polls when there is nothing to do: from this, doubling, to the maximum.
 const IDLE_MIN: Duration = Duration::from_secs(1);
 const IDLE_MAX: Duration = Duration::from_secs(30);
-/// Between two polls of a server that refuses them, and between two looks at a full disk.
+/// Between two looks at a full disk.
 const SLOW: Duration = Duration::from_secs(30);
 /// A poll that is under way when the worker is told to end may bring a job, which is lost if nobody waits for it.
 const POLL_PATIENCE: Duration = Duration::from_secs(5);
@@ -319,7 +319,8 @@ impl Pace {
         match error.class() {
             Class::Retry { after } => self.policy.delay(self.failed, after, &mut self.jitter),
             Class::Auth => self.policy.delay(self.failed, None, &mut self.jitter),
-            Class::Terminal | Class::Stopped => SLOW + self.jitter.up_to(SLOW / 4),
+            // Half a deployment, a wrong address: as slowly as we may.
+            Class::Terminal | Class::Stopped => self.policy.delay(u32::MAX, None, &mut self.jitter),
         }
     }
 }
@@ -353,7 +354,7 @@ mod tests {
     fn a_refused_poll_is_repeated_slowly_and_a_failed_one_ever_more_so() {
         let mut pace = pace();
         let status = |code| ApiError::Status { url: String::new(), code, retry_after: None, text: String::new() };
-        assert!(pace.failure(&status(404)) >= SLOW);
+        assert!(pace.failure(&status(404)) >= pace.policy.max);
         let mut pace = self::pace();
         let waits: Vec<_> = (0..8).map(|_| pace.failure(&status(503)).as_secs()).collect();
         assert!(waits[..5].is_sorted() && waits[0] == 1 && (30..38).contains(&waits[7]), "{waits:?}");
