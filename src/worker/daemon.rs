@@ -66,7 +66,7 @@ impl Ended {
 pub(super) fn work(worker: &Worker, left: Vec<Ticket>) -> Ended {
     worker.status.note(status::Event::Ready);
     worker.status.note(status::Event::Spooled(worker.sender.waiting()));
-    thread::scope(|scope| {
+    let ended = thread::scope(|scope| {
         for _ in 0..worker.config.max_jobs.get() {
             scope.spawn(|| work_in_slot(worker));
         }
@@ -75,7 +75,12 @@ pub(super) fn work(worker: &Worker, left: Vec<Ticket>) -> Ended {
         let (poll_ends, poll_ended) = channel();
         scope.spawn(move || poll(worker, left, &poll_ends));
         drain(worker, &poll_ended)
-    })
+    });
+    // Else the file would tell for ever of the job that was the last.
+    worker.status.note(status::Event::Spooled(worker.sender.waiting()));
+    worker.status.note(status::Event::Ended);
+    tick(worker);
+    ended
 }
 
 fn work_in_slot(worker: &Worker) {
@@ -87,7 +92,6 @@ fn work_in_slot(worker: &Worker) {
             carry_out(worker, claimed);
         }
         worker.status.note(status::Event::JobDone(key));
-        worker.status.note(status::Event::Spooled(worker.sender.waiting()));
         worker.slots.done();
     }
 }
@@ -163,6 +167,7 @@ fn wait(worker: &Worker, until: Instant, waits_for: impl Fn(Duration) -> bool) -
 }
 
 fn tick(worker: &Worker) {
+    worker.status.note(status::Event::Spooled(worker.sender.waiting()));
     if let Err(error) = worker.status.tick() {
         let error = Fault::new(&error).to_string();
         worker.log.event(Level::Warn, EventName::StatusFailed, &[("error", json!(error))]);
