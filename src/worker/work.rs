@@ -112,10 +112,11 @@ fn hand_over(worker: &Worker, claimed: Claimed, report: Report) {
     let body = report.body(worker.form).unwrap_or_default();
     match worker.spool.add(&job.submission_id, job.attempt_number, &body) {
         Ok(spooled) => {
-            worker.sender.send(Parcel::spooled(spooled));
+            // Before it can be sent: should we be killed between the two, the job would be done and reported once more.
             if let Some(ticket) = &ticket {
                 forget(worker, &job, ticket);
             }
+            worker.sender.send(Parcel::spooled(spooled));
         }
         Err(error) => {
             let error = Fault::new(&error).to_string();
