@@ -234,7 +234,7 @@ fn tell_failed_poll(worker: &Worker, error: &ApiError, delay: Duration) {
         (_, Class::Auth) => EventName::AuthenticationRefused,
         (_, Class::Retry { .. } | Class::Terminal | Class::Stopped) => EventName::PollFailed,
     };
-    let error = Fault::new(error).to_string();
+    let error = worker.log.without_secrets(&Fault::new(error).to_string());
     worker.status.note(status::Event::Failed(error.clone()));
     worker.log.event(Level::Warn, event, &[("error", json!(error)), ("next_s", json!(delay.as_secs_f32()))]);
 }
