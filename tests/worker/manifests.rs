@@ -119,19 +119,19 @@ fn make_that_fails_in_any_way_is_a_failed_build_with_its_output() {
     let server = Server::today(Some(SECRET));
     server.add_job(made("fails", &["@echo an error in answer.c >&2; exit 3"], 100));
     server.add_job(made("hangs", &["@echo it begins", "@sleep 1000"], 1));
-    server.add_job(made("is killed", &["@echo it begins", "@kill -9 $$PPID"], 100));
+    server.add_job(made("is-killed", &["@echo it begins", "@kill -9 $$PPID"], 100));
     server.add_job(made("floods", &["@echo first", "@yes | head -c 3000000", "@echo last; exit 1"], 100));
-    server.add_job(made("has no target", &[], 100));
+    server.add_job(made("has-no-target", &[], 100));
     server.state().queue.back_mut().unwrap()["manifest"]["makefile"] = json!({"target": "nowhere"});
     let world = World::new();
     world.run_once(&server, &[]);
     for (id, part) in [
         ("fails", "an error in answer.c"),
         ("hangs", "it begins"),
-        ("is killed", "it begins"),
+        ("is-killed", "it begins"),
         ("floods", "first"),
         ("floods", "last"),
-        ("has no target", "nowhere"),
+        ("has-no-target", "nowhere"),
     ] {
         is_not_built(&collection(&server, id), part);
     }

@@ -103,8 +103,8 @@ fn a_log_for_people_has_a_line_for_each_event_whatever_an_id_is() {
         server.add_raw_job(job(&server, [&name, "set-up"]));
     }
     let world = World::new();
-    let mut command = world.command(&server);
-    let mut worker = world.spawn(command.args(["--once", "--log-format", "text"]).env("RUNNER_SHARED_SECRET", SECRET));
+    let mut command = world.command_named(&server, "worker-under-test", "text");
+    let mut worker = world.spawn(command.arg("--once").env("RUNNER_SHARED_SECRET", SECRET));
     assert!(worker.wait().success(), "{}", worker.text());
     let text = worker.text();
     assert_eq!(text.lines().filter(|line| line.contains(" job_claimed ")).count(), hostile().len());

@@ -14,17 +14,15 @@ fn sleeper(number: u32) -> String {
     format!("sleep {}.{number}", 100_000 + std::process::id() % 100_000)
 }
 
-/// Kills every ancestor that is a worker, the oldest first.
-const KILLER: &str = r#"
-pid=$$ found=
-while [ "$pid" -gt 1 ]; do
-    read -r name </proc/$pid/comm
-    case $name in chickadee-runn*) found="$pid $found" ;; esac
-    pid=$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$pid/status)
-done
-kill -9 $found
-sleep 100
+/// Text of a script that kills every process whose command line names the state folder of this world: its worker.
+fn killer(world: &World) -> String {
+    let text = r#"
+for process in /proc/[0-9]*; do
+    case $(tr '\0' ' ' <"$process/cmdline") in *"$STATE"*) kill -9 "${process#/proc/}"; found=1 ;; esac
+done 2>/dev/null
 "#;
+    text.replace("$STATE", &world.path("state").display().to_string())
+}
 
 fn kill(worker: &mut crate::world::Worker) {
     worker.signal(Signal::SIGKILL);
@@ -74,19 +72,28 @@ fn a_job_over_which_workers_are_killed_is_given_up() {
     }
 }
 
+/// Where the kernel lets scripts signal their own processes only (Landlock since Linux 6.12), it does not even do so once.
 #[test]
 fn a_script_that_kills_its_worker_does_so_twice_at_most() {
     let server = Server::today(Some(SECRET));
     let world = World::new();
-    server.add_job(own_job("s1", &[("a.sh", &(world.counts_in("runs") + KILLER))]));
+    server.add_job(own_job("s1", &[("a.sh", &(world.counts_in("runs") + &killer(&world)))]));
     server.add_job(own_job("s2", &[("a.sh", "exit 0")]));
-    for _ in 0..2 {
-        let mut worker = world.start(&server, &["--max-jobs", "1"]);
-        assert_eq!(worker.wait().signal(), Some(9), "{}", worker.text());
+    let mut killed = 0;
+    while killed < 3 {
+        let mut worker = world.start(&server, &["--max-jobs", "1", "--once"]);
+        let status = worker.wait();
+        if status.success() {
+            break;
+        }
+        assert_eq!(status.signal(), Some(9), "{}", worker.text());
+        killed += 1;
     }
-    world.run_once(&server, &["--max-jobs", "1"]);
-    assert_eq!(world.lines("runs"), 2);
-    is_infrastructure(&collection(&server, "s1"), "killed over this job");
+    assert!(killed == 0 || killed == 2, "{killed}");
+    assert_eq!(world.lines("runs"), if killed == 0 { 1 } else { 2 });
+    if killed > 0 {
+        is_infrastructure(&collection(&server, "s1"), "killed over this job");
+    }
     assert_eq!(collection(&server, "s2")["passCount"], 1, "the worker goes on");
     world.is_clean();
 }
@@ -98,7 +105,7 @@ fn a_script_that_tries_that_in_the_sandbox_finds_no_worker() {
     }
     let server = Server::today(Some(SECRET));
     let world = World::new();
-    server.add_job(own_job("s1", &[("a.sh", &KILLER.replace("sleep 100", "exit 0"))]));
+    server.add_job(own_job("s1", &[("a.sh", &(killer(&world) + "[ -z \"$found\" ]\n"))]));
     world.run_once(&server, &["--sandbox"]);
     assert_eq!(collection(&server, "s1")["passCount"], 1);
 }
@@ -183,8 +190,7 @@ fn the_server_hears_of_a_job_when_it_begins_and_when_it_ends() {
     world.open("gate");
     server.wait_until("the second heartbeat", |state| state.heartbeats.len() == 2);
     worker.finish();
-    for activity in &server.state().heartbeats {
-        assert_eq!((&activity["activeJobs"], &activity["maxConcurrentJobs"]), (&1.into(), &3.into()), "{activity}");
-        assert_eq!(activity["workerID"], "worker-under-test");
-    }
+    let first = server.state().heartbeats[0].clone();
+    assert_eq!((&first["activeJobs"], &first["maxConcurrentJobs"]), (&1.into(), &3.into()), "{first}");
+    assert_eq!(first["workerID"], "worker-under-test");
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::server::{Fault, Route, Server};
-use crate::world::{SECRET, User, World, can_be_sandboxed, collection, own_job, ways};
+use crate::world::{SECRET, User, World, can_be_sandboxed, collection, is_infrastructure, own_job, ways, zip_of};
 
 /// Where a secret may come from.
 const SOURCES: [&str; 4] = ["flag", "RUNNER_SHARED_SECRET", "WORKER_SHARED_SECRET", "file"];
@@ -97,15 +97,26 @@ fn a_script_without_a_sandbox_finds_it() {
     }
 }
 
+/// An answer that has the secret in it.
+fn echo(status: u32) -> Fault {
+    let text = format!("wrong secret {SECRET}, {}", json!(SECRET));
+    let head = format!("HTTP/1.1 {status} No\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
+    Fault::NotHttp((head + &text).into_bytes())
+}
+
+#[test]
+fn a_report_does_not_tell_students_the_secret_even_if_the_server_does() {
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Files, [echo(404)]);
+    server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
+    World::new().run_once(&server, &[]);
+    is_infrastructure(&collection(&server, "s1"), "answered 404: wrong secret [secret]");
+    let result = server.results()[&("s1".to_owned(), 1)].first.to_string();
+    assert!(!result.contains(SECRET), "{result}");
+}
+
 #[test]
 fn no_log_and_no_status_tells_the_secret_even_if_the_server_does() {
-    let echo = |status: u32| {
-        let text = format!("wrong secret {SECRET}, {}", json!(SECRET));
-        Fault::NotHttp(
-            format!("HTTP/1.1 {status} No\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len())
-                .into_bytes(),
-        )
-    };
     for format in ["json", "text"] {
         let server = Server::today(Some(SECRET));
         for route in [Route::Request, Route::Heartbeat, Route::Files, Route::Results] {
@@ -113,14 +124,18 @@ fn no_log_and_no_status_tells_the_secret_even_if_the_server_does() {
         }
         server.script(Route::Request, [echo(401), echo(404), Fault::Body(format!("{{\"{SECRET}\": 1}}").into_bytes())]);
         server.script(Route::Results, [echo(422)]);
-        server.add_job(own_job(&format!("s1-{}", SECRET.replace(' ', "%20")), &[("a.sh", "exit 0")]));
+        let mut named = json!({"submissionID": SECRET, "testSetupID": SECRET, "attemptNumber": 1, "manifest": {"schemaVersion": 1}});
+        for (key, files) in [("submissionURL", &[("answer.txt", "")]), ("testSetupURL", &[("a.sh", "")])] {
+            named[key] = json!(server.add_file(&format!("/files/{key}"), zip_of(files)));
+        }
+        server.add_raw_job(named);
         let mut job = own_job("s2", &[("a.sh", "exit 0")]);
         job.manifest = json!({SECRET: SECRET, "testSuites": SECRET});
         server.add_job(job);
         let world = World::new();
         let status = world.path("status.json");
-        let mut command = world.command(&server);
-        command.args(["--log-format", format, "--max-jobs", "1", "--status-file"]).arg(&status);
+        let mut command = world.command_named(&server, "worker-under-test", format);
+        command.args(["--max-jobs", "1", "--status-file"]).arg(&status);
         let mut worker = world.spawn(command.env("RUNNER_SHARED_SECRET", SECRET));
         server.wait_until("the second result", |state| state.results.keys().any(|(id, _)| id == "s2"));
         worker.finish();

@@ -36,6 +36,7 @@ fn a_status_file_always_tells_what_the_worker_is_doing() {
     world.open("gate");
     assert!(worker.wait().success());
     let ended = wait_until(&world, "the end", |_| true);
+    assert_eq!(ended["state"], "ended");
     assert_eq!((&ended["jobs"], &ended["spooledResults"]), (&json!([]), &json!(0)), "{ended:#}");
     assert_eq!(
         (&ended["jobsDone"], &ended["resultsSent"], &ended["failures"]),
@@ -49,7 +50,8 @@ fn a_status_file_that_cannot_be_written_is_said_once_and_nothing_else_suffers() 
     let server = Server::today(Some(SECRET));
     server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
     let world = World::new();
-    let mut worker = world.start(&server, &["--status-file", "/nowhere/status.json"]);
+    world.open("file");
+    let mut worker = world.start(&server, &["--status-file", &world.path("file/status.json").display().to_string()]);
     worker.wait_for("status_failed");
     server.wait_until("the result", |state| !state.results.is_empty());
     worker.finish();

@@ -69,6 +69,10 @@ impl World {
 
     /// A worker with quick retries and no look at the machine's languages, to which more can be said. Its environment has nothing of ours.
     pub(crate) fn command(&self, server: &Server) -> Command {
+        self.command_named(server, "worker-under-test", "json")
+    }
+
+    pub(crate) fn command_named(&self, server: &Server, worker_id: &str, log_format: &str) -> Command {
         let mut command = match self.user {
             User::Caller => Command::new(env!("CARGO_BIN_EXE_chickadee-runner")),
             User::Ordinary => Command::new(self.path("chickadee-runner")),
@@ -76,7 +80,7 @@ impl World {
         if self.user == User::Ordinary {
             command.uid(NOBODY).gid(NOBODY);
         }
-        command.args(["--api-base-url", &server.url(), "--worker-id", "worker-under-test", "--log-format", "json"]);
+        command.args(["--api-base-url", &server.url(), "--worker-id", worker_id, "--log-format", log_format]);
         command.arg("--state-dir").arg(self.path("state")).arg("--test-setup-cache-dir").arg(self.path("cache"));
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("TMPDIR", self.scratch());
         command.env("RUNNER_RETRY_BASE_DELAY_MS", "20").env("RUNNER_RETRY_MAX_DELAY_MS", "200");
