@@ -28,7 +28,7 @@ use crate::os::journal::Level;
 /// Between two polls when there is nothing to do: from this, doubling, to the maximum.
 const IDLE_MIN: Duration = Duration::from_secs(1);
 const IDLE_MAX: Duration = Duration::from_secs(30);
-/// Between two polls of a server that refuses them, and between two looks at a full disk.
+/// Between two looks at a full disk.
 const SLOW: Duration = Duration::from_secs(30);
 /// A poll that is under way when the worker is told to end may bring a job, which is lost if nobody waits for it.
 const POLL_PATIENCE: Duration = Duration::from_secs(5);
@@ -68,7 +68,7 @@ pub(super) fn work(worker: &Worker, left: Vec<Ticket>) -> Ended {
     worker.status.note(status::Event::Spooled(worker.sender.waiting()));
     // Before anything is sent: what is taken from the spool cannot be told from what never was in it.
     let left = left.into_iter().filter_map(|ticket| undone(worker, ticket)).collect();
-    thread::scope(|scope| {
+    let ended = thread::scope(|scope| {
         for _ in 0..worker.config.max_jobs.get() {
             scope.spawn(|| work_in_slot(worker));
         }
@@ -77,7 +77,12 @@ pub(super) fn work(worker: &Worker, left: Vec<Ticket>) -> Ended {
         let (poll_ends, poll_ended) = channel();
         scope.spawn(move || poll(worker, left, &poll_ends));
         drain(worker, &poll_ended)
-    })
+    });
+    // Else the file would tell for ever of the job that was the last.
+    worker.status.note(status::Event::Spooled(worker.sender.waiting()));
+    worker.status.note(status::Event::Ended);
+    tick(worker);
+    ended
 }
 
 fn work_in_slot(worker: &Worker) {
@@ -89,7 +94,6 @@ fn work_in_slot(worker: &Worker) {
             carry_out(worker, claimed);
         }
         worker.status.note(status::Event::JobDone(key));
-        worker.status.note(status::Event::Spooled(worker.sender.waiting()));
         worker.slots.done();
     }
 }
@@ -169,6 +173,7 @@ fn wait(worker: &Worker, until: Instant, waits_for: impl Fn(Duration) -> bool) -
 }
 
 fn tick(worker: &Worker) {
+    worker.status.note(status::Event::Spooled(worker.sender.waiting()));
     if let Err(error) = worker.status.tick() {
         let error = Fault::new(&error).to_string();
         worker.log.event(Level::Warn, EventName::StatusFailed, &[("error", json!(error))]);
@@ -235,7 +240,7 @@ fn tell_failed_poll(worker: &Worker, error: &ApiError, delay: Duration) {
         (_, Class::Auth) => EventName::AuthenticationRefused,
         (_, Class::Retry { .. } | Class::Terminal | Class::Stopped) => EventName::PollFailed,
     };
-    let error = Fault::new(error).to_string();
+    let error = worker.log.without_secrets(&Fault::new(error).to_string());
     worker.status.note(status::Event::Failed(error.clone()));
     worker.log.event(Level::Warn, event, &[("error", json!(error)), ("next_s", json!(delay.as_secs_f32()))]);
 }
@@ -330,7 +335,8 @@ impl Pace {
         match error.class() {
             Class::Retry { after } => self.policy.delay(self.failed, after, &mut self.jitter),
             Class::Auth => self.policy.delay(self.failed, None, &mut self.jitter),
-            Class::Terminal | Class::Stopped => SLOW + self.jitter.up_to(SLOW / 4),
+            // Half a deployment, a wrong address: as slowly as we may.
+            Class::Terminal | Class::Stopped => self.policy.delay(u32::MAX, None, &mut self.jitter),
         }
     }
 }
@@ -364,7 +370,7 @@ mod tests {
     fn a_refused_poll_is_repeated_slowly_and_a_failed_one_ever_more_so() {
         let mut pace = pace();
         let status = |code| ApiError::Status { url: String::new(), code, retry_after: None, text: String::new() };
-        assert!(pace.failure(&status(404)) >= SLOW);
+        assert!(pace.failure(&status(404)) >= pace.policy.max);
         let mut pace = self::pace();
         let waits: Vec<_> = (0..8).map(|_| pace.failure(&status(503)).as_secs()).collect();
         assert!(waits[..5].is_sorted() && waits[0] == 1 && (30..38).contains(&waits[7]), "{waits:?}");

@@ -52,6 +52,11 @@ impl Log {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner).secrets.push(secret);
     }
 
+    /// Returns `text` as it may be shown elsewhere, too: what a server says may hold a secret.
+    pub(super) fn without_secrets(&self, text: &str) -> String {
+        hidden(text, &self.shared.lock().unwrap_or_else(PoisonError::into_inner).secrets)
+    }
+
     /// Writes one line. Nobody may be listening any more; that is no reason to stop working.
     pub(super) fn event(&self, level: Level, event: EventName, fields: &[(&str, Value)]) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);

@@ -229,7 +229,7 @@ impl Post<'_> {
 
     fn not_taken(&self, parcel: &mut Parcel, error: &ApiError, policy: &Policy, jitter: &mut Jitter) -> Sent {
         parcel.failed += 1;
-        let text = Fault::new(error).to_string();
+        let text = self.log.without_secrets(&Fault::new(error).to_string());
         let delay = match error.class() {
             Class::Terminal => return self.set_aside(parcel, &text),
             Class::Retry { after } if policy.goes_on(parcel.failed) => policy.delay(parcel.failed, after, jitter),

@@ -39,7 +39,7 @@ pub(super) enum StartError {
     Cache(#[from] CacheFault),
     #[error(transparent)]
     Http(#[from] HttpConfigError),
-    #[error("{0}; mend that, or do without `--sandbox` if the scripts are trusted")]
+    #[error("`--sandbox` was asked for; mend what is missing, or do without it if the scripts are trusted")]
     Sandbox(#[from] SandboxError),
     #[error("could not make a folder for jobs in `{path}`; name another with TMPDIR", path = path.display())]
     Scratch {

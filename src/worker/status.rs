@@ -45,6 +45,8 @@ pub(super) enum State {
     Working,
     /// No more jobs are taken.
     Draining,
+    /// The worker has ended, in order or by a second signal.
+    Ended,
 }
 
 /// Who the worker is.
@@ -110,6 +112,8 @@ pub(super) enum Event {
     Failed(String),
     /// No more jobs are taken.
     Draining,
+    /// The last thing that happens.
+    Ended,
 }
 
 /// What the worker is doing; shared by all its threads.
@@ -196,7 +200,7 @@ impl Told {
         match state {
             State::Idle | State::Working if was(State::Starting) => words.push(NotifyState::Ready),
             State::Draining if !was(State::Draining) => words.push(NotifyState::Stopping),
-            State::Starting | State::Idle | State::Working | State::Draining => {}
+            State::Starting | State::Idle | State::Working | State::Draining | State::Ended => {}
         }
         sd_notify::notify(&words).map_err(StatusError::Manager)
     }
@@ -223,8 +227,7 @@ impl Told {
 struct Known {
     identity: Identity,
     started_at: Timestamp,
-    is_ready: bool,
-    is_draining: bool,
+    phase: Phase,
     jobs: Vec<JobInHand>,
     spooled_results: usize,
     done: Done,
@@ -232,6 +235,15 @@ struct Known {
     last_error: Option<LastError>,
     /// Since it was written.
     is_changed: bool,
+}
+
+/// How far its life is.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Starting,
+    Ready,
+    Draining,
+    Ended,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -287,8 +299,7 @@ impl Known {
         Self {
             identity,
             started_at,
-            is_ready: false,
-            is_draining: false,
+            phase: Phase::Starting,
             jobs: Vec::new(),
             spooled_results: 0,
             done: Done::default(),
@@ -299,10 +310,11 @@ impl Known {
     }
 
     fn note(&mut self, event: Event, now: Timestamp) {
-        self.is_changed = true;
+        self.is_changed |= !matches!(event, Event::Spooled(count) if count == self.spooled_results);
         match event {
-            Event::Ready => self.is_ready = true,
-            Event::Draining => self.is_draining = true,
+            Event::Ready => self.phase = Phase::Ready,
+            Event::Draining => self.phase = Phase::Draining,
+            Event::Ended => self.phase = Phase::Ended,
             Event::Polled(outcome) => self.last_poll = Some(LastPoll { at: date(now), outcome }),
             Event::JobTaken(key) => self.job_is_at(key, Step::Downloading, now),
             Event::JobAt(key, step) => self.job_is_at(key, step, now),
@@ -329,14 +341,12 @@ impl Known {
     }
 
     fn state(&self) -> State {
-        if self.is_draining {
-            State::Draining
-        } else if !self.is_ready {
-            State::Starting
-        } else if self.jobs.is_empty() {
-            State::Idle
-        } else {
-            State::Working
+        match self.phase {
+            Phase::Starting => State::Starting,
+            Phase::Ready if self.jobs.is_empty() => State::Idle,
+            Phase::Ready => State::Working,
+            Phase::Draining => State::Draining,
+            Phase::Ended => State::Ended,
         }
     }
 
@@ -363,6 +373,7 @@ impl Known {
             State::Idle => "idle",
             State::Working => "working",
             State::Draining => "draining",
+            State::Ended => "ended",
         };
         let (jobs, slots, spooled) = (self.jobs.len(), self.identity.slots, self.spooled_results);
         let Done { jobs_done, failures, .. } = self.done;
@@ -443,6 +454,7 @@ mod tests {
         assert_eq!(state_after(Event::JobTaken(key("s"))), State::Working);
         assert_eq!(state_after(Event::Draining), State::Draining);
         assert_eq!(state_after(Event::JobDone(key("s"))), State::Draining);
+        assert_eq!(state_after(Event::Ended), State::Ended);
     }
 
     #[test]

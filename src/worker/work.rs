@@ -94,6 +94,8 @@ fn collect(worker: &Worker, claimed: &Claimed, course: &mut Course) -> Collectio
     match done {
         Ok(collection) => collection,
         Err(Failure::Ours(fault)) => {
+            // Students read it.
+            let fault = Fault::from_text(worker.log.without_secrets(&fault.to_string()));
             worker.say(Level::Error, EventName::JobFailed, &claimed.job, &[("error", json!(fault.to_string()))]);
             not_graded(ids, &fault, claimed.at)
         }

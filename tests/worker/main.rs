@@ -7,8 +7,21 @@
     reason = "a test: what fails is the claim; it starts the worker"
 )]
 
+mod archives;
+mod downloads;
+mod ends;
 mod idle;
 mod jobs;
+mod manifests;
+mod names;
+mod polls;
+mod restarts;
+mod results;
+mod secrets;
 mod server;
+mod slots;
 mod soak;
+mod starts;
+mod status;
+mod users;
 mod world;

@@ -2,6 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -17,16 +19,43 @@ use crate::server::{Assigned, Server};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) const SECRET: &str = "correct horse battery staple";
 
+/// A user and group to whom nothing belongs.
+const NOBODY: u32 = 65532;
+
+/// As whom a worker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum User {
+    /// Whoever runs the tests.
+    Caller,
+    /// Somebody without rights; that takes root.
+    Ordinary,
+}
+
 /// The folders of one worker; they stay for the next process of it.
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
+    user: User,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::of(User::Caller)
+    }
+
+    /// A world that belongs to `user`, with a program that it may run.
+    pub(crate) fn of(user: User) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("tmp")).unwrap();
-        Self { dir }
+        let world = Self { dir, user };
+        fs::create_dir(world.scratch()).unwrap();
+        if user == User::Ordinary {
+            let program = world.path("chickadee-runner");
+            fs::copy(env!("CARGO_BIN_EXE_chickadee-runner"), &program).unwrap();
+            for path in [world.dir.path(), &world.scratch(), &program] {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+                chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        }
+        world
     }
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {
@@ -40,8 +69,18 @@ impl World {
 
     /// A worker with quick retries and no look at the machine's languages, to which more can be said. Its environment has nothing of ours.
     pub(crate) fn command(&self, server: &Server) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chickadee-runner"));
-        command.args(["--api-base-url", &server.url(), "--worker-id", "worker-under-test", "--log-format", "json"]);
+        self.command_named(server, "worker-under-test", "json")
+    }
+
+    pub(crate) fn command_named(&self, server: &Server, worker_id: &str, log_format: &str) -> Command {
+        let mut command = match self.user {
+            User::Caller => Command::new(env!("CARGO_BIN_EXE_chickadee-runner")),
+            User::Ordinary => Command::new(self.path("chickadee-runner")),
+        };
+        if self.user == User::Ordinary {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command.args(["--api-base-url", &server.url(), "--worker-id", worker_id, "--log-format", log_format]);
         command.arg("--state-dir").arg(self.path("state")).arg("--test-setup-cache-dir").arg(self.path("cache"));
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("TMPDIR", self.scratch());
         command.env("RUNNER_RETRY_BASE_DELAY_MS", "20").env("RUNNER_RETRY_MAX_DELAY_MS", "200");
@@ -60,8 +99,9 @@ impl World {
     pub(crate) fn spawn(&self, command: &mut Command) -> Worker {
         let log = self.path("log");
         let err = File::options().create(true).append(true).open(&log).unwrap();
+        let from = usize::try_from(err.metadata().unwrap().len()).unwrap();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(err).spawn().unwrap();
-        Worker { child, log }
+        Worker { child, log, from }
     }
 
     /// Runs a worker until there is nothing left to do, and expects that it ends well.
@@ -86,6 +126,8 @@ impl World {
 pub(crate) struct Worker {
     pub(crate) child: Child,
     log: PathBuf,
+    /// Where its part of the log begins.
+    from: usize,
 }
 
 impl Worker {
@@ -114,19 +156,24 @@ impl Worker {
         self.text().lines().map(parsed).collect()
     }
 
-    /// Waits for an event of this name.
+    /// Waits for an event of this name from this process.
     pub(crate) fn wait_for(&self, event: &str) -> Value {
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            let text = self.text();
+        let mut found = None;
+        until(&|| format!("no `{event}` came\n{}", self.text()), || {
+            let text = self.text().split_off(self.from);
             let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-            let found = whole.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            if let Some(found) = found.into_iter().find(|value| value["event"] == event) {
-                return found;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("no `{event}` came\n{}", self.text())
+            let mut events = whole.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            found = events.find(|value| value["event"] == event);
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// Tells it to end, and expects that it does so in order.
+    pub(crate) fn finish(&mut self) {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait();
+        assert!(status.success(), "{status}\n{}", self.text());
     }
 }
 
@@ -136,6 +183,59 @@ impl Drop for Worker {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Waits until something is so; `what` tells what is not.
+pub(crate) fn until(what: &dyn Fn() -> String, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "{}", what());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Processes with these words in their command line.
+pub(crate) fn alive(words: &str) -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    lines.filter(|line| line.contains(words)).collect()
+}
+
+/// Names that events with this name have in `key`.
+pub(crate) fn said<'a>(events: &'a [Value], event: &str, key: &str) -> Vec<&'a Value> {
+    events.iter().filter(|value| value["event"] == event).map(|value| &value[key]).collect()
+}
+
+/// Tells whether this is root.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::Uid::effective().is_root()
+}
+
+/// Tells whether this is CI, where everything has to be tried.
+pub(crate) fn is_ci() -> bool {
+    std::env::vars_os().any(|(name, value)| name == "CI" && !value.is_empty())
+}
+
+/// Tells whether this machine lets an ordinary user make namespaces.
+pub(crate) fn can_be_sandboxed() -> bool {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--user", "--map-root-user", "true"]).stdin(Stdio::null()).stderr(Stdio::null());
+    let can = unshare.status().is_ok_and(|status| status.success());
+    assert!(can || !is_ci(), "CI must be able to make namespaces");
+    can
+}
+
+/// Flags of every kind of surroundings that scripts can have here.
+pub(crate) fn walls() -> &'static [&'static [&'static str]] {
+    if can_be_sandboxed() { &[&[], &["--sandbox"]] } else { &[&[]] }
+}
+
+/// Every user that can be had here with each of them.
+pub(crate) fn ways() -> Vec<(User, &'static [&'static str])> {
+    assert!(is_root() || !is_ci(), "CI must try another user, which takes root");
+    let users: &[User] = if is_root() { &[User::Caller, User::Ordinary] } else { &[User::Caller] };
+    users.iter().flat_map(|user| walls().iter().map(|flags| (*user, *flags))).collect()
 }
 
 /// A zip of these files.
@@ -161,4 +261,66 @@ pub(crate) fn job(submission_id: &str, scripts: &[(&str, &str)]) -> Assigned {
         submission_filename: None,
         assignment_seed: None,
     }
+}
+
+/// The same with a set-up of its own, and time enough for its scripts to wait for something.
+pub(crate) fn own_job(submission_id: &str, scripts: &[(&str, &str)]) -> Assigned {
+    let mut job = job(submission_id, scripts);
+    job.test_setup_id = format!("setup-of-{submission_id}");
+    job.manifest["timeLimitSeconds"] = PATIENCE.as_secs().into();
+    job
+}
+
+impl World {
+    /// Text of a script that waits, unless it is in the sandbox, until [`Self::open`] is called with the same name.
+    pub(crate) fn waits_for(&self, gate: &str) -> String {
+        format!("until [ -e '{}' ]; do sleep 0.05; done\n", self.path(gate).display())
+    }
+
+    pub(crate) fn open(&self, gate: &str) {
+        fs::write(self.path(gate), "").unwrap();
+    }
+
+    /// Text of a script that adds a line to a file of this world, which [`Self::lines`] counts.
+    pub(crate) fn counts_in(&self, file: &str) -> String {
+        format!("echo run >>'{}'\n", self.path(file).display())
+    }
+
+    pub(crate) fn lines(&self, file: &str) -> usize {
+        fs::read_to_string(self.path(file)).map_or(0, |text| text.lines().count())
+    }
+
+    /// Expects that jobs have left nothing.
+    #[track_caller]
+    pub(crate) fn is_clean(&self) {
+        assert_eq!(self.left(), Vec::<PathBuf>::new());
+    }
+}
+
+/// The collection that the server has of the first attempt of a submission.
+#[track_caller]
+pub(crate) fn collection(server: &Server, submission_id: &str) -> Value {
+    let results = server.results();
+    let stored = results.get(&(submission_id.to_owned(), 1));
+    stored.unwrap_or_else(|| panic!("no result of {submission_id:?}: {:?}", results.keys())).collection().clone()
+}
+
+/// Expects what a worker reports of a job that it could not grade, with this in its text.
+#[track_caller]
+pub(crate) fn is_infrastructure(collection: &Value, part: &str) {
+    let numbers = (&collection["buildStatus"], &collection["outcomes"], &collection["errorCount"]);
+    assert_eq!(numbers, (&json!("failed"), &json!([]), &json!(1)), "{collection:#}");
+    let (text, warning) = (collection["compilerOutput"].as_str().unwrap(), collection["warnings"][0].as_str().unwrap());
+    assert!(text.contains(part), "`{part}` is not in: {text}");
+    assert!(warning.starts_with("infrastructure error"), "{warning}");
+}
+
+/// Expects what a worker reports of a submission that could not be unpacked or made, with this in its text.
+#[track_caller]
+pub(crate) fn is_not_built(collection: &Value, part: &str) {
+    let numbers = (&collection["buildStatus"], &collection["outcomes"], &collection["errorCount"]);
+    assert_eq!(numbers, (&json!("failed"), &json!([]), &json!(0)), "{collection:#}");
+    assert_eq!(collection["warnings"], json!([]));
+    let text = collection["compilerOutput"].as_str().unwrap();
+    assert!(text.contains(part), "`{part}` is not in: {text}");
 }

@@ -1,0 +1,197 @@
+//! What jobs are fetched from: refused where it would be unsafe, fetched again where it may help, told where nothing does.
+
+use serde_json::{Value, json};
+
+use crate::server::{Assigned, Fault, Route, Server};
+use crate::world::{SECRET, World, collection, is_infrastructure, own_job, said, zip_of};
+
+fn passing(id: &str) -> Assigned {
+    own_job(id, &[("a.sh", "exit 0")])
+}
+
+/// A job as it is sent, whose files lie at these addresses.
+fn raw(id: &str, set_up: &str, submission: &str) -> Value {
+    json!({
+        "submissionID": id, "testSetupID": id, "attemptNumber": 1, "submissionURL": submission, "testSetupURL": set_up,
+        "manifest": {"schemaVersion": 1, "testSuites": [{"script": "a.sh"}]},
+    })
+}
+
+fn set_up() -> Vec<u8> {
+    zip_of(&[("a.sh", "exit 0")])
+}
+
+/// Nobody who knows the secret has been here.
+#[track_caller]
+fn has_seen_no_signature(server: &Server) {
+    for seen in server.requests() {
+        let names: Vec<_> = seen.headers.keys().filter(|name| name.starts_with("x-worker")).collect();
+        assert!(names.is_empty(), "{} {}: {names:?}", seen.method, seen.path);
+    }
+}
+
+#[test]
+fn a_download_that_fails_on_the_way_is_tried_again() {
+    let faults = [
+        Fault::Truncated,
+        Fault::TruncatedChunks,
+        Fault::DropUnread,
+        Fault::DropAnswer,
+        Fault::Status(503, Some("0".to_owned())),
+    ];
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Files, [&faults[..], &[Fault::None], &faults].concat());
+    server.add_job(passing("s1"));
+    let world = World::new();
+    let events = world.run_once(&server, &[]);
+    assert_eq!(collection(&server, "s1")["passCount"], 1);
+    let of = said(&events, "download_retried", "of");
+    assert_eq!(of, [["set-up"; 5], ["submission"; 5]].concat());
+    assert_eq!(server.violations(), Vec::<String>::new(), "each attempt has a signature of its own");
+    world.is_clean();
+}
+
+#[test]
+fn what_is_not_there_is_asked_for_once_and_told_as_no_fault_of_the_student() {
+    for (what, before) in [("set-up", 0), ("submission", 1)] {
+        for (fault, part, asked) in [
+            (Fault::Status(404, None), "404", 1),
+            (Fault::Status(410, None), "410", 1),
+            (Fault::Status(401, None), "401", 1),
+            (Fault::Huge(2 << 20), "more than 1048576 bytes", 1),
+            (Fault::Status(503, None), "503", 6),
+            (Fault::DropUnread, "connection", 6),
+        ] {
+            let server = Server::today(Some(SECRET));
+            server.script(Route::Files, vec![Fault::None; before]);
+            server.script(Route::Files, vec![fault.clone(); asked]);
+            server.add_job(passing("s1"));
+            server.add_job(passing("s2"));
+            let world = World::new();
+            let mut command = world.command(&server);
+            command.args(["--once", "--max-jobs", "1"]).env("RUNNER_SHARED_SECRET", SECRET);
+            let mut worker = world.spawn(command.env("RUNNER_MAX_DOWNLOAD_MB", "1"));
+            assert!(worker.wait().success(), "{}", worker.text());
+            is_infrastructure(&collection(&server, "s1"), part);
+            is_infrastructure(&collection(&server, "s1"), what);
+            assert_eq!(collection(&server, "s2")["passCount"], 1, "the next job is done");
+            let files = server.requests().iter().filter(|seen| seen.path.starts_with("/files/")).count();
+            assert_eq!(files, before + asked + 2, "{what}: {fault:?}");
+            world.is_clean();
+        }
+    }
+}
+
+#[test]
+fn files_of_another_origin_are_fetched_without_a_signature() {
+    let (server, other) = (Server::today(Some(SECRET)), Server::today(None));
+    let files = [other.add_file("/files/set-up", set_up()), other.add_file("/files/submission", zip_of(&[("x", "")]))];
+    server.add_raw_job(raw("s1", &files[0], &files[1]));
+    World::new().run_once(&server, &[]);
+    let told = collection(&server, "s1");
+    if told["passCount"] != 1 {
+        is_infrastructure(&told, "refused");
+    }
+    has_seen_no_signature(&other);
+    assert_eq!(server.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn a_redirect_to_another_origin_is_not_followed() {
+    let other = Server::today(None);
+    let there = other.add_file("/files/set-up", set_up());
+    for location in [there.as_str(), "file:///etc/passwd", "ftp://127.0.0.1/x", "//127.0.0.1:1/x"] {
+        for status in [301, 302, 307, 308] {
+            let server = Server::today(Some(SECRET));
+            server.script(Route::Files, [Fault::Redirect(status, location.to_owned())]);
+            server.add_job(passing("s1"));
+            World::new().run_once(&server, &[]);
+            is_infrastructure(&collection(&server, "s1"), "refused to fetch");
+        }
+    }
+    assert_eq!(other.requests().len(), 0, "nothing was asked for there");
+}
+
+#[test]
+fn polls_and_results_do_not_follow_a_redirect_to_another_origin() {
+    let other = Server::today(None);
+    for route in [Route::Request, Route::Results, Route::Heartbeat] {
+        for status in [301, 302, 303, 307, 308] {
+            let server = Server::today(Some(SECRET));
+            server.script(route, [Fault::Redirect(status, format!("{}/api/v1/worker/request", other.url()))]);
+            server.add_job(passing("s1"));
+            World::new().run_once(&server, &[]);
+            let is_lost = route == Route::Results;
+            assert_eq!(server.results().len(), usize::from(!is_lost), "{route:?} {status}");
+        }
+    }
+    assert_eq!(other.requests().len(), 0, "nothing was said there");
+}
+
+#[test]
+fn a_redirect_within_the_origin_is_followed_and_signed_for_its_own_path() {
+    let server = Server::today(Some(SECRET));
+    let there = server.add_file("/files/elsewhere", set_up());
+    server.script(
+        Route::Files,
+        [Fault::Redirect(302, there), Fault::None, Fault::Redirect(307, "/files/elsewhere".into())],
+    );
+    server.add_job(passing("s1"));
+    World::new().run_once(&server, &[]);
+    assert_eq!(collection(&server, "s1")["passCount"], 1);
+    assert_eq!(server.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn addresses_that_are_none_are_told() {
+    let server = Server::today(Some(SECRET));
+    let good = server.add_file("/files/good", set_up());
+    let long = format!("{}/{}", server.url(), "a".repeat(20_000));
+    let bad = [
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/x",
+        "not an address",
+        "",
+        "/files/good",
+        "http://",
+        "http://[::1",
+        &long,
+    ];
+    for (number, address) in bad.iter().enumerate() {
+        server.add_raw_job(raw(&format!("set-up {number}"), address, &good));
+        server.add_raw_job(raw(&format!("submission {number}"), &good, address));
+    }
+    World::new().run_once(&server, &[]);
+    let results = server.results();
+    assert_eq!(results.len(), 2 * bad.len());
+    for stored in results.values() {
+        is_infrastructure(stored.collection(), "could not fetch the");
+    }
+}
+
+/// One test, since the time that passes is the worker's idle limit.
+#[test]
+fn a_server_that_goes_silent_is_left_and_asked_again() {
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Files, [Fault::Stall, Fault::Silence]);
+    server.script(Route::Heartbeat, [Fault::None, Fault::Silence]);
+    for id in ["s1", "s2"] {
+        server.add_job(passing(id));
+    }
+    // Both jobs are taken before this one.
+    server.script(Route::Request, [Fault::None, Fault::None, Fault::Silence]);
+    let world = World::new();
+    let mut worker = world.start(&server, &["--max-jobs", "3"]);
+    server.wait_until("both results", |state| state.results.len() == 2);
+    worker.wait_for("poll_failed");
+    worker.finish();
+    for id in ["s1", "s2"] {
+        assert_eq!(collection(&server, id)["passCount"], 1, "{id}");
+    }
+    let told = said(&worker.events(), "download_retried", "error").iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert!(told.len() == 2 && told.iter().all(|error| error.contains("nothing moved for 30 s")), "{told:?}");
+    let heartbeats = server.state().heartbeats.len();
+    assert!(heartbeats >= 3, "{heartbeats} heartbeats: one at the start, one after 30 s, one at the end");
+    assert_eq!(server.violations(), Vec::<String>::new());
+    world.is_clean();
+}

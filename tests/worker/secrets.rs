@@ -1,0 +1,147 @@
+//! The worker's secret: no script has it, no log, no other server.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::server::{Fault, Route, Server};
+use crate::world::{SECRET, User, World, can_be_sandboxed, collection, is_infrastructure, own_job, ways, zip_of};
+
+/// Where a secret may come from.
+const SOURCES: [&str; 4] = ["flag", "RUNNER_SHARED_SECRET", "WORKER_SHARED_SECRET", "file"];
+
+fn give(world: &World, command: &mut Command, source: &str) {
+    match source {
+        "flag" => command.args(["--worker-secret", SECRET]),
+        "file" => {
+            let path = world.path(".worker-secret");
+            fs::write(&path, format!("  {SECRET}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            command
+        }
+        variable => command.env(variable, SECRET),
+    };
+}
+
+/// Prints its own environment.
+const OWN: &str = "env >&2; tr '\\0' '\\n' </proc/$$/environ >&2; exit 0";
+
+/// Prints what it can find of the worker: environments and command lines of all processes, and its files, whose folder is `$DIR`.
+const SEARCH: &str = r#"
+for process in /proc/[0-9]*; do tr '\0' '\n' <"$process/environ"; tr '\0' ' ' <"$process/cmdline"; done >&2 2>/dev/null
+cat "$DIR/.worker-secret" /data/.worker-secret ./.worker-secret >&2
+ls -R "$DIR/state" "$DIR/cache" >&2
+grep -r . "$DIR/state" "$DIR/cache" >&2
+exit 0
+"#;
+
+#[test]
+fn a_secret_of_every_source_signs_and_is_not_in_the_environment_of_scripts() {
+    for source in SOURCES {
+        let server = Server::today(Some(SECRET));
+        server.add_job(own_job("s1", &[("a.sh", OWN)]));
+        let world = World::new();
+        let mut command = world.command(&server);
+        give(&world, &mut command, source);
+        let mut worker = world.spawn(command.arg("--once"));
+        assert!(worker.wait().success(), "{source}: {}", worker.text());
+        let text = collection(&server, "s1")["outcomes"][0]["longResult"].to_string();
+        assert!(text.contains("PATH=") && !text.contains(SECRET), "{source}: {text}");
+        for name in ["RUNNER_", "WORKER_", "TMPDIR_", "XDG_"] {
+            assert!(!text.contains(name), "{source}: {text}");
+        }
+        assert_eq!(server.violations(), Vec::<String>::new(), "{source}");
+        assert!(!worker.text().contains(SECRET), "{source}: {}", worker.text());
+        let is_warned = worker.text().contains(if source == "file" { "chmod 600" } else { "--worker-secret" });
+        assert_eq!(is_warned, matches!(source, "file" | "flag"), "{source}: {}", worker.text());
+    }
+}
+
+/// What a script finds that looks for it, as `user`, with these flags.
+fn search(user: User, flags: &[&str], source: &str) -> String {
+    let server = Server::today(Some(SECRET));
+    let world = World::of(user);
+    let script = SEARCH.replace("$DIR", &world.dir.path().display().to_string());
+    server.add_job(own_job("other-student", &[("a.sh", "exit 0")]));
+    server.add_job(own_job("s1", &[("a.sh", &script)]));
+    let mut command = world.command(&server);
+    give(&world, &mut command, source);
+    let mut worker = world.spawn(command.arg("--once").args(flags));
+    assert!(worker.wait().success(), "{}", worker.text());
+    collection(&server, "s1")["outcomes"][0]["longResult"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_script_in_the_sandbox_finds_nothing_of_the_worker() {
+    if !can_be_sandboxed() {
+        return;
+    }
+    for (user, flags) in ways().into_iter().filter(|(_, flags)| !flags.is_empty()) {
+        for source in SOURCES {
+            let found = search(user, flags, source);
+            for word in [SECRET, "in-hand", "worker-under-test", "other-student", "chickadee-runner"] {
+                assert!(!found.contains(word), "{user:?}, {source}: `{word}` is in\n{found}");
+            }
+        }
+    }
+}
+
+/// Else the claim above could not fail.
+#[test]
+fn a_script_without_a_sandbox_finds_it() {
+    for source in ["flag", "file"] {
+        let found = search(User::Caller, &[], source);
+        assert!(found.contains(SECRET) && found.contains("in-hand"), "{source}: {found}");
+    }
+}
+
+/// An answer that has the secret in it.
+fn echo(status: u32) -> Fault {
+    let text = format!("wrong secret {SECRET}, {}", json!(SECRET));
+    let head = format!("HTTP/1.1 {status} No\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
+    Fault::NotHttp((head + &text).into_bytes())
+}
+
+#[test]
+fn a_report_does_not_tell_students_the_secret_even_if_the_server_does() {
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Files, [echo(404)]);
+    server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
+    World::new().run_once(&server, &[]);
+    is_infrastructure(&collection(&server, "s1"), "answered 404: wrong secret [secret]");
+    let result = server.results()[&("s1".to_owned(), 1)].first.to_string();
+    assert!(!result.contains(SECRET), "{result}");
+}
+
+#[test]
+fn no_log_and_no_status_tells_the_secret_even_if_the_server_does() {
+    for format in ["json", "text"] {
+        let server = Server::today(Some(SECRET));
+        for route in [Route::Request, Route::Heartbeat, Route::Files, Route::Results] {
+            server.script(route, [echo(503), echo(500)]);
+        }
+        server.script(Route::Request, [echo(401), echo(404), Fault::Body(format!("{{\"{SECRET}\": 1}}").into_bytes())]);
+        server.script(Route::Results, [echo(422)]);
+        let mut named = json!({"submissionID": SECRET, "testSetupID": SECRET, "attemptNumber": 1, "manifest": {"schemaVersion": 1}});
+        for (key, files) in [("submissionURL", &[("answer.txt", "")]), ("testSetupURL", &[("a.sh", "")])] {
+            named[key] = json!(server.add_file(&format!("/files/{key}"), zip_of(files)));
+        }
+        server.add_raw_job(named);
+        let mut job = own_job("s2", &[("a.sh", "exit 0")]);
+        job.manifest = json!({SECRET: SECRET, "testSuites": SECRET});
+        server.add_job(job);
+        let world = World::new();
+        let status = world.path("status.json");
+        let mut command = world.command_named(&server, "worker-under-test", format);
+        command.args(["--max-jobs", "1", "--status-file"]).arg(&status);
+        let mut worker = world.spawn(command.env("RUNNER_SHARED_SECRET", SECRET));
+        server.wait_until("the second result", |state| state.results.keys().any(|(id, _)| id == "s2"));
+        worker.finish();
+        assert!(!worker.text().contains(SECRET), "{}", worker.text());
+        assert!(worker.text().contains("wrong secret [secret]"), "{}", worker.text());
+        let told = fs::read_to_string(&status).unwrap();
+        assert!(told.contains("\"lastError\":{") && !told.contains(SECRET), "{told}");
+    }
+}

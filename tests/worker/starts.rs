@@ -1,0 +1,180 @@
+//! Starts that are refused: said with a remedy, before any job is taken.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Output};
+
+use crate::server::Server;
+use crate::world::{SECRET, World, can_be_sandboxed, job};
+
+/// Runs a command to its end.
+fn run(command: &mut Command) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn a_second_worker_of_one_id_names_the_first_and_ends() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let mut first = world.start(&server, &[]);
+    first.wait_for("worker_started");
+    let (code, text) = run(world.command(&server).env("RUNNER_SHARED_SECRET", SECRET));
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains(&format!("pid {}", first.child.id())) && text.contains("--worker-id"), "{text}");
+    let mut another = world.command_named(&server, "another", "json");
+    let (code, text) = run(another.arg("--once").env("RUNNER_SHARED_SECRET", SECRET));
+    assert_eq!(code, Some(0), "{text}");
+    first.finish();
+}
+
+#[test]
+fn folders_that_others_may_change_are_not_used() {
+    for folder in ["state/worker-under-test", "cache"] {
+        for mode in [0o777, 0o770, 0o755] {
+            let server = Server::today(Some(SECRET));
+            server.add_job(job("s1", &[("a.sh", "exit 0")]));
+            let world = World::new();
+            fs::create_dir_all(world.path(folder)).unwrap();
+            fs::set_permissions(world.path(folder), fs::Permissions::from_mode(mode)).unwrap();
+            let (code, text) = run(world.command(&server).arg("--once").env("RUNNER_SHARED_SECRET", SECRET));
+            let mode_now = fs::metadata(world.path(folder)).unwrap().permissions().mode() & 0o777;
+            // One that others could only read is made private.
+            assert!(
+                code == Some(2) && server.requests().is_empty() || mode_now == 0o700,
+                "{folder} {mode:o}: {code:?}\n{text}"
+            );
+            assert!(code != Some(2) || text.contains(folder), "{text}");
+        }
+    }
+}
+
+#[test]
+fn folders_that_cannot_be_had_are_named() {
+    for (flag, part) in [("--state-dir", "state"), ("--test-setup-cache-dir", "cache")] {
+        let server = Server::today(Some(SECRET));
+        let world = World::new();
+        fs::write(world.path("file"), "").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chickadee-runner"));
+        command
+            .args(["--once", "--api-base-url", &server.url(), "--worker-id", "w", "--log-format", "json"])
+            .env_clear();
+        command.args([flag, &world.path("file/below").display().to_string()]).env("HOME", world.path("home"));
+        let (code, text) = run(command.env("TMPDIR", world.scratch()).env("PATH", "/usr/bin:/bin"));
+        assert_eq!(code, Some(2), "{part}: {text}");
+        assert!(text.contains("file/below"), "{text}");
+        assert!(server.requests().is_empty());
+    }
+}
+
+#[test]
+fn a_sandbox_that_cannot_be_had_is_said_before_any_poll() {
+    if !can_be_sandboxed() {
+        return;
+    }
+    let server = Server::today(Some(SECRET));
+    server.add_job(job("s1", &[("a.sh", "exit 0")]));
+    let world = World::new();
+    let no_namespaces =
+        "echo 0 >/proc/sys/user/max_user_namespaces && echo 0 >/proc/sys/user/max_mnt_namespaces && exec \"$@\"";
+    let worker = world.command(&server);
+    let behind = |flags: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "bash", "-c", no_namespaces, "-"]);
+        command.arg(worker.get_program()).args(worker.get_args()).args(flags).env_clear();
+        command
+            .envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .env("RUNNER_SHARED_SECRET", SECRET);
+        run(command.current_dir(world.dir.path()))
+    };
+    let (code, text) = behind(&["--once", "--sandbox"]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("`--sandbox` was asked for; mend what is missing"), "{text}");
+    assert!(server.requests().is_empty(), "no job was taken");
+    assert!(fs::read_dir(world.scratch()).unwrap().next().is_none(), "nothing is left");
+    let (code, text) = behind(&["--once"]);
+    assert_eq!((code, server.results().len()), (Some(0), 1), "{text}");
+}
+
+#[test]
+fn flags_and_variables_that_are_wrong_are_named() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let flags: &[(&[&str], &str)] = &[
+        (&["--max-jobs", "0"], "--max-jobs"),
+        (&["--max-jobs=-1"], "--max-jobs"),
+        (&["--max-jobs", "257"], "--max-jobs"),
+        (&["--max-jobs", "two"], "--max-jobs"),
+        (&["--api-base-url", "localhost:8080"], "--api-base-url"),
+        (&["--api-base-url", "ftp://localhost"], "--api-base-url"),
+        (&["--worker-id", ""], "--worker-id"),
+        (&["--worker-id", "a\nb"], "--worker-id"),
+        (&["--drain-limit", "soon"], "--drain-limit"),
+        (&["--log-format", "xml"], "--log-format"),
+        (&["--no-such-flag"], "--no-such-flag"),
+        (&["surplus"], "surplus"),
+        (&["--ca-file", "/nowhere/ca.pem"], "/nowhere/ca.pem"),
+    ];
+    for (flags, part) in flags {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chickadee-runner"));
+        command.args(["--once", "--state-dir"]).arg(world.path("state")).args(*flags);
+        if !flags.contains(&"--api-base-url") {
+            command.args(["--api-base-url", &server.url()]);
+        }
+        let (code, text) = run(command.env("TMPDIR", world.scratch()));
+        assert!(code == Some(2) && text.contains(part), "{flags:?}: {code:?}\n{text}");
+    }
+    for (name, value) in [
+        ("RUNNER_RETRY_BASE_DELAY_MS", "0"),
+        ("RUNNER_RETRY_MAX_DELAY_MS", "soon"),
+        ("RUNNER_NETWORK_RETRY_ENABLED", "maybe"),
+        ("RUNNER_CAPABILITY_DISCOVERY_ENABLED", "2"),
+        ("RUNNER_HEARTBEAT_RETRY_MAX_ATTEMPTS", "0"),
+        ("RUNNER_RESULT_UPLOAD_RETRY_MAX_ATTEMPTS", "-1"),
+        ("RUNNER_DOWNLOAD_RETRY_MAX_ATTEMPTS", "1.5"),
+        ("RUNNER_MIN_FREE_DISK_MB", "lots"),
+        ("RUNNER_DRAIN_LIMIT_SEC", "99999999"),
+        ("RUNNER_CA_FILE", "/nowhere/ca.pem"),
+    ] {
+        let (code, text) = run(world.command(&server).arg("--once").env(name, value));
+        assert!(code == Some(2) && (text.contains(name) || text.contains(value)), "{name}={value}: {code:?}\n{text}");
+    }
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_ends_only_a_worker_that_runs_once() {
+    let mut server = Server::today(Some(SECRET));
+    server.down();
+    let world = World::new();
+    let (code, text) = run(world.command(&server).arg("--once").env("RUNNER_SHARED_SECRET", SECRET));
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("poll_failed") && text.contains("could not connect"), "{text}");
+    let mut worker = world.start(&server, &[]);
+    worker.wait_for("poll_failed");
+    server.up();
+    server.add_job(job("s1", &[("a.sh", "exit 0")]));
+    server.wait_until("the result", |state| !state.results.is_empty());
+    worker.finish();
+}
+
+#[test]
+fn a_full_disk_takes_no_jobs() {
+    let server = Server::today(Some(SECRET));
+    server.add_job(job("s1", &[("a.sh", "exit 0")]));
+    let world = World::new();
+    let mut command = world.command(&server);
+    command.env("RUNNER_SHARED_SECRET", SECRET).env("RUNNER_MIN_FREE_DISK_MB", (1_u64 << 40).to_string());
+    let mut worker = world.spawn(&mut command);
+    worker.wait_for("disk_low");
+    worker.finish();
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn help_and_version_are_told_and_end_well() {
+    for (flag, part) in [("--help", "RUNNER_SHARED_SECRET"), ("--version", env!("CARGO_PKG_VERSION"))] {
+        let (code, text) = run(Command::new(env!("CARGO_BIN_EXE_chickadee-runner")).arg(flag));
+        assert!(code == Some(0) && text.contains(part), "{code:?}: {text}");
+    }
+}

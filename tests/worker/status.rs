@@ -1,0 +1,77 @@
+//! What the worker tells those who watch it.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::server::Server;
+use crate::world::{SECRET, World, own_job, until};
+
+/// Waits until the file says this.
+fn wait_until(world: &World, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let read =
+        || fs::read(world.path("status.json")).map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap());
+    until(&|| format!("{what}: {:#}", read()), || is_so(&read()));
+    read()
+}
+
+#[test]
+fn a_status_file_always_tells_what_the_worker_is_doing() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let path = world.path("status.json").display().to_string();
+    let mut worker = world.start(&server, &["--max-jobs", "2", "--status-file", &path]);
+    let idle = wait_until(&world, "idle", |status| status["lastPoll"]["outcome"] == "nothing");
+    assert_eq!(
+        (&idle["state"], &idle["workerID"], &idle["slots"]),
+        (&json!("idle"), &json!("worker-under-test"), &json!(2))
+    );
+    server.add_job(own_job("s1", &[("a.sh", &world.waits_for("gate"))]));
+    let working = wait_until(&world, "working", |status| status["jobs"][0]["step"] == "grading");
+    assert_eq!((&working["state"], &working["jobs"][0]["submissionID"]), (&json!("working"), &json!("s1")));
+    worker.signal(Signal::SIGTERM);
+    let draining = wait_until(&world, "draining", |status| status["state"] == "draining");
+    assert_eq!(draining["jobs"][0]["submissionID"], "s1", "it still runs");
+    world.open("gate");
+    assert!(worker.wait().success());
+    let ended = wait_until(&world, "the end", |_| true);
+    assert_eq!(ended["state"], "ended");
+    assert_eq!((&ended["jobs"], &ended["spooledResults"]), (&json!([]), &json!(0)), "{ended:#}");
+    assert_eq!(
+        (&ended["jobsDone"], &ended["resultsSent"], &ended["failures"]),
+        (&json!(1), &json!(1), &json!(0)),
+        "{ended:#}"
+    );
+}
+
+#[test]
+fn a_status_file_that_cannot_be_written_is_said_once_and_nothing_else_suffers() {
+    let server = Server::today(Some(SECRET));
+    server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
+    let world = World::new();
+    world.open("file");
+    let mut worker = world.start(&server, &["--status-file", &world.path("file/status.json").display().to_string()]);
+    worker.wait_for("status_failed");
+    server.wait_until("the result", |state| !state.results.is_empty());
+    worker.finish();
+    assert_eq!(worker.events().iter().filter(|event| event["event"] == "status_failed").count(), 1);
+}
+
+#[test]
+fn each_event_of_a_job_names_it_and_each_line_its_worker() {
+    let server = Server::today(Some(SECRET));
+    server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
+    let events = World::new().run_once(&server, &[]);
+    let of_job = ["job_claimed", "setup_ready", "job_started", "job_finished", "result_sent"];
+    let named: Vec<_> =
+        events.iter().filter(|event| event["submissionID"] == "s1" && event["attemptNumber"] == 1).collect();
+    assert_eq!(named.iter().map(|event| event["event"].as_str().unwrap()).collect::<Vec<_>>(), of_job);
+    for event in &events {
+        assert_eq!(event["worker"], "worker-under-test");
+        assert!(
+            event["ts"].as_str().unwrap().ends_with('Z')
+                && ["info", "warn", "error"].contains(&event["level"].as_str().unwrap())
+        );
+    }
+}
