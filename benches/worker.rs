@@ -94,7 +94,11 @@ fn trivial_jobs(field: &Field<'_>, rounds: usize) {
     for (name, cost) in ["worker", "worker, sandbox"].iter().zip(&field.costs) {
         let Cost { runs, worker, server } = cost.get();
         let ms = |time: Duration| time.as_secs_f64() * 1e3 / f64::from(runs) / field.jobs as f64;
-        println!("{name:40} {:6.2} ms of processor time a job, its script's with it; the server {:.2} ms", ms(worker), ms(server));
+        println!(
+            "{name:40} {:6.2} ms of processor time a job, its script's with it; the server {:.2} ms",
+            ms(worker),
+            ms(server)
+        );
     }
 }
 
@@ -163,7 +167,11 @@ impl Field<'_> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chickadee-runner"));
         command.args(["--api-base-url", &self.server.url(), "--worker-id", "bench", "--max-jobs"]);
         command.arg(AT_ONCE.to_string()).args(more);
-        command.arg("--state-dir").arg(self.dir.join("state")).arg("--test-setup-cache-dir").arg(self.dir.join("cache"));
+        command
+            .arg("--state-dir")
+            .arg(self.dir.join("state"))
+            .arg("--test-setup-cache-dir")
+            .arg(self.dir.join("cache"));
         command.env_clear().env("PATH", PATH).env("TMPDIR", self.dir).env("RUNNER_SHARED_SECRET", SECRET);
         // What it costs to look for languages is paid once, at the start.
         command.env("RUNNER_CAPABILITY_DISCOVERY_ENABLED", "no");

@@ -197,6 +197,7 @@ impl HttpApi {
 
     /// What an error of the client means; `otherwise` is for those that are the system's.
     fn failure(&self, url: String, error: Error, otherwise: fn(String, Cause) -> ApiError) -> ApiError {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the client's, which is said to grow")]
         match error {
             Error::Other(source) => match source.downcast::<Ended>() {
                 Ok(ended) => self.ended(url, *ended),

@@ -15,6 +15,7 @@ mod sender;
 #[cfg(test)]
 #[path = "../../tests/worker/server/mod.rs"]
 mod server;
+mod shared;
 mod sign;
 mod slots;
 mod spool;
@@ -23,7 +24,6 @@ mod state;
 mod status;
 mod stop;
 mod work;
-mod worker;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -40,8 +40,8 @@ use args::{Config, Flags};
 use daemon::{Ended, work};
 use log::{EventName, Log};
 use serde_json::json;
+use shared::Worker;
 use start::{Started, start};
-use worker::Worker;
 
 /// The command line or the environment is wrong, or what was asked for cannot be had; no job was taken.
 const CONFIGURATION: u8 = 2;

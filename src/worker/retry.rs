@@ -13,7 +13,7 @@ use super::api::ApiError;
 use super::stop::Stop;
 
 /// The longest time that a server can make us wait.
-const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// What a failure means for the next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,9 +14,9 @@ use super::log::EventName;
 use super::report::{Course, Report};
 use super::retry::with_retries;
 use super::sender::Parcel;
+use super::shared::Worker;
 use super::state::Ticket;
 use super::status::{Event, JobKey, Step};
-use super::worker::Worker;
 use crate::flow::job::{Assignment, Graded, Means, Started, Submission, grade, not_graded, not_made};
 use crate::model::script::Echo;
 use crate::model::verdict::Fault;
@@ -75,7 +75,7 @@ pub(super) fn carry_out(worker: &Worker, claimed: Claimed) {
     course.wall = begun.elapsed();
     course.free_disk_mb_at_end = worker.free_disk_mb();
     if !worker.is_aborted() {
-        hand_over(worker, claimed, Report::new(&worker.config.worker_id, collection, course));
+        hand_over(worker, claimed, &Report::new(&worker.config.worker_id, collection, course));
     }
     worker.heartbeat.end();
 }
@@ -104,7 +104,7 @@ fn collect(worker: &Worker, claimed: &Claimed, course: &mut Course) -> Collectio
 }
 
 /// Puts a result into the spool, or keeps it in memory if that is full, and has it sent.
-fn hand_over(worker: &Worker, claimed: Claimed, report: Report) {
+fn hand_over(worker: &Worker, claimed: Claimed, report: &Report) {
     worker.status.note(Event::JobAt(claimed.key(), Step::Reporting));
     let Claimed { job, ticket, .. } = claimed;
     let fields =
@@ -240,7 +240,7 @@ impl Attempt<'_> {
         }
         self.at(Step::Unpacking);
         let begun = Instant::now();
-        unpack(file, &dir, self.worker.archive_limits).map_err(of_submission)?;
+        unpack(file, &dir, self.worker.archive_limits).map_err(|error| of_submission(&error))?;
         self.course.stages.submission_unpack_ms = Some(millis(begun.elapsed()));
         Ok(HandedIn::Folder(dir))
     }
@@ -275,16 +275,16 @@ enum HandedIn {
 }
 
 /// An archive that cannot be unpacked is its author's fault, unless our disk is to blame.
-fn of_submission(error: ArchiveError) -> Failure {
+fn of_submission(error: &ArchiveError) -> Failure {
     match error {
-        ArchiveError::Read(_) | ArchiveError::Write { .. } => Failure::Ours(Fault::new(&error)),
+        ArchiveError::Read(_) | ArchiveError::Write { .. } => Failure::Ours(Fault::new(error)),
         ArchiveError::NoArchive(_)
         | ArchiveError::Header { .. }
         | ArchiveError::Untold { .. }
         | ArchiveError::Refused { .. }
         | ArchiveError::TooMuch { .. }
         | ArchiveError::Content { .. } => {
-            Failure::Theirs(format!("The submission could not be unpacked: {}\n", Fault::new(&error)))
+            Failure::Theirs(format!("The submission could not be unpacked: {}\n", Fault::new(error)))
         }
     }
 }

@@ -151,10 +151,7 @@ impl Connector<()> for Lines {
 
 /// What the system or TLS says before there is a connection.
 fn no_connection(error: Error) -> Error {
-    match error {
-        Error::Io(source) => Ended::Unreachable(source).into(),
-        error => error,
-    }
+    if let Error::Io(source) = error { Ended::Unreachable(source).into() } else { error }
 }
 
 fn boxed(transport: impl Transport) -> Box<dyn Transport> {
