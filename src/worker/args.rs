@@ -118,6 +118,8 @@ pub(super) struct Config {
     pub(super) sandbox: bool,
     /// What requests are signed with.
     pub(super) secret: Option<Secret>,
+    /// Where a secret may lie, whether it is this one or not.
+    pub(super) secret_files: [PathBuf; 2],
     /// Where unpacked set-ups are kept.
     pub(super) cache_dir: PathBuf,
     /// How many bytes of them.
@@ -252,6 +254,7 @@ impl Surroundings {
             max_jobs: max_jobs(flags.max_jobs)?,
             sandbox: flags.sandbox,
             secret,
+            secret_files: self.secret_files.clone(),
             cache_dir: self.folder(&CACHE, flags.test_setup_cache_dir)?,
             cache_bytes_max: self.mebibytes("RUNNER_TEST_SETUP_CACHE_MAX_MB", 2048, 0)?,
             download_bytes_max: self.mebibytes("RUNNER_MAX_DOWNLOAD_MB", 512, 1)?,
