@@ -43,6 +43,11 @@ pub struct SandboxedScriptRunner {
     disk_bytes_max: u64,
 }
 
+/// Tells whether scripts in the sandbox see what lies at `path`, or would if it were there: it is where programs are.
+pub(crate) fn shows(path: &Path) -> bool {
+    enclosure::shows(path)
+}
+
 impl SandboxedScriptRunner {
     /// Plans a sandbox for scripts whose work folders lie in `base`, which is made if it is not there, and must be ours alone. Scripts also see
     /// the paths `readable` of this machine. What cannot be had is told when the first script runs; try it before with

@@ -128,6 +128,8 @@ pub(super) struct Config {
     pub(super) sandbox_shows: Vec<PathBuf>,
     /// What requests are signed with.
     pub(super) secret: Option<Secret>,
+    /// Where a secret may lie, whether it is this one or not.
+    pub(super) secret_files: [PathBuf; 2],
     /// Where unpacked set-ups are kept.
     pub(super) cache_dir: PathBuf,
     /// How many bytes of them.
@@ -264,6 +266,7 @@ impl Surroundings {
             sandbox_limits: self.sandbox_limits()?,
             sandbox_shows: self.sandbox_shows(),
             secret,
+            secret_files: self.secret_files.clone(),
             cache_dir: self.folder(&CACHE, flags.test_setup_cache_dir)?,
             cache_bytes_max: self.mebibytes("RUNNER_TEST_SETUP_CACHE_MAX_MB", 2048, 0)?,
             download_bytes_max: self.mebibytes("RUNNER_MAX_DOWNLOAD_MB", 512, 1)?,

@@ -1,7 +1,11 @@
 //! From a configuration to a worker that can begin, and back to nothing.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
+use nix::unistd::Uid;
 use serde_json::json;
 
 use super::args::{Config, RetrySettings};
@@ -25,7 +29,7 @@ use crate::os::archive::ArchiveLimits;
 use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::interrupt::InterruptError;
 use crate::os::journal::Level;
-use crate::os::sandbox::{SandboxError, SandboxedScriptRunner};
+use crate::os::sandbox::{SandboxError, SandboxedScriptRunner, shows};
 use crate::rules::collection::RUNNER_VERSION;
 
 /// Why a worker cannot start. No job was taken.
@@ -41,9 +45,11 @@ pub(super) enum StartError {
     Http(#[from] HttpConfigError),
     #[error("`--sandbox` was asked for; mend what is missing, or do without it if the scripts are trusted")]
     Sandbox(#[from] SandboxError),
+    #[error("scripts in the sandbox could read `{path}`, since they see /usr, /etc and /opt; put it elsewhere", path = .0.display())]
+    Shown(PathBuf),
     #[error("could not make a folder for jobs in `{path}`; name another with TMPDIR", path = path.display())]
     Scratch {
-        path: std::path::PathBuf,
+        path: PathBuf,
         #[source]
         source: std::io::Error,
     },
@@ -57,7 +63,12 @@ impl StartError {
     /// Tells whether the operator can mend it, so that it is no fault of ours.
     pub(super) fn is_configuration(&self) -> bool {
         match self {
-            Self::State(_) | Self::Cache(_) | Self::Http(_) | Self::Sandbox(_) | Self::Scratch { .. } => true,
+            Self::State(_)
+            | Self::Cache(_)
+            | Self::Http(_)
+            | Self::Sandbox(_)
+            | Self::Shown(_)
+            | Self::Scratch { .. } => true,
             Self::Spool(_) | Self::Engine(_) | Self::Interrupt(_) => false,
         }
     }
@@ -75,6 +86,10 @@ pub(super) struct Started {
 /// # Errors
 /// If something cannot be had; nothing is left then.
 pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
+    match readable_in_sandbox(&config) {
+        Some(path) if config.sandbox => return Err(StartError::Shown(path.to_owned())),
+        Some(_) | None => {}
+    }
     let state = StateFolder::open(&config.state_dir, &config.worker_id)?;
     if let Some(swept) = state.sweep()? {
         log.event(
@@ -94,6 +109,18 @@ pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
             Err(error)
         }
     }
+}
+
+/// Returns something of ours that sandboxed scripts could read. Those of an ordinary user have that user's rights, those of root nobody's.
+fn readable_in_sandbox(config: &Config) -> Option<&Path> {
+    let are_scripts_we = !Uid::effective().is_root();
+    let folders = [&config.state_dir, &config.cache_dir].into_iter().filter(|_| are_scripts_we);
+    let is_readable = |path: &&PathBuf| {
+        let metadata = fs::metadata(path);
+        metadata.is_ok_and(|metadata| are_scripts_we || metadata.permissions().mode() & 0o004 != 0)
+    };
+    let mut ours = folders.chain(config.secret_files.iter().filter(is_readable));
+    ours.find(|path| shows(path)).map(PathBuf::as_path)
 }
 
 /// Ends the engine's helpers, and removes what jobs worked in.

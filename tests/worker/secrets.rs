@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
 
 use crate::server::{Fault, Route, Server};
-use crate::world::{SECRET, User, World, can_be_sandboxed, collection, is_infrastructure, own_job, ways, zip_of};
+use crate::world::{
+    SECRET, User, World, can_be_sandboxed, collection, is_infrastructure, is_root, own_job, until, ways, zip_of,
+};
 
 /// Where a secret may come from.
 const SOURCES: [&str; 4] = ["flag", "RUNNER_SHARED_SECRET", "WORKER_SHARED_SECRET", "file"];
@@ -88,7 +91,44 @@ fn a_script_in_the_sandbox_finds_nothing_of_the_worker() {
     }
 }
 
-/// Else the claim above could not fail.
+/// `/opt` is such a folder: programs are there.
+#[test]
+fn what_is_the_workers_does_not_lie_where_the_sandbox_shows_it() {
+    if !can_be_sandboxed() || !is_root() || !Path::new("/opt").is_dir() {
+        return;
+    }
+    for (file, flags, is_refused) in [
+        (".worker-secret", &["--sandbox"][..], true),
+        ("state/x", &["--sandbox", "--state-dir", "/opt/state"], true),
+        ("cache/x", &["--sandbox", "--test-setup-cache-dir", "/opt/cache"], true),
+        (".worker-secret", &[], false),
+        ("other", &["--sandbox"], false),
+    ] {
+        let server = Server::today(Some(SECRET));
+        let world = World::of(User::Ordinary);
+        fs::create_dir_all(world.path(file).parent().unwrap()).unwrap();
+        fs::write(world.path(file), SECRET).unwrap();
+        let script = format!(
+            "mount --bind '{}' /opt && cd /opt && exec setpriv --reuid 65532 --regid 65532 --clear-groups \"$@\"",
+            world.dir.path().display()
+        );
+        let worker = world.command_named(&server, "w", "json");
+        let kept = worker.get_args().take(6).chain(["--once".as_ref()]);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script, "sh"]).arg(worker.get_program()).args(kept).args(flags);
+        for (variable, folder) in [("RUNNER_STATE_DIR", "state2"), ("RUNNER_TEST_SETUP_CACHE_DIR", "cache2")] {
+            command.env(variable, world.path(folder));
+        }
+        command.envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = command.env("RUNNER_SHARED_SECRET", SECRET).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(if is_refused { 2 } else { 0 }), "{file} {flags:?}: {text}");
+        assert_eq!(text.contains("scripts in the sandbox could read `/opt/"), is_refused, "{text}");
+        assert_eq!(server.requests().is_empty(), is_refused, "{file}");
+    }
+}
+
+/// Else the claim about the sandbox could not fail.
 #[test]
 fn a_script_without_a_sandbox_finds_it() {
     for source in ["flag", "file"] {
@@ -137,7 +177,8 @@ fn no_log_and_no_status_tells_the_secret_even_if_the_server_does() {
         let mut command = world.command_named(&server, "worker-under-test", format);
         command.args(["--max-jobs", "1", "--status-file"]).arg(&status);
         let mut worker = world.spawn(command.env("RUNNER_SHARED_SECRET", SECRET));
-        server.wait_until("the second result", |state| state.results.keys().any(|(id, _)| id == "s2"));
+        // Whichever the third attempt was for.
+        until(&|| worker.text(), || worker.text().contains("result_set_aside") && server.results().len() == 1);
         worker.finish();
         assert!(!worker.text().contains(SECRET), "{}", worker.text());
         assert!(worker.text().contains("wrong secret [secret]"), "{}", worker.text());

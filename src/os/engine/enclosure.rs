@@ -61,6 +61,12 @@ const LINKS: [(&str, &str); 6] = [
 /// Folders of which each script has an empty one of its own.
 const PRIVATE: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
+/// Tells whether scripts see what lies at `path`, or would if it were there. They may read it if its mode lets them.
+pub(in crate::os) fn shows(path: &Path) -> bool {
+    let real = path.ancestors().find_map(|above| above.canonicalize().ok());
+    real.is_some_and(|real| SHOWN.iter().any(|shown| real.starts_with(shown)))
+}
+
 impl Enclosure {
     /// Plans walls for scripts whose work folders lie in `base`, which must exist and belong to whom `user` names. They see `readable` of the
     /// machine, too.
