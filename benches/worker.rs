@@ -132,12 +132,12 @@ fn ticks(process: &Child) -> u64 {
 impl Field<'_> {
     /// Two threads do what there is to do.
     fn two_at_a_time(&self, once: &(dyn Fn(&Path) + Sync)) {
-        let dir = self.work_dir("bare");
+        let (dir, jobs) = (self.work_dir("bare"), self.jobs);
         let done = AtomicUsize::new(0);
         thread::scope(|scope| {
             for _ in 0..AT_ONCE {
                 scope.spawn(|| {
-                    while done.fetch_add(1, Ordering::Relaxed) < self.jobs {
+                    while done.fetch_add(1, Ordering::Relaxed) < jobs {
                         once(&dir);
                     }
                 });
