@@ -82,11 +82,15 @@ struct Cost {
 fn trivial_jobs(field: &Field<'_>, rounds: usize) {
     let (plain, walled) = (UnsandboxedScriptRunner::new(), field.sandbox());
     let contestant = |name, is_floor, run| Contestant { name, per: field.jobs, is_floor, run };
-    let work_dir = field.work_dir("sandboxed/work");
+    let [plain_dir, walled_dir] = ["work", "sandboxed/work"].map(|name| field.work_dir(name));
     let contestants = [
-        contestant("bare sh, two at a time", true, Box::new(|| field.two_at_a_time(&bare)) as Box<dyn Fn()>),
-        contestant("engine", false, Box::new(|| field.launch(&plain, &work_dir))),
-        contestant("engine, sandbox", false, Box::new(|| field.launch(&walled, &work_dir))),
+        contestant(
+            "bare sh, two at a time",
+            true,
+            Box::new(|| two_at_a_time(field.jobs, &|| bare(&plain_dir))) as Box<dyn Fn()>,
+        ),
+        contestant("engine", false, Box::new(|| field.launch(&plain, &plain_dir))),
+        contestant("engine, sandbox", false, Box::new(|| field.launch(&walled, &walled_dir))),
         contestant("worker, two slots", false, Box::new(|| field.work(&[], &field.costs[0]))),
         contestant("worker, two slots, sandbox", false, Box::new(|| field.work(&["--sandbox"], &field.costs[1]))),
     ];
@@ -94,7 +98,11 @@ fn trivial_jobs(field: &Field<'_>, rounds: usize) {
     for (name, cost) in ["worker", "worker, sandbox"].iter().zip(&field.costs) {
         let Cost { runs, worker, server } = cost.get();
         let ms = |time: Duration| time.as_secs_f64() * 1e3 / f64::from(runs) / field.jobs as f64;
-        println!("{name:40} {:6.2} ms of processor time a job, its script's with it; the server {:.2} ms", ms(worker), ms(server));
+        println!(
+            "{name:40} {:6.2} ms of processor time a job, its script's with it; the server {:.2} ms",
+            ms(worker),
+            ms(server)
+        );
     }
 }
 
@@ -126,21 +134,6 @@ fn ticks(process: &Child) -> u64 {
 }
 
 impl Field<'_> {
-    /// Two threads do what there is to do.
-    fn two_at_a_time(&self, once: &(dyn Fn(&Path) + Sync)) {
-        let dir = self.work_dir("bare");
-        let done = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| {
-                    while done.fetch_add(1, Ordering::Relaxed) < self.jobs {
-                        once(&dir);
-                    }
-                });
-            }
-        });
-    }
-
     fn work_dir(&self, name: &str) -> PathBuf {
         let dir = self.dir.join(name);
         fs::create_dir_all(&dir).unwrap();
@@ -154,7 +147,7 @@ impl Field<'_> {
 
     fn launch(&self, runner: &(dyn ScriptRunner + Sync), work_dir: &Path) {
         let script = script(work_dir);
-        self.two_at_a_time(&|_| {
+        two_at_a_time(self.jobs, &|| {
             assert_eq!(runner.run(&script, &Cancel::new().unwrap()).unwrap().exit, Exit::Code(0));
         });
     }
@@ -163,7 +156,11 @@ impl Field<'_> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chickadee-runner"));
         command.args(["--api-base-url", &self.server.url(), "--worker-id", "bench", "--max-jobs"]);
         command.arg(AT_ONCE.to_string()).args(more);
-        command.arg("--state-dir").arg(self.dir.join("state")).arg("--test-setup-cache-dir").arg(self.dir.join("cache"));
+        command
+            .arg("--state-dir")
+            .arg(self.dir.join("state"))
+            .arg("--test-setup-cache-dir")
+            .arg(self.dir.join("cache"));
         command.env_clear().env("PATH", PATH).env("TMPDIR", self.dir).env("RUNNER_SHARED_SECRET", SECRET);
         // What it costs to look for languages is paid once, at the start.
         command.env("RUNNER_CAPABILITY_DISCOVERY_ENABLED", "no");
@@ -192,6 +189,19 @@ impl Field<'_> {
         let has_passed = |stored: &server::Stored| stored.collection()["outcomes"][0]["shortResult"] == "1/1";
         assert!(state.results.values().all(has_passed));
     }
+}
+
+fn two_at_a_time(jobs: usize, once: &(dyn Fn() + Sync)) {
+    let begun = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while begun.fetch_add(1, Ordering::Relaxed) < jobs {
+                    once();
+                }
+            });
+        }
+    });
 }
 
 fn processor(who: UsageWho) -> Duration {

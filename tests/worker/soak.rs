@@ -183,7 +183,9 @@ impl Soak {
     fn start(&mut self) -> Worker {
         let mut command: Command = self.world.command(&self.server);
         command.args(["--max-jobs", "2"]).args(self.more).env("RUNNER_SHARED_SECRET", SECRET);
-        command.env("RUNNER_DOWNLOAD_RETRY_MAX_ATTEMPTS", "1000").env("RUNNER_RESULT_UPLOAD_RETRY_MAX_ATTEMPTS", "1000");
+        command
+            .env("RUNNER_DOWNLOAD_RETRY_MAX_ATTEMPTS", "1000")
+            .env("RUNNER_RESULT_UPLOAD_RETRY_MAX_ATTEMPTS", "1000");
         let worker = self.world.spawn(&mut command);
         self.pids.push(worker.pid().to_string());
         worker
@@ -291,12 +293,16 @@ impl Soak {
         assert_eq!(cgroups.iter().filter(is_ours).collect::<Vec<_>>(), Vec::<&PathBuf>::new());
     }
 
+    #[expect(clippy::print_stdout, reason = "a number for whoever wants to see it")]
     fn check_memory(&self) {
         let quarter = self.memory.len() / 4;
         assert!(quarter >= 2, "{:?}", self.memory);
         let largest = |samples: &[u64]| samples.iter().copied().max().unwrap();
         let (second, last) = (largest(&self.memory[quarter..2 * quarter]), largest(&self.memory[3 * quarter..]));
-        println!("{} samples of resident memory: {second} KiB in the second quarter, {last} KiB in the last", self.memory.len());
+        println!(
+            "{} samples of resident memory: {second} KiB in the second quarter, {last} KiB in the last",
+            self.memory.len()
+        );
         assert!(last <= second + GROWTH_KIB_MAX, "{:?}", self.memory);
     }
 
@@ -336,8 +342,10 @@ fn check_result(number: usize, stored: &Stored) {
     assert_eq!(collection["buildStatus"], build, "{}", text());
     assert_eq!(collection["testSetupID"], kind(number).name, "{}", text());
     let outcomes = collection["outcomes"].as_array().unwrap();
-    let found: Vec<_> =
-        outcomes.iter().map(|one| (one["status"].as_str(), one["shortResult"].as_str(), one["points"].as_u64())).collect();
+    let found: Vec<_> = outcomes
+        .iter()
+        .map(|one| (one["status"].as_str(), one["shortResult"].as_str(), one["points"].as_u64()))
+        .collect();
     let wanted: Vec<_> =
         expected.iter().map(|(status, short, points)| (Some(*status), Some(short.as_str()), Some(*points))).collect();
     assert_eq!(found, wanted, "{}", text());
