@@ -82,11 +82,15 @@ struct Cost {
 fn trivial_jobs(field: &Field<'_>, rounds: usize) {
     let (plain, walled) = (UnsandboxedScriptRunner::new(), field.sandbox());
     let contestant = |name, is_floor, run| Contestant { name, per: field.jobs, is_floor, run };
-    let work_dir = field.work_dir("sandboxed/work");
+    let [plain_dir, walled_dir] = ["work", "sandboxed/work"].map(|name| field.work_dir(name));
     let contestants = [
-        contestant("bare sh, two at a time", true, Box::new(|| field.two_at_a_time(&bare)) as Box<dyn Fn()>),
-        contestant("engine", false, Box::new(|| field.launch(&plain, &work_dir))),
-        contestant("engine, sandbox", false, Box::new(|| field.launch(&walled, &work_dir))),
+        contestant(
+            "bare sh, two at a time",
+            true,
+            Box::new(|| two_at_a_time(field.jobs, &|| bare(&plain_dir))) as Box<dyn Fn()>,
+        ),
+        contestant("engine", false, Box::new(|| field.launch(&plain, &plain_dir))),
+        contestant("engine, sandbox", false, Box::new(|| field.launch(&walled, &walled_dir))),
         contestant("worker, two slots", false, Box::new(|| field.work(&[], &field.costs[0]))),
         contestant("worker, two slots, sandbox", false, Box::new(|| field.work(&["--sandbox"], &field.costs[1]))),
     ];
@@ -130,21 +134,6 @@ fn ticks(process: &Child) -> u64 {
 }
 
 impl Field<'_> {
-    /// Two threads do what there is to do.
-    fn two_at_a_time(&self, once: &(dyn Fn(&Path) + Sync)) {
-        let (dir, jobs) = (self.work_dir("bare"), self.jobs);
-        let done = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| {
-                    while done.fetch_add(1, Ordering::Relaxed) < jobs {
-                        once(&dir);
-                    }
-                });
-            }
-        });
-    }
-
     fn work_dir(&self, name: &str) -> PathBuf {
         let dir = self.dir.join(name);
         fs::create_dir_all(&dir).unwrap();
@@ -158,7 +147,7 @@ impl Field<'_> {
 
     fn launch(&self, runner: &(dyn ScriptRunner + Sync), work_dir: &Path) {
         let script = script(work_dir);
-        self.two_at_a_time(&|_| {
+        two_at_a_time(self.jobs, &|| {
             assert_eq!(runner.run(&script, &Cancel::new().unwrap()).unwrap().exit, Exit::Code(0));
         });
     }
@@ -200,6 +189,19 @@ impl Field<'_> {
         let has_passed = |stored: &server::Stored| stored.collection()["outcomes"][0]["shortResult"] == "1/1";
         assert!(state.results.values().all(has_passed));
     }
+}
+
+fn two_at_a_time(jobs: usize, once: &(dyn Fn() + Sync)) {
+    let begun = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while begun.fetch_add(1, Ordering::Relaxed) < jobs {
+                    once();
+                }
+            });
+        }
+    });
 }
 
 fn processor(who: UsageWho) -> Duration {

@@ -44,6 +44,7 @@ pub struct SandboxedScriptRunner {
 }
 
 /// Tells whether scripts in the sandbox see what lies at `path`, or would if it were there: it is where programs are.
+#[cfg(feature = "worker")]
 pub(crate) fn shows(path: &Path) -> bool {
     enclosure::shows(path)
 }

@@ -293,7 +293,7 @@ impl Soak {
         assert_eq!(cgroups.iter().filter(is_ours).collect::<Vec<_>>(), Vec::<&PathBuf>::new());
     }
 
-    #[expect(clippy::print_stdout, reason = "a measure that is worth reading where it holds, too")]
+    #[expect(clippy::print_stdout, reason = "a number for whoever wants to see it")]
     fn check_memory(&self) {
         let quarter = self.memory.len() / 4;
         assert!(quarter >= 2, "{:?}", self.memory);

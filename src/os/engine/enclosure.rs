@@ -62,6 +62,7 @@ const LINKS: [(&str, &str); 6] = [
 const PRIVATE: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
 /// Tells whether scripts see what lies at `path`, or would if it were there. They may read it if its mode lets them.
+#[cfg(feature = "worker")]
 pub(in crate::os) fn shows(path: &Path) -> bool {
     let real = path.ancestors().find_map(|above| above.canonicalize().ok());
     real.is_some_and(|real| SHOWN.iter().any(|shown| real.starts_with(shown)))
