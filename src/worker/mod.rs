@@ -28,6 +28,7 @@ mod worker;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 
 use clap::Parser as _;
 
@@ -105,9 +106,7 @@ fn live(config: Config, log: &Log, interrupt: &Interrupt) -> Result<ExitCode, st
     })?;
     tell_started(&worker);
     let ended = work(&worker, left);
-    if let Some(worker) = Arc::into_inner(worker) {
-        start::take_down(worker, &state);
-    }
+    start::take_down(alone(worker), &state);
     log.event(Level::Info, EventName::WorkerStopped, &[("how", json!(ended.as_str()))]);
     Ok(match ended {
         Ended::Drained => ExitCode::SUCCESS,
@@ -117,6 +116,17 @@ fn live(config: Config, log: &Log, interrupt: &Interrupt) -> Result<ExitCode, st
             .and_then(|signal| u8::try_from(128 + signal).ok())
             .map_or(ExitCode::from(FAULT), ExitCode::from),
     })
+}
+
+/// Waits for the thread that hears of signals, which has it for a moment with each: who ends soon after one would leave everything.
+fn alone(mut worker: Arc<Worker>) -> Worker {
+    loop {
+        match Arc::try_unwrap(worker) {
+            Ok(worker) => return worker,
+            Err(shared) => worker = shared,
+        }
+        thread::yield_now();
+    }
 }
 
 fn tell_started(worker: &Worker) {
