@@ -83,6 +83,20 @@ fn what_is_not_there_is_asked_for_once_and_told_as_no_fault_of_the_student() {
 }
 
 #[test]
+fn nothing_is_tried_again_where_that_is_turned_off() {
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Files, [Fault::Status(503, None)]);
+    server.add_job(passing("s1"));
+    let world = World::new();
+    let mut command = world.command(&server);
+    command.env("RUNNER_SHARED_SECRET", SECRET).env("RUNNER_NETWORK_RETRY_ENABLED", "no");
+    let mut worker = world.spawn(command.arg("--once"));
+    assert!(worker.wait().success(), "{}", worker.text());
+    is_infrastructure(&collection(&server, "s1"), "503");
+    assert_eq!(said(&worker.events(), "download_retried", "of").len(), 0);
+}
+
+#[test]
 fn files_of_another_origin_are_fetched_without_a_signature() {
     let (server, other) = (Server::today(Some(SECRET)), Server::today(None));
     let files = [other.add_file("/files/set-up", set_up()), other.add_file("/files/submission", zip_of(&[("x", "")]))];

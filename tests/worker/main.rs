@@ -8,6 +8,7 @@
 )]
 
 mod archives;
+mod disks;
 mod downloads;
 mod ends;
 mod idle;

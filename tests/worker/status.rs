@@ -75,3 +75,18 @@ fn each_event_of_a_job_names_it_and_each_line_its_worker() {
         );
     }
 }
+
+#[test]
+fn the_server_is_told_what_this_machine_can_run() {
+    let server = Server::today(Some(SECRET));
+    server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
+    let world = World::new();
+    let mut command = world.command(&server);
+    command.env_remove("RUNNER_CAPABILITY_DISCOVERY_ENABLED").env("RUNNER_SHARED_SECRET", SECRET);
+    let mut worker = world.spawn(command.arg("--once"));
+    assert!(worker.wait().success(), "{}", worker.text());
+    let profile = server.state().heartbeats[0]["profile"].clone();
+    assert_eq!((&profile["platform"], &profile["architecture"]), (&json!("linux"), &json!(std::env::consts::ARCH)));
+    assert_eq!(server.violations(), Vec::<String>::new());
+    world.is_clean();
+}
