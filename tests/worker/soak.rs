@@ -18,8 +18,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::server::{Assigned, Server, Stored};
-use crate::world::{PATIENCE, SECRET, Worker, World, zip_of};
+use crate::server::{Assigned, Fault, Route, Server, Stored};
+use crate::world::{PATIENCE, SECRET, Worker, World, job, zip_of};
 
 /// Which random faults there are, how many of a hundred requests meet one, and where jobs are being done when their worker is killed.
 const SEED: u64 = 20_260_220;
@@ -38,6 +38,31 @@ fn no_job_is_lost_by_kills_and_a_server_that_fails() {
 #[test]
 fn no_sandboxed_job_is_lost_by_kills_and_a_server_that_fails() {
     Soak::new(&["--sandbox"]).run();
+}
+
+/// No kill hits the moment between the two on purpose, so it is made.
+#[test]
+fn a_job_that_is_in_hand_and_in_the_spool_is_not_done_again() {
+    let (server, world) = (Server::today(Some(SECRET)), World::new());
+    server.script(Route::Results, vec![Fault::Status(503, None); 1000]);
+    server.add_job(job("s1", &[("a.sh", "sleep 1")]));
+    let mut worker = world.start(&server, &[]);
+    let in_hand = world.path("state/worker-under-test/in-hand");
+    let whole = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let file = || fs::read_dir(&in_hand).into_iter().flatten().flatten().map(|entry| entry.path()).find(whole);
+    poll_until("the job is in hand", || file().is_some());
+    let file = file().unwrap();
+    let text = fs::read(&file).unwrap();
+    worker.wait_for("result_retried");
+    worker.signal(Signal::SIGKILL);
+    worker.wait();
+    assert!(!file.exists(), "it is in the spool alone");
+    fs::write(&file, text).unwrap();
+    server.calm();
+    let events = world.run_once(&server, &[]);
+    assert!(events.iter().all(|event| event["event"] != "job_resumed"), "{events:#?}");
+    assert_eq!(server.results()[&("s1".to_owned(), 1)].arrivals, 1);
+    assert_eq!(world.left(), Vec::<PathBuf>::new());
 }
 
 /// A kind of job: its set-up, and what comes of a submission.
