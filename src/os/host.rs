@@ -246,6 +246,12 @@ pub(crate) fn hostname() -> io::Result<String> {
     Ok(nix::unistd::gethostname()?.to_string_lossy().into_owned())
 }
 
+/// Tells whether this process has root's rights over files.
+#[cfg(feature = "worker")]
+pub(crate) fn is_root() -> bool {
+    nix::unistd::Uid::effective().is_root()
+}
+
 /// Whose package manager owns the files of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {

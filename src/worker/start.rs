@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::Uid;
 use serde_json::json;
 
 use super::args::{Config, RetrySettings};
@@ -27,6 +26,7 @@ use crate::flow::scratch::{CopiesIn, Scratch};
 use crate::model::verdict::Fault;
 use crate::os::archive::ArchiveLimits;
 use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunner};
+use crate::os::host;
 use crate::os::interrupt::InterruptError;
 use crate::os::journal::Level;
 use crate::os::sandbox::{SandboxError, SandboxedScriptRunner, shows};
@@ -113,7 +113,7 @@ pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
 
 /// Returns something of ours that sandboxed scripts could read. Those of an ordinary user have that user's rights, those of root nobody's.
 fn readable_in_sandbox(config: &Config) -> Option<&Path> {
-    let are_scripts_we = !Uid::effective().is_root();
+    let are_scripts_we = !host::is_root();
     let folders = [&config.state_dir, &config.cache_dir].into_iter().filter(|_| are_scripts_we);
     let is_readable = |path: &&PathBuf| {
         let metadata = fs::metadata(path);
