@@ -121,7 +121,7 @@ fn flags_and_variables_that_are_wrong_are_named() {
         if !flags.contains(&"--api-base-url") {
             command.args(["--api-base-url", &server.url()]);
         }
-        let (code, text) = run(command.env("TMPDIR", world.scratch()));
+        let (code, text) = run(command.env("TMPDIR", world.scratch()).env("HOME", world.path("home")));
         assert!(code == Some(2) && text.contains(part), "{flags:?}: {code:?}\n{text}");
     }
     for (name, value) in [
