@@ -247,13 +247,13 @@ impl Runner<'_> {
         let packs = ran.is_ok() && stages.contains(&Stage::Collect) && session.interrupt.signal().is_none();
         let closed = session.close();
         let packed = if packs && closed.is_ok() { self.pack(&mut session) } else { Ok(()) };
-        self.conclude(session.interrupt.signal(), ran, closed, packed)
+        self.conclude(session.interrupt.exit_code(), ran, closed, packed)
     }
 
     /// Every failure is told; the code is the signal's, else the first failure's, else that of the suites.
     fn conclude(
         &self,
-        signal: Option<i32>,
+        interrupted: Option<ExitCode>,
         ran: Result<bool, StageFailure>,
         closed: Result<(), Fault>,
         packed: Result<(), CliError>,
@@ -261,7 +261,7 @@ impl Runner<'_> {
         let code = if matches!(ran, Ok(true)) { ExitCode::SUCCESS } else { ExitCode::from(FAILED) };
         let failures = [ran.err().map(CliError::Stage), closed.err().map(CliError::Fault), packed.err()];
         let mut failures = failures.into_iter().flatten();
-        if let Some(code) = signal.and_then(code_of_signal) {
+        if let Some(code) = interrupted {
             self.show.error("interrupted");
             failures.for_each(|error| self.show.error(&chain(&error)));
             return Ok(code);
@@ -358,11 +358,6 @@ impl Runner<'_> {
             reproduce: &reproduce,
         })
     }
-}
-
-/// Returns what a shell says of a program that a signal has ended.
-fn code_of_signal(signal: i32) -> Option<ExitCode> {
-    u8::try_from(128 + signal).ok().map(ExitCode::from)
 }
 
 /// A stage that has failed ends its run, also when the next one is another process.

@@ -150,11 +150,11 @@ impl Harness {
             // Nobody may be listening.
             writeln!(io::stderr(), "{annotation}").ok();
         }
-        let signal = session.interrupt.signal();
+        let interrupted = session.interrupt.exit_code();
         let closed = Arc::try_unwrap(session).map_or(Ok(()), |mut session| session.close());
-        if let Some(code) = signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
+        if let Some(code) = interrupted {
             say("interrupted");
-            return Ok(ExitCode::from(code));
+            return Ok(code);
         }
         let has_failed = has_failed??;
         closed?;

@@ -24,7 +24,7 @@ use crate::rules::table::missing_marks;
 
 use super::args::Grade;
 use super::show::{Show, Volume};
-use super::{CliError, FAILED, code_of_signal, print};
+use super::{CliError, FAILED, print};
 
 /// Why nothing was graded.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +101,7 @@ pub(super) fn grade(order: &Grade, settings: &Settings, volume: Volume, show: &S
         Grading { order, settings, volume, show, interrupt: &interrupt, ids: ids(order), started: Started::now() };
     let graded = grading.in_scratch();
     show.finish();
-    if let Some(code) = interrupt.signal().and_then(code_of_signal) {
+    if let Some(code) = interrupt.exit_code() {
         show.error("interrupted; nothing was graded");
         return Ok(code);
     }

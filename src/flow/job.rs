@@ -15,6 +15,7 @@ use crate::model::setup::{MakeStep, ScriptEntry, TestSetup};
 use crate::model::verdict::Fault;
 use crate::os::engine::{Cancel, ScriptRunner};
 use crate::os::host::find_in_path;
+use crate::os::journal::seconds_text;
 use crate::os::workdir::{Tree, WorkdirError, remove};
 use crate::rules::chickadee::{self, TestOutcome, TestStatus};
 use crate::rules::collection::{BuildStatus, Collection, Ids, Measured, Outcome, Times, memory_usage_bytes};
@@ -132,8 +133,7 @@ pub(crate) fn not_made(ids: Ids, output: String, started: Started) -> Collection
 }
 
 fn times(Started(started): Started) -> Times {
-    let text = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    Times { started_at: text(started), finished_at: text(Timestamp::now()) }
+    Times { started_at: seconds_text(started), finished_at: seconds_text(Timestamp::now()) }
 }
 
 /// The submission beside the set-up, and a warning for each of its files that had to give way.

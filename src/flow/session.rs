@@ -23,7 +23,7 @@ use crate::os::engine::tee::ProductTap;
 use crate::os::engine::{Cancel, ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
 use crate::os::interrupt::{Arrived, Interrupt};
-use crate::os::journal::{Event, Identity, Journal, Level};
+use crate::os::journal::{Event, Identity, Journal, Level, seconds_text};
 use crate::os::revision::revision;
 use crate::os::sandbox::{SandboxError, SandboxedScriptRunner};
 use crate::rules::github::{Failure, annotation};
@@ -484,7 +484,7 @@ impl Session {
     /// If the evidence cannot be completed.
     pub(crate) fn close(&mut self) -> Result<(), Fault> {
         let interrupted = self.interrupt.signal().is_some();
-        let finished = self.proof.finish(timestamp(Timestamp::now()), interrupted);
+        let finished = self.proof.finish(seconds_text(Timestamp::now()), interrupted);
         let reported = self.report();
         let left = self.proof.leave();
         let noted = self.note(|run| (run.pid, run.summary) = (None, left));
@@ -626,7 +626,7 @@ fn new_run(run_id: &str, join: Join, owner: Option<(i32, u64)>, settings: &Setti
     RunFile {
         schema: SCHEMA,
         run_id: run_id.to_owned(),
-        started_at: timestamp(Timestamp::now()),
+        started_at: seconds_text(Timestamp::now()),
         pid: None,
         owner,
         scratch: PathBuf::new(),
@@ -641,9 +641,4 @@ fn new_run(run_id: &str, join: Join, owner: Option<(i32, u64)>, settings: &Setti
         revision: revision(&settings.suites_dir),
         deps_failure: None,
     }
-}
-
-/// ISO 8601, UTC, whole seconds.
-fn timestamp(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -115,7 +115,7 @@ impl Workplace {
             Err(error @ WorkdirError::Special(_)) => {
                 Ok(Made::Badly(Completion { unkept: Some(error.to_string()), ..done }))
             }
-            Err(error @ (WorkdirError::Io { .. } | WorkdirError::Tampered(_) | WorkdirError::Unsealed)) => {
+            Err(error @ (WorkdirError::Io(_) | WorkdirError::Tampered(_) | WorkdirError::Unsealed)) => {
                 Err(Fault::new(&error))
             }
         }

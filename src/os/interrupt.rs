@@ -1,6 +1,7 @@
 //! SIGINT and SIGTERM: the first ends what runs, the second also gives up on restore.
 
 use std::io;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -90,6 +91,11 @@ impl Interrupt {
     /// Ends restore.
     pub(crate) fn restore(&self) -> &Cancel {
         &self.state.restore
+    }
+
+    /// Returns what a shell says of a program that the last signal has ended, if there was one.
+    pub(crate) fn exit_code(&self) -> Option<ExitCode> {
+        u8::try_from(128 + self.signal()?).ok().map(ExitCode::from)
     }
 
     /// Returns the number of the last signal.

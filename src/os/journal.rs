@@ -142,6 +142,11 @@ pub(crate) fn now_text() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
+/// Returns a time in whole seconds: ISO 8601, UTC.
+pub(crate) fn seconds_text(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 fn open(path: &Path) -> Result<File, JournalError> {
     let made = path.parent().map_or(Ok(()), fs::create_dir_all);
     made.and_then(|()| File::options().create(true).append(true).open(path))

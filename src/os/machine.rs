@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::host::{os_release, os_release_value};
+use super::journal::seconds_text;
 
 /// Returns the name of the operating system (os-release(5)) and the kernel's release.
 pub(crate) fn system() -> String {
@@ -44,5 +45,5 @@ fn databases_in(folder: &Path) -> Vec<PathBuf> {
 
 fn changed_at(path: &Path) -> Option<String> {
     let time = Timestamp::try_from(fs::metadata(path).ok()?.modified().ok()?).ok()?;
-    Some(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    Some(seconds_text(time))
 }

@@ -164,8 +164,8 @@ impl From<io::Error> for NotKept {
 impl From<WorkdirError> for NotKept {
     fn from(error: WorkdirError) -> Self {
         match error {
-            WorkdirError::Io { source, .. } if source.kind() == io::ErrorKind::InvalidFilename => source.into(),
-            WorkdirError::Io { .. } | WorkdirError::Special(_) | WorkdirError::Tampered(_) | WorkdirError::Unsealed => {
+            WorkdirError::Io(error) if error.source.kind() == io::ErrorKind::InvalidFilename => error.source.into(),
+            WorkdirError::Io(_) | WorkdirError::Special(_) | WorkdirError::Tampered(_) | WorkdirError::Unsealed => {
                 Self::Ours(with_causes(&error))
             }
         }

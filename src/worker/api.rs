@@ -36,6 +36,22 @@ pub(super) struct Job {
     pub(super) assignment_seed: Option<String>,
 }
 
+/// Which job: an attempt at a submission.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct JobKey {
+    #[serde(rename = "submissionID")]
+    pub(super) submission_id: String,
+    pub(super) attempt_number: u32,
+}
+
+impl Job {
+    /// Returns which one it is.
+    pub(super) fn key(&self) -> JobKey {
+        JobKey { submission_id: self.submission_id.clone(), attempt_number: self.attempt_number }
+    }
+}
+
 /// What a worker says of itself with each poll and heartbeat.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]

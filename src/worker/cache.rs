@@ -14,11 +14,10 @@ mod locks;
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::os::disk::{DiskError, sha256_text};
+use crate::os::disk::{DiskError, PathError, sha256_text, tried};
 use crate::os::workdir::{PrivateFolderError, WorkdirError, make_private, remove};
 use crate::worker::lock::Lock;
 use crate::worker::state::names_in;
@@ -41,22 +40,12 @@ pub(super) enum CacheError<E: Error + 'static> {
 pub(super) enum CacheFault {
     #[error(transparent)]
     Folder(#[from] PrivateFolderError),
-    #[error("could not {action} `{path}`", path = path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] PathError),
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(transparent)]
     Tree(#[from] WorkdirError),
-}
-
-/// Attaches what was tried to an I/O error.
-fn tried<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> CacheFault + 'a {
-    move |source| CacheFault::Io { action, path: path.to_path_buf(), source }
 }
 
 /// What a set-up is known by.
@@ -267,7 +256,7 @@ impl SetupCache {
         // As long as it is locked no other worker sweeps it. One that a script has closed to us may be swept by two.
         let _lock = File::open(entry.dir()).and_then(Lock::try_exclusive);
         fs::rename(entry.dir(), &aside).map_err(tried("rename", entry.dir()))?;
-        remove(&aside).map_err(tried("remove", &aside))
+        Ok(remove(&aside).map_err(tried("remove", &aside))?)
     }
 
     /// Removes what was being made or removed when its worker was killed. The lock of all must be ours.

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::api::{ApiError, Job, Polled};
 use super::log::EventName;
 use super::retry::{Class, Jitter, Policy, with_retries};
-use super::sender::Post;
+use super::sender::{Post, forget};
 use super::shared::Worker;
 use super::state::{Begun, Ticket};
 use super::status::{self, PollOutcome};
@@ -194,7 +194,7 @@ fn poll_until_closed(worker: &Worker) -> Ended {
     while worker.slots.wait_for_one() {
         if let Some((event, fields)) = obstacle(worker) {
             worker.log.event(Level::Warn, event, &fields);
-            worker.slots.pause(SLOW);
+            worker.slots.wait_until_closed(SLOW);
             continue;
         }
         let polled = worker.polls_api.request(&worker.activity());
@@ -206,7 +206,9 @@ fn poll_until_closed(worker: &Worker) -> Ended {
         match polled {
             Ok(Polled::Job(job)) => match claim(worker, *job) {
                 Claim::New => pace.job(),
-                Claim::Known => worker.slots.pause(pace.nothing()),
+                Claim::Known => {
+                    worker.slots.wait_until_closed(pace.nothing());
+                }
             },
             Ok(Polled::Nothing) if worker.config.once && worker.slots.busy() == 0 => return Ended::Drained,
             Ok(Polled::Nothing) => worker.slots.wait_for_change(pace.nothing()),
@@ -217,7 +219,7 @@ fn poll_until_closed(worker: &Worker) -> Ended {
                 if worker.config.once && pace.failed >= FAILED_POLLS_MAX {
                     return Ended::Unreachable;
                 }
-                worker.slots.pause(delay);
+                worker.slots.wait_until_closed(delay);
             }
         }
     }
@@ -264,8 +266,7 @@ fn claim(worker: &Worker, job: Job) -> Claim {
         Ok(ticket) => Some(ticket),
         Err(error) => {
             // It is done all the same: the server has given it to us.
-            let error = Fault::new(&error).to_string();
-            worker.say(Level::Error, EventName::SpoolFailed, &job, &[("error", json!(error))]);
+            worker.log.disk_failed(&job.key(), &error);
             None
         }
     };
@@ -278,7 +279,7 @@ fn claim(worker: &Worker, job: Job) -> Claim {
 fn undone(worker: &Worker, ticket: Ticket) -> Option<(Job, Ticket)> {
     let job = serde_json::from_str::<Job>(&ticket.job).ok()?;
     if worker.spool.holds(&job.submission_id, job.attempt_number) {
-        forget(worker, &job, &ticket);
+        forget(&worker.in_hand, &worker.log, &job.key(), &ticket);
         return None;
     }
     Some((job, ticket))
@@ -293,14 +294,6 @@ fn resume(worker: &Worker, job: Job, mut ticket: Ticket) {
     worker.say(Level::Warn, EventName::JobResumed, &job, &[("tries", json!(ticket.tries))]);
     let is_hopeless = matches!(begun, Ok(Begun::TooOften));
     worker.slots.put(Claimed { job, ticket: Some(ticket), at: Started::now(), is_hopeless });
-}
-
-/// Takes a job whose result is in the spool off the record.
-pub(super) fn forget(worker: &Worker, job: &Job, ticket: &Ticket) {
-    if let Err(error) = worker.in_hand.done(ticket) {
-        let error = Fault::new(&error).to_string();
-        worker.say(Level::Error, EventName::SpoolFailed, job, &[("error", json!(error))]);
-    }
 }
 
 /// How fast polls follow each other.

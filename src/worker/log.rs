@@ -1,13 +1,16 @@
 //! The worker's log: one event, one line, one write. The only place that knows the names of events.
 
+use std::error::Error;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::model::verdict::Fault;
 use crate::os::journal::{Level, now_text};
 use crate::rules::report::one_line;
+use crate::worker::api::JobKey;
 use crate::worker::args::Secret;
 
 /// What stands where a secret stood.
@@ -55,6 +58,18 @@ impl Log {
     /// Returns `text` as it may be shown elsewhere, too: what a server says may hold a secret.
     pub(super) fn without_secrets(&self, text: &str) -> String {
         hidden(text, &self.shared.lock().unwrap_or_else(PoisonError::into_inner).secrets)
+    }
+
+    /// Writes an event of a job.
+    pub(super) fn of_job(&self, level: Level, event: EventName, job: &JobKey, more: &[(&str, Value)]) {
+        let mut fields = vec![("submissionID", json!(job.submission_id)), ("attemptNumber", json!(job.attempt_number))];
+        fields.extend(more.iter().cloned());
+        self.event(level, event, &fields);
+    }
+
+    /// Says that the disk did not do with a job's record or result what it was to do.
+    pub(super) fn disk_failed(&self, job: &JobKey, error: &dyn Error) {
+        self.of_job(Level::Error, EventName::SpoolFailed, job, &[("error", json!(Fault::new(error).to_string()))]);
     }
 
     /// Writes one line. Nobody may be listening any more; that is no reason to stop working.

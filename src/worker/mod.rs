@@ -111,10 +111,7 @@ fn live(config: Config, log: &Log, interrupt: &Interrupt) -> Result<ExitCode, st
     Ok(match ended {
         Ended::Drained => ExitCode::SUCCESS,
         Ended::Unreachable => ExitCode::from(FAULT),
-        Ended::Aborted => interrupt
-            .signal()
-            .and_then(|signal| u8::try_from(128 + signal).ok())
-            .map_or(ExitCode::from(FAULT), ExitCode::from),
+        Ended::Aborted => interrupt.exit_code().unwrap_or(ExitCode::from(FAULT)),
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::api::{ApiError, Job, JobApi};
+use super::api::{ApiError, Job, JobApi, JobKey};
 use super::log::{EventName, Log};
 use super::report::{BODY_BYTES_MAX, shrunk};
 use super::retry::{Class, Jitter, Policy};
@@ -22,9 +22,7 @@ const LATER: Duration = Duration::from_secs(60);
 /// A result on its way.
 pub(super) struct Parcel {
     content: Content,
-    /// For the log.
-    submission_id: String,
-    attempt_number: u32,
+    job: JobKey,
     failed: u32,
     due: Instant,
 }
@@ -139,14 +137,13 @@ impl Sender {
 impl Parcel {
     /// A result in the spool.
     pub(super) fn spooled(spooled: Spooled) -> Self {
-        let (submission_id, attempt_number) = (spooled.submission_id.clone(), spooled.attempt);
-        Self { content: Content::Spooled(spooled), submission_id, attempt_number, failed: 0, due: Instant::now() }
+        let job = JobKey { submission_id: spooled.submission_id.clone(), attempt_number: spooled.attempt };
+        Self { content: Content::Spooled(spooled), job, failed: 0, due: Instant::now() }
     }
 
     /// A result that only we have.
     pub(super) fn in_memory(body: Vec<u8>, job: &Job, ticket: Option<Ticket>) -> Self {
-        let (submission_id, attempt_number) = (job.submission_id.clone(), job.attempt_number);
-        Self { content: Content::InMemory(body, ticket), submission_id, attempt_number, failed: 0, due: Instant::now() }
+        Self { content: Content::InMemory(body, ticket), job: job.key(), failed: 0, due: Instant::now() }
     }
 }
 
@@ -179,22 +176,17 @@ impl Post<'_> {
     /// The disk may have room by now.
     fn put_on_disk(&self, parcel: &mut Parcel) {
         let Content::InMemory(body, ticket) = &parcel.content else { return };
-        if let Ok(spooled) = self.spool.add(&parcel.submission_id, parcel.attempt_number, body) {
+        if let Ok(spooled) = self.spool.add(&parcel.job.submission_id, parcel.job.attempt_number, body) {
             self.forget(parcel, ticket.as_ref());
             parcel.content = Content::Spooled(spooled);
         }
     }
 
-    /// Takes the job of a result that is safe off the record.
+    /// Takes the job of a result that is safe off the record, if it is there.
     fn forget(&self, parcel: &Parcel, ticket: Option<&Ticket>) {
-        if let Some(Err(error)) = ticket.map(|ticket| self.in_hand.done(ticket)) {
-            self.tell_disk(parcel, &error);
+        if let Some(ticket) = ticket {
+            forget(self.in_hand, self.log, &parcel.job, ticket);
         }
-    }
-
-    fn tell_disk(&self, parcel: &Parcel, error: &dyn std::error::Error) {
-        let error = Fault::new(error).to_string();
-        self.say(Level::Error, EventName::SpoolFailed, parcel, &[("error", json!(error))]);
     }
 
     /// Sends a body; one that is too large for the server is cut.
@@ -218,7 +210,7 @@ impl Post<'_> {
             Content::InMemory(_, ticket) => self.forget(parcel, ticket.as_ref()),
             Content::Spooled(spooled) => {
                 if let Err(error) = self.spool.remove(spooled) {
-                    self.tell_disk(parcel, &error);
+                    self.log.disk_failed(&parcel.job, &error);
                 }
             }
         }
@@ -264,9 +256,13 @@ impl Post<'_> {
     }
 
     fn say(&self, level: Level, event: EventName, parcel: &Parcel, more: &[(&str, serde_json::Value)]) {
-        let mut fields =
-            vec![("submissionID", json!(parcel.submission_id)), ("attemptNumber", json!(parcel.attempt_number))];
-        fields.extend(more.iter().cloned());
-        self.log.event(level, event, &fields);
+        self.log.of_job(level, event, &parcel.job, more);
+    }
+}
+
+/// Takes a job whose result is safe off the record.
+pub(super) fn forget(in_hand: &JobsInHand, log: &Log, job: &JobKey, ticket: &Ticket) {
+    if let Err(error) = in_hand.done(ticket) {
+        log.disk_failed(job, &error);
     }
 }

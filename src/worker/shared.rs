@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::num::NonZeroU32;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::api::{Activity, Job, JobApi};
 use super::args::Config;
@@ -92,9 +92,7 @@ impl Worker {
 
     /// Writes an event of a job.
     pub(super) fn say(&self, level: Level, event: EventName, job: &Job, more: &[(&str, Value)]) {
-        let mut fields = vec![("submissionID", json!(job.submission_id)), ("attemptNumber", json!(job.attempt_number))];
-        fields.extend(more.iter().cloned());
-        self.log.event(level, event, &fields);
+        self.log.of_job(level, event, &job.key(), more);
     }
 
     /// Returns the space that is left for jobs, in MiB, if the kernel tells.

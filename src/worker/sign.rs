@@ -3,7 +3,7 @@
 //! Source: the contract, "Signing". A signature is made for one attempt: its nonce is remembered by the server, and a second use
 //! is refused as a replay.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::os::disk::sha256;
+use crate::os::disk::{hex, sha256_text};
 
 /// Random bytes of a nonce: 128 bits do not meet again.
 const NONCE_BYTES: usize = 16;
@@ -62,7 +62,7 @@ impl Signer {
     }
 
     fn headers(&self, request: Signed<'_>, unix_secs: u64, nonce: &str) -> Headers {
-        let body = hex(&sha256(request.body));
+        let body = sha256_text(request.body);
         let text = format!("{}\n{}\n{body}\n{unix_secs}\n{nonce}", request.method, request.path);
         let signature = self.mac.clone().chain_update(text).finalize().into_bytes();
         [
@@ -80,15 +80,6 @@ impl fmt::Debug for Signer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Signer").field("worker_id", &self.worker_id).finish_non_exhaustive()
     }
-}
-
-/// Returns `bytes` in lower-case hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a `String` cannot fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
-        text
-    })
 }
 
 #[cfg(test)]

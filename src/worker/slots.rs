@@ -44,12 +44,6 @@ impl<T> Slots<T> {
         drop(waited);
     }
 
-    /// Sleeps for `time`, or until they are closed.
-    pub(super) fn pause(&self, time: Duration) {
-        let waited = self.changed.wait_timeout_while(self.lock(), time, |state| !state.is_closed);
-        drop(waited);
-    }
-
     /// Gives a job to a free slot.
     pub(super) fn put(&self, job: T) {
         let mut state = self.lock();
@@ -144,10 +138,10 @@ mod tests {
         let slots = Slots::new(2);
         slots.put(1);
         thread::scope(|scope| {
-            let pausing = scope.spawn(|| slots.pause(LONG));
+            let pausing = scope.spawn(|| slots.wait_until_closed(LONG));
             let waiting = scope.spawn(|| slots.wait_for_change(LONG));
             slots.close();
-            pausing.join().unwrap();
+            assert!(pausing.join().unwrap());
             waiting.join().unwrap();
         });
         assert!(!slots.wait_for_one());

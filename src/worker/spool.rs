@@ -5,14 +5,15 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use crate::os::disk::{DiskError, EvidenceReader, remove_file, rename_durably, sweep_aside, write_durably};
+use crate::os::disk::{
+    DiskError, EvidenceReader, PathError, remove_file, rename_durably, sweep_aside, tried, write_durably,
+};
 use crate::os::workdir::{self, PrivateFolderError, make_private};
 use crate::worker::state::{is_job_file_name, job_file_name, name_aside, names_in};
 
@@ -37,21 +38,11 @@ pub(super) enum SpoolError {
     /// If it is [`DiskError::Full`], the result is to be kept in memory, and written again later.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    #[error("could not {action} `{path}`", path = path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] PathError),
     /// To be set aside.
     #[error("`{path}` is no longer the result that was written there", path = .0.display())]
     Broken(PathBuf),
-}
-
-/// Attaches what was tried to an I/O error.
-fn tried<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> SpoolError + 'a {
-    move |source| SpoolError::Io { action, path: path.to_path_buf(), source }
 }
 
 /// The results that wait to be sent. The worker's folder must be locked: nobody else writes here.

@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::flow::scratch::{Scratch, Swept, sweep_folder};
-use crate::os::disk::{DiskError, read_config, remove_file, sha256_text, sweep_aside, write_durably};
+use crate::os::disk::{DiskError, PathError, read_config, remove_file, sha256_text, sweep_aside, tried, write_durably};
 use crate::os::workdir::{PrivateFolderError, make_private};
 use crate::worker::lock::Lock;
 
@@ -28,22 +28,12 @@ pub(super) enum StateError {
         path = path.display()
     )]
     InUse { worker_id: String, holder: String, path: PathBuf },
-    #[error("could not {action} `{path}`", path = path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] PathError),
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error("the job is not JSON, so it cannot be kept")]
     NotJson(#[source] serde_json::Error),
-}
-
-/// Attaches what was tried to an I/O error.
-fn tried<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StateError + 'a {
-    move |source| StateError::Io { action, path: path.to_path_buf(), source }
 }
 
 const LOCK: &str = "lock";
@@ -101,7 +91,7 @@ impl StateFolder {
         let noted = match read_config(&path) {
             Ok(bytes) => PathBuf::from(OsString::from_vec(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(tried("read", &path)(source)),
+            Err(source) => return Err(tried("read", &path)(source).into()),
         };
         let swept = sweep_folder(&noted);
         self.forget_scratch()?;

@@ -13,7 +13,9 @@ use sd_notify::NotifyState;
 use serde::Serialize;
 
 use crate::os::disk::{DiskError, write_atomically};
+use crate::os::journal::seconds_text;
 use crate::rules::report::one_line;
+use crate::worker::api::JobKey;
 
 /// Between two files that differ in more than the worker's state.
 const PACE: Duration = Duration::from_secs(1);
@@ -58,15 +60,6 @@ pub(super) struct Identity {
     pub(super) runner_version: String,
     /// Jobs that it runs at once, at most.
     pub(super) slots: u32,
-}
-
-/// Which job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct JobKey {
-    #[serde(rename = "submissionID")]
-    pub(super) submission_id: String,
-    pub(super) attempt_number: u32,
 }
 
 /// How far a job is.
@@ -315,7 +308,7 @@ impl Known {
             Event::Ready => self.phase = Phase::Ready,
             Event::Draining => self.phase = Phase::Draining,
             Event::Ended => self.phase = Phase::Ended,
-            Event::Polled(outcome) => self.last_poll = Some(LastPoll { at: date(now), outcome }),
+            Event::Polled(outcome) => self.last_poll = Some(LastPoll { at: seconds_text(now), outcome }),
             Event::JobTaken(key) => self.job_is_at(key, Step::Downloading, now),
             Event::JobAt(key, step) => self.job_is_at(key, step, now),
             Event::JobDone(key) => {
@@ -327,13 +320,13 @@ impl Known {
             Event::Failed(text) => {
                 self.done.failures += 1;
                 let text = one_line(&text).chars().take(ERROR_CHARS_MAX).collect();
-                self.last_error = Some(LastError { at: date(now), text });
+                self.last_error = Some(LastError { at: seconds_text(now), text });
             }
         }
     }
 
     fn job_is_at(&mut self, key: JobKey, step: Step, now: Timestamp) {
-        let job = JobInHand { key, step, since: date(now) };
+        let job = JobInHand { key, step, since: seconds_text(now) };
         match self.jobs.iter_mut().find(|known| known.key == job.key) {
             Some(known) => *known = job,
             None => self.jobs.push(job),
@@ -354,8 +347,8 @@ impl Known {
         let written = Written {
             state: self.state(),
             identity: &self.identity,
-            started_at: date(self.started_at),
-            written_at: date(now),
+            started_at: seconds_text(self.started_at),
+            written_at: seconds_text(now),
             jobs: &self.jobs,
             spooled_results: self.spooled_results,
             done: self.done,
@@ -381,11 +374,6 @@ impl Known {
             "{state}: {jobs} of {slots} slots, {spooled} results waiting, {jobs_done} jobs done, {failures} failures"
         )
     }
-}
-
-/// As everywhere on the wire.
-fn date(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 #[cfg(test)]

@@ -7,16 +7,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::api::{ApiError, Job};
+use super::api::{ApiError, Job, JobKey};
 use super::cache::{CacheError, Held, Key, Source};
-use super::daemon::forget;
 use super::log::EventName;
 use super::report::{Course, Report};
 use super::retry::with_retries;
-use super::sender::Parcel;
+use super::sender::{Parcel, forget};
 use super::shared::Worker;
 use super::state::Ticket;
-use super::status::{Event, JobKey, Step};
+use super::status::{Event, Step};
 use crate::flow::job::{Assignment, Graded, Means, Started, Submission, grade, not_graded, not_made};
 use crate::model::script::Echo;
 use crate::model::verdict::Fault;
@@ -43,7 +42,7 @@ pub(super) struct Claimed {
 impl Claimed {
     /// What it is called.
     pub(super) fn key(&self) -> JobKey {
-        JobKey { submission_id: self.job.submission_id.clone(), attempt_number: self.job.attempt_number }
+        self.job.key()
     }
 }
 
@@ -116,13 +115,12 @@ fn hand_over(worker: &Worker, claimed: Claimed, report: &Report) {
         Ok(spooled) => {
             // In this order: a job that is on record once its result was sent would be done again after a kill.
             if let Some(ticket) = &ticket {
-                forget(worker, &job, ticket);
+                forget(&worker.in_hand, &worker.log, &job.key(), ticket);
             }
             worker.sender.send(Parcel::spooled(spooled));
         }
         Err(error) => {
-            let error = Fault::new(&error).to_string();
-            worker.say(Level::Error, EventName::SpoolFailed, &job, &[("error", json!(error))]);
+            worker.log.disk_failed(&job.key(), &error);
             worker.sender.send(Parcel::in_memory(body, &job, ticket));
         }
     }

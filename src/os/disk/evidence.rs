@@ -135,7 +135,12 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// Returns the SHA-256 of `bytes`, as 64 hexadecimal digits.
 #[cfg(feature = "worker")]
 pub(crate) fn sha256_text(bytes: &[u8]) -> String {
-    sha256(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&sha256(bytes))
+}
+
+/// Returns bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -16,17 +16,31 @@ mod write;
 mod xattr;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[cfg(feature = "worker")]
 pub(crate) use durable::{remove_file, rename_durably, sweep_aside, write_durably};
-#[cfg(feature = "worker")]
-pub(crate) use evidence::sha256_text;
 pub(crate) use evidence::{EvidenceReader, ListedKind, list, sha256};
+#[cfg(feature = "worker")]
+pub(crate) use evidence::{hex, sha256_text};
 pub(crate) use read::{read_config, read_tail, sha256_of};
 pub(crate) use roots::SnapshotRoot;
 pub(crate) use snapshot::Snapshotter;
 pub(crate) use write::{Kept, Known, Prepared, Replaced, let_others_go_first, write_atomically};
+
+/// An I/O error, and what was tried.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {action} `{path}`", path = path.display())]
+pub(crate) struct PathError {
+    action: &'static str,
+    path: PathBuf,
+    pub(crate) source: io::Error,
+}
+
+/// Attaches what was tried to an I/O error.
+pub(crate) fn tried<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> PathError + 'a {
+    move |source| PathError { action, path: path.to_path_buf(), source }
+}
 
 /// The disk, or what we may use of it, failed us.
 #[derive(Debug, thiserror::Error)]

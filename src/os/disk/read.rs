@@ -9,6 +9,7 @@ use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
 use super::DiskError;
+use super::evidence::hex;
 
 /// More than any parser takes, so that a larger file is refused with a place, not cut.
 const BYTES_MAX: u64 = 2 << 20;
@@ -55,7 +56,7 @@ fn hash(path: &Path) -> io::Result<String> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => return Ok(hex(&hash.finalize())),
             len => hash.update(&buffer[..len]),
         }
     }

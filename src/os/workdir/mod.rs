@@ -11,13 +11,14 @@ mod tree;
 mod watch;
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, Statvfs, statvfs};
+
+use crate::os::disk::{PathError, tried};
 
 #[cfg(feature = "worker")]
 pub(crate) use folder::{PrivateFolderError, make_private};
@@ -28,24 +29,14 @@ use watch::Watch;
 /// Why a copy could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkdirError {
-    #[error("could not {action} `{path}`", path = path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] PathError),
     #[error("`{path}` is neither a file, a folder nor a symbolic link; a set-up cannot hold it", path = .0.display())]
     Special(PathBuf),
     #[error("`{path}` was changed while scripts ran, and others are made of it; a script did that, or somebody else", path = .0.display())]
     Tampered(PathBuf),
     #[error("the set-up was not sealed before it was copied: a bug in proving-ground, please report it")]
     Unsealed,
-}
-
-/// Attaches what was tried to an I/O error.
-fn tried<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> WorkdirError + 'a {
-    move |source| WorkdirError::Io { action, path: path.to_path_buf(), source }
 }
 
 const FOLDER: &str = "setup";
@@ -121,7 +112,9 @@ impl Copies {
     pub(crate) fn fill_original(&self, setup: &Tree) -> Result<(), WorkdirError> {
         fill(&self.original(), setup)?;
         match self.usage {
-            Use::Reading { owner: Some(owner) } => give_to(&self.root, owner).map_err(tried("give away", &self.root)),
+            Use::Reading { owner: Some(owner) } => {
+                give_to(&self.root, owner).map_err(|error| tried("give away", &self.root)(error).into())
+            }
             Use::Reading { owner: None } | Use::Changing => Ok(()),
         }
     }

@@ -8,9 +8,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::{WorkdirError, tried};
+use super::WorkdirError;
 #[cfg(feature = "worker")]
 use crate::os::disk::sha256_text;
+use crate::os::disk::tried;
 
 /// What lies in a folder, as it was when it was listed; and what of other folders was laid beside it.
 pub(crate) struct Tree {
@@ -38,7 +39,7 @@ impl Tree {
         });
         let entries = listed.collect::<Result<_, walkdir::Error>>().map_err(|error| {
             let path = error.path().unwrap_or(root).to_path_buf();
-            WorkdirError::Io { action: "read", path, source: error.into() }
+            tried("read", &path)(error.into())
         })?;
         Ok(Self { entries })
     }
@@ -167,7 +168,7 @@ impl Tree {
 
 /// Copies a file, a symbolic link, or a folder without what is in it.
 fn copy_entry(from: &Path, meta: &Metadata, to: &Path) -> Result<(), WorkdirError> {
-    if meta.is_dir() {
+    let copied = if meta.is_dir() {
         // The owner must be able to fill and to remove it.
         let mode = meta.permissions().mode() & MODE | 0o700;
         fs::DirBuilder::new().recursive(true).mode(mode).create(to).map_err(tried("make the folder", to))
@@ -177,8 +178,9 @@ fn copy_entry(from: &Path, meta: &Metadata, to: &Path) -> Result<(), WorkdirErro
     } else if meta.is_file() {
         copy_file(from, meta, to).map_err(tried("copy", from))
     } else {
-        Err(WorkdirError::Special(from.to_path_buf()))
-    }
+        return Err(WorkdirError::Special(from.to_path_buf()));
+    };
+    Ok(copied?)
 }
 
 /// Of a mode, what is copied. Not setuid and setgid: to others on this machine a copy would be a program that runs as us, with whatever

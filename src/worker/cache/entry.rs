@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheFault, Held, Source, tried};
-use crate::os::disk::{EvidenceReader, write_atomically};
+use super::{CacheFault, Held, Source};
+use crate::os::disk::{EvidenceReader, tried, write_atomically};
 use crate::os::workdir::Tree;
 use crate::worker::lock::Lock;
 

@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::{CacheFault, Key, tried};
+use super::{CacheFault, Key};
+use crate::os::disk::tried;
 use crate::os::workdir::make_private;
 use crate::worker::lock::Lock;
 use crate::worker::state::names_in;
@@ -45,7 +46,7 @@ impl Locks {
         let path = self.0.join(fill_name(key));
         let removed = fs::remove_file(&path).map_err(tried("remove", &path));
         drop(filling);
-        removed
+        Ok(removed?)
     }
 
     /// `None` if another has it.
@@ -96,7 +97,7 @@ impl Locks {
 fn open(path: &Path) -> Result<File, CacheFault> {
     let mut options = File::options();
     let options = options.create(true).truncate(false).write(true).mode(0o600);
-    options.open(path).map_err(tried("open the lock", path))
+    Ok(options.open(path).map_err(tried("open the lock", path))?)
 }
 
 /// Device and inode.

@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{StateError, is_job_file_name, job_file_name, name_aside, names_in, tried};
-use crate::os::disk::{EvidenceReader, remove_file, rename_durably, sweep_aside, write_durably};
+use super::{StateError, is_job_file_name, job_file_name, name_aside, names_in};
+use crate::os::disk::{EvidenceReader, remove_file, rename_durably, sweep_aside, tried, write_durably};
 use crate::os::workdir::make_private;
 
 /// How often a job is begun at most, over all lives of a worker: one that kills its worker must not do so for ever.
