@@ -4,7 +4,7 @@ use std::path::Path;
 
 use libtest_mimic::Trial;
 
-use crate::world::{Project, claim, command};
+use crate::world::{Project, claim, command, features};
 
 pub(crate) fn claims() -> Vec<Trial> {
     vec![
@@ -117,9 +117,7 @@ fn the_command_of_a_failure_reproduces_it() {
     let line = ended.stdout.lines().find(|line| line.contains("cargo test"));
     let words = line.unwrap_or_else(|| panic!("{ended}"));
     let words = &words[words.find("cargo test").unwrap()..];
-    // With the features that this is built with: else cargo puts others in the place of the programs that the next tests start.
-    let features = if cfg!(feature = "worker") { "cargo test --all-features" } else { "cargo test" };
-    let words = &words.replacen("cargo test", features, 1);
+    let words = &words.replacen("cargo test", &[&["cargo test"], features()].concat().join(" "), 1);
     assert_eq!(project.order(), ["ran"]);
     let mut shell = command("sh");
     shell.args(["-c", words]).current_dir(env!("CARGO_MANIFEST_DIR"));

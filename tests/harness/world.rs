@@ -127,6 +127,12 @@ pub(crate) fn is_ci() -> bool {
     std::env::vars_os().any(|(name, value)| name == "CI" && !value.is_empty())
 }
 
+/// What a claim says to cargo in this package's folder, so that it builds with the features of the claim: else it would put programs
+/// without them in the place of those that other tests start.
+pub(crate) fn features() -> &'static [&'static str] {
+    if cfg!(feature = "worker") { &["--all-features"] } else { &[] }
+}
+
 /// Tells whether the programs are there. In CI they have to be.
 #[expect(clippy::print_stderr, reason = "what was not tried has to be said")]
 pub(crate) fn has(programs: &[&str]) -> bool {

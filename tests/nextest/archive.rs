@@ -32,7 +32,7 @@ fn archive(file: &Path) {
     let is_release = program.components().any(|part| part.as_os_str() == "release");
     let mut cargo = world::command(find("cargo-nextest").unwrap());
     cargo.args(["nextest", "archive", "--locked", "--offline", "--test", "suites", "--archive-file"]).arg(file);
-    cargo.arg("--target-dir").arg(target).args(is_release.then_some("--release"));
+    cargo.arg("--target-dir").arg(target).args(is_release.then_some("--release")).args(world::features());
     cargo.env_clear().envs(environment()).current_dir(env!("CARGO_MANIFEST_DIR"));
     let done = cargo.output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
