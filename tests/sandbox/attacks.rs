@@ -135,13 +135,14 @@ fn a_work_folder_elsewhere_is_refused(cell: &Cell) {
     cell.assert_goes_on();
 }
 
-/// Ids of the processes that execute this program, us not among them.
-fn helpers_of_this_process() -> Vec<i32> {
+/// Ids of the processes called `name` that execute this program, us not among them.
+fn helpers_of_this_process(name: &str) -> Vec<i32> {
     let own = std::env::current_exe().unwrap();
     let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
         let is_ours = fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == own);
+        let is_called_so = fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name);
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        (is_ours && pid.cast_unsigned() != std::process::id()).then_some(pid)
+        (is_ours && is_called_so && pid.cast_unsigned() != std::process::id()).then_some(pid)
     });
     pids.collect()
 }
@@ -151,20 +152,26 @@ fn a_killed_supervisor_harms_only_its_script(cell: &Cell) {
         // What an ordinary user's helpers execute is not shown to him: they are not dumpable. Root stands in for the operator.
         return;
     }
-    for _ in 0..5 {
+    let helpers = ["pg-keeper", "pg-supervisor", "pg-init"];
+    // Whoever goes first takes others along, or not.
+    let orders: [&[&str]; 5] =
+        [&helpers, &["pg-init", "pg-supervisor", "pg-keeper"], &["pg-init"], &["pg-supervisor"], &helpers];
+    for order in orders {
         let completion = std::thread::scope(|scope| {
             let run =
                 scope.spawn(|| cell.runner.run(&cell.sh("sleep 1000 & setsid sleep 1000"), &super::cancel()).unwrap());
             until("the script runs", || alive_with(&cell.lab.marker).len() >= 2);
-            let helpers = helpers_of_this_process();
-            assert!(helpers.len() >= 2, "{helpers:?}");
-            for pid in helpers {
-                // The other one may have gone with the first.
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
+            for name in order {
+                let pids = helpers_of_this_process(name);
+                assert!(!pids.is_empty() || *name != order[0], "no {name}");
+                for pid in pids {
+                    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
+                }
             }
             run.join().unwrap()
         });
-        assert_eq!((completion.exit, completion.ended_by), (Exit::Signal(libc::SIGKILL), EndedBy::SupervisorKilled));
+        let fate = (completion.exit, completion.ended_by);
+        assert_eq!(fate, (Exit::Signal(libc::SIGKILL), EndedBy::SupervisorKilled), "{order:?}");
         assert_eq!(alive_with(&cell.lab.marker), Vec::<String>::new());
         cell.assert_goes_on();
     }

@@ -941,24 +941,11 @@ unsafe fn supervise_enclosed(
             // One that was killed before it had anything to do leaves it to the next one.
             let (takes_now, answers_now) = counts();
             if takes_now > takes && answers_now == answers {
-                answer_for_killed(exchange);
+                // It was killed, and with it all that it watched over: for want of memory, or by the operator.
+                answer(true);
             }
             libc::close(current);
         }
-    }
-}
-
-/// The init was killed, and with it all that it watched over: for want of memory, or by the operator.
-unsafe fn answer_for_killed(exchange: *mut Exchange) {
-    // SAFETY: the harness waits for our answer.
-    unsafe {
-        let exchange = &mut *exchange;
-        if !exchange.ended {
-            exchange.ended = true;
-            exchange.status = libc::SIGKILL;
-            exchange.usage = zeroed();
-        }
-        answer(true);
     }
 }
 

@@ -193,8 +193,8 @@ impl Watch<'_> {
     /// The supervisor was killed, by us as a last resort or by somebody. Its keeper ends the rest; if that was killed as
     /// well, the cgroup or the environment tells what is left.
     fn bury(&mut self) {
-        if self.stage != Stage::LastResort && self.ended_by == EndedBy::Itself {
-            self.ended_by = EndedBy::SupervisorKilled;
+        if self.stage != Stage::LastResort {
+            self.lose_supervisor();
         }
         if let Some(cgroup) = self.cgroup {
             cgroup.kill().ok();
@@ -203,6 +203,12 @@ impl Watch<'_> {
             self.supervisor.freeze();
             traces::kill_marked(marker, self.give_up_at);
             self.supervisor.thaw();
+        }
+    }
+
+    fn lose_supervisor(&mut self) {
+        if self.ended_by == EndedBy::Itself {
+            self.ended_by = EndedBy::SupervisorKilled;
         }
     }
 
@@ -292,8 +298,12 @@ impl Watch<'_> {
         self.supervisor.thaw();
     }
 
-    fn complete(self) -> Ran {
+    fn complete(mut self) -> Ran {
         let outcome = self.supervisor.outcome();
+        if outcome.is_none() {
+            // Whoever stood in for the supervisor was killed: nobody saw the end of the script.
+            self.lose_supervisor();
+        }
         let (stdout, stdout_error) = self.stdout.finish();
         let (stderr, stderr_error) = self.stderr.finish();
         let usage = outcome.as_ref().map_or_else(Usage::default, |outcome| Usage {
