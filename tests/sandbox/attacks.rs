@@ -152,11 +152,12 @@ fn a_killed_supervisor_harms_only_its_script(cell: &Cell) {
         // What an ordinary user's helpers execute is not shown to him: they are not dumpable. Root stands in for the operator.
         return;
     }
-    let helpers = ["pg-keeper", "pg-supervisor", "pg-init"];
+    let all = ["pg-keeper", "pg-supervisor", "pg-init"];
     // Whoever goes first takes others along, or not.
     let orders: [&[&str]; 5] =
-        [&helpers, &["pg-init", "pg-supervisor", "pg-keeper"], &["pg-init"], &["pg-supervisor"], &helpers];
+        [&all, &["pg-init", "pg-supervisor", "pg-keeper"], &["pg-init"], &["pg-supervisor"], &all];
     for order in orders {
+        let mut killed = Vec::new();
         let completion = std::thread::scope(|scope| {
             let run =
                 scope.spawn(|| cell.runner.run(&cell.sh("sleep 1000 & setsid sleep 1000"), &super::cancel()).unwrap());
@@ -166,10 +167,13 @@ fn a_killed_supervisor_harms_only_its_script(cell: &Cell) {
                 assert!(!pids.is_empty() || *name != order[0], "no {name}");
                 for pid in pids {
                     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
+                    killed.push(pid);
                 }
             }
             run.join().unwrap()
         });
+        // Else it may be the next script that loses them.
+        until("they are dead", || !all.into_iter().flat_map(helpers_of_this_process).any(|pid| killed.contains(&pid)));
         let fate = (completion.exit, completion.ended_by);
         assert_eq!(fate, (Exit::Signal(libc::SIGKILL), EndedBy::SupervisorKilled), "{order:?}");
         assert_eq!(alive_with(&cell.lab.marker), Vec::<String>::new());
