@@ -80,7 +80,7 @@ impl GradeError {
     pub(super) fn is_ours(&self) -> bool {
         match self {
             #[cfg(feature = "worker")]
-            Self::Archive { source, .. } => matches!(source, ArchiveError::Write { .. }),
+            Self::Archive { source, .. } => source.is_ours(),
             #[cfg(not(feature = "worker"))]
             Self::NoArchives(_) => false,
             Self::Read { .. } | Self::Special(_) | Self::Setup(_) | Self::Sandbox(_) | Self::TempDir { .. } => false,
@@ -101,13 +101,14 @@ pub(super) fn grade(order: &Grade, settings: &Settings, volume: Volume, show: &S
         Grading { order, settings, volume, show, interrupt: &interrupt, ids: ids(order), started: Started::now() };
     let graded = grading.in_scratch();
     show.finish();
-    if let Some(code) = interrupt.exit_code() {
-        show.error("interrupted; nothing was graded");
-        return Ok(code);
-    }
     match graded {
+        // A signal that came after the last script takes nothing away.
         Ok(graded) => grading.tell(&graded),
         Err(error) => {
+            if let Some(code) = interrupt.exit_code() {
+                show.error("interrupted; nothing was graded");
+                return Ok(code);
+            }
             if order.json && error.is_ours() {
                 let fault = Fault::new(&error);
                 print_json(&job::not_graded(grading.ids, &fault, grading.started))?;
@@ -319,6 +320,7 @@ fn measures(graded: &Graded) -> String {
     timings.make_step.iter().for_each(|time| add(format!(", made in {} ms", ms(*time))));
     add(format!(", scripts ran for {} ms", ms(timings.test_execution)));
     measured.peak_rss_bytes.iter().for_each(|bytes| add(format!("; at most {} KiB of memory", bytes >> 10)));
+    measured.workdir_peak_bytes.iter().for_each(|bytes| add(format!("; at most {} KiB in its folders", bytes >> 10)));
     measured.child_process_count.iter().for_each(|count| add(format!("; {count} processes")));
     add(format!("; {} bytes of output, {} of errors", measured.stdout_bytes, measured.stderr_bytes));
     measured.termination_reason.iter().for_each(|reason| add(format!("; decided by an end by {reason}")));

@@ -92,6 +92,8 @@ pub(crate) struct Graded {
 /// How long its parts took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Timings {
+    /// Taking out of the submission what has the name of something in the set-up.
+    pub(crate) starter_cleanup: Duration,
     /// Copying the set-up and the submission.
     pub(crate) submission_prepare: Duration,
     /// If there was something to make.
@@ -107,9 +109,11 @@ pub(crate) struct Timings {
 pub(crate) fn grade(assignment: &Assignment<'_>, means: &Means<'_>, started: Started) -> Result<Graded, Fault> {
     let begun = Instant::now();
     let (tree, warnings) = laid(assignment).map_err(|error| Fault::new(&error))?;
+    let starter_cleanup = begun.elapsed();
     let folder = means.scratch.folder_for_copies(tree.bytes(), means.copies_in)?;
-    let mut grading = Grading::new(assignment, means);
-    let graded = grading.run(&tree, &folder, begun);
+    let mut grading = Grading::new(assignment, means, tree.bytes());
+    grading.timings.starter_cleanup = starter_cleanup;
+    let graded = grading.run(&tree, &folder);
     // What a script made unremovable goes with the scratch folder.
     remove(&folder).ok();
     let (ids, times) = (assignment.ids.clone(), times(started));
@@ -177,10 +181,12 @@ struct Grading<'a> {
     terms: Terms,
     measured: Measured,
     timings: Timings,
+    /// What lies in the work folder before a script.
+    laid_bytes: u64,
 }
 
 impl<'a> Grading<'a> {
-    fn new(assignment: &'a Assignment<'a>, means: &'a Means<'a>) -> Self {
+    fn new(assignment: &'a Assignment<'a>, means: &'a Means<'a>, laid_bytes: u64) -> Self {
         let limits = Limits {
             wall: assignment.setup.time_limit,
             grace: GRACE,
@@ -197,14 +203,16 @@ impl<'a> Grading<'a> {
             echo: means.echo,
             marker: means.scratch.marker(),
         };
-        Self { assignment, means, terms, measured: Measured::default(), timings: Timings::default() }
+        let (measured, timings) = (Measured::default(), Timings::default());
+        Self { assignment, means, terms, measured, timings, laid_bytes }
     }
 
     fn build_status(&self) -> BuildStatus {
         if self.assignment.setup.make.is_some() { BuildStatus::Passed } else { BuildStatus::Skipped }
     }
 
-    fn run(&mut self, tree: &Tree, folder: &Path, begun: Instant) -> Result<Ran, Fault> {
+    fn run(&mut self, tree: &Tree, folder: &Path) -> Result<Ran, Fault> {
+        let begun = Instant::now();
         let setup = self.assignment.setup;
         let workplace = Workplace::new(folder.to_path_buf(), (setup, tree), setup.entries.len(), self.means.runner);
         let workplace = workplace.map_err(|error| Fault::new(&error))?;
@@ -227,6 +235,7 @@ impl<'a> Grading<'a> {
         let program = find_in_path(MAKE.as_ref(), self.means.search_path).ok_or_else(|| no_make(setup))?;
         let made = workplace.make((program, step), &self.terms, None, &mut |script| self.means.run(script))?;
         self.timings.make_step = Some(made.completion().wall);
+        self.laid_bytes = self.note_size(made.completion());
         match made {
             Made::Well(_) => Ok(None),
             Made::Badly(done) => {
@@ -260,11 +269,19 @@ impl<'a> Grading<'a> {
         Outcome::new(entry, outcome, memory, self.assignment.ids.attempt_number)
     }
 
+    /// Takes note of how much lay in the work folder at the end of make or a script, as far as that is known; returns it.
+    fn note_size(&mut self, done: &Completion) -> u64 {
+        let size = done.usage.written_bytes.map(|written| self.laid_bytes.saturating_add(written));
+        self.measured.workdir_peak_bytes = self.measured.workdir_peak_bytes.max(size);
+        size.unwrap_or(self.laid_bytes)
+    }
+
     /// Runs one script; returns what came of it, and the memory that it used.
     fn script(&mut self, workplace: &Workplace, entry: &ScriptEntry) -> Result<(TestOutcome, Option<u64>), Fault> {
         match workplace.run(entry, &self.terms, None, &mut |script| self.means.run(script)) {
             Ok(done) => {
                 let outcome = chickadee::outcome_of(&done);
+                self.note_size(&done);
                 self.measured.add(&done, outcome.status);
                 Ok((outcome, Some(memory_usage_bytes(&done))))
             }

@@ -90,6 +90,21 @@ pub(crate) enum ArchiveError {
     },
 }
 
+impl ArchiveError {
+    /// Tells whether the machine is to blame, not who made the archive.
+    pub(crate) fn is_ours(&self) -> bool {
+        match self {
+            Self::Read(_) | Self::Write { .. } => true,
+            Self::NoArchive(_)
+            | Self::Header { .. }
+            | Self::Untold { .. }
+            | Self::Refused { .. }
+            | Self::TooMuch { .. }
+            | Self::Content { .. } => false,
+        }
+    }
+}
+
 /// What was unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unpacked {

@@ -191,6 +191,8 @@ pub(crate) struct Measured {
     pub(crate) peak_rss_bytes: Option<u64>,
     /// Processes that were started; known of sandboxed scripts.
     pub(crate) child_process_count: Option<u64>,
+    /// Most bytes that lay in the work folder when make or a script had ended; known of sandboxed scripts.
+    pub(crate) workdir_peak_bytes: Option<u64>,
     pub(crate) stdout_bytes: u64,
     pub(crate) stderr_bytes: u64,
     decided_by: Option<TestStatus>,

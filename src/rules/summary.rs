@@ -140,6 +140,9 @@ pub(crate) struct Used {
     /// Processes and threads that were started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) processes: Option<u64>,
+    /// What lay in its folders at its end, beside the set-up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) written_bytes: Option<u64>,
     /// What was written to each stream, kept or not.
     pub(crate) stdout_bytes: u64,
     pub(crate) stderr_bytes: u64,
@@ -210,6 +213,7 @@ impl Record {
             max_rss_bytes: done.usage.max_rss_bytes,
             memory_peak_bytes: done.usage.memory_peak_bytes,
             processes: done.usage.started,
+            written_bytes: done.usage.written_bytes,
             stdout_bytes: done.stdout.total_bytes,
             stderr_bytes: done.stderr.total_bytes,
         });

@@ -261,7 +261,7 @@ pub(super) enum EventName {
 }
 
 impl EventName {
-    /// Every event, in the order of the table in README.md.
+    /// Every event, in the order of the table in docs/worker.md.
     #[cfg(test)]
     pub(super) const ALL: [Self; 35] = [
         Self::WorkerStarted,

@@ -58,6 +58,8 @@ pub(super) struct Diagnostics {
     pub(super) free_disk_mb_at_start: Option<u64>,
     #[serde(rename = "freeDiskMBAtEnd", skip_serializing_if = "Option::is_none")]
     pub(super) free_disk_mb_at_end: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) workdir_peak_bytes: Option<u64>,
 }
 
 /// How long the parts of a job took. What was not done is absent.
@@ -67,11 +69,15 @@ pub(super) struct StageTimings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) workdir_setup_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) submission_dir_setup_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) submission_download_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) test_setup_acquire_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) submission_unpack_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) starter_cleanup_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) submission_prepare_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +117,7 @@ impl Report {
             stage_timings: course.stages,
             free_disk_mb_at_start: course.free_disk_mb_at_start,
             free_disk_mb_at_end: course.free_disk_mb_at_end,
+            workdir_peak_bytes: course.measured.workdir_peak_bytes,
         };
         Self { collection, diagnostics }
     }

@@ -184,6 +184,7 @@ impl Attempt<'_> {
     fn note(&mut self, graded: Graded) -> Collection {
         let ms = |time: Duration| Some(millis(time));
         let stages = &mut self.course.stages;
+        stages.starter_cleanup_ms = ms(graded.timings.starter_cleanup);
         stages.submission_prepare_ms = ms(graded.timings.submission_prepare);
         stages.make_step_ms = graded.timings.make_step.and_then(ms);
         stages.test_execution_ms = ms(graded.timings.test_execution);
@@ -225,9 +226,11 @@ impl Attempt<'_> {
     /// Fetches what was handed in, and unpacks it unless it is one file.
     fn submission(&mut self, folder: &JobFolder) -> Result<HandedIn, Failure> {
         let job = &self.claimed.job;
+        let begun = Instant::now();
         let dir = folder.0.join("submission");
         fs::create_dir(&dir)
             .map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", dir.display())))?;
+        self.course.stages.submission_dir_setup_ms = Some(millis(begun.elapsed()));
         let name = job.submission_filename.as_deref().map(plain_name);
         let path = name.map_or_else(|| folder.0.join("submission.zip"), |name| dir.join(name));
         let begun = Instant::now();
@@ -274,17 +277,10 @@ enum HandedIn {
 
 /// An archive that cannot be unpacked is its author's fault, unless our disk is to blame.
 fn of_submission(error: &ArchiveError) -> Failure {
-    match error {
-        ArchiveError::Read(_) | ArchiveError::Write { .. } => Failure::Ours(Fault::new(error)),
-        ArchiveError::NoArchive(_)
-        | ArchiveError::Header { .. }
-        | ArchiveError::Untold { .. }
-        | ArchiveError::Refused { .. }
-        | ArchiveError::TooMuch { .. }
-        | ArchiveError::Content { .. } => {
-            Failure::Theirs(format!("The submission could not be unpacked: {}\n", Fault::new(error)))
-        }
+    if error.is_ours() {
+        return Failure::Ours(Fault::new(error));
     }
+    Failure::Theirs(format!("The submission could not be unpacked: {}\n", Fault::new(error)))
 }
 
 /// Returns the last part of a path, as a name that a file can have.

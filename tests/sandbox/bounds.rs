@@ -196,7 +196,10 @@ fn usage_is_told(cell: &Cell) {
     // What it does not use is not told of it.
     let small = cell.run(&cell.sh("sleep 0 & wait")).usage;
     assert!(small.memory_peak_bytes.is_none_or(|peak| peak < 100 * MIB), "{small:?}");
-    assert_eq!(small.started, Some(2));
+    assert_eq!((small.started, small.written_bytes), (Some(2), Some(0)));
+    let written =
+        cell.run(&cell.sh("head -c 3000000 /dev/zero >work; head -c 1000000 /dev/zero >/tmp/more")).usage.written_bytes;
+    assert!(written.is_some_and(|bytes| (4_000_000..4_100_000).contains(&bytes)), "{written:?}");
     assert!(small.user + small.system < Duration::from_secs(2), "{small:?}");
 }
 

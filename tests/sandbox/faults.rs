@@ -185,7 +185,9 @@ fn assert_plausible(cell: &Cell, completion: &Completion) {
     assert!(usage.user + usage.system < completion.wall * 64 + Duration::from_secs(1), "{completion:?}");
     assert!(usage.max_rss_bytes < 4 << 30, "{completion:?}");
     match cell.mode {
-        Mode::Unsandboxed => assert_eq!((usage.started, usage.memory_peak_bytes), (None, None)),
+        Mode::Unsandboxed => {
+            assert_eq!((usage.started, usage.memory_peak_bytes, usage.written_bytes), (None, None, None));
+        }
         Mode::Sandboxed => {
             assert!(usage.started.is_some_and(|started| started >= 1), "{completion:?}");
             let peak = usage.memory_peak_bytes;

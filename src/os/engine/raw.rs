@@ -150,6 +150,7 @@ struct Exchange {
     /// How many they have taken; likewise.
     takes: u64,
     started: u64,
+    written: u64,
     status: c_int,
     usage: libc::rusage,
     leak_count: usize,
@@ -193,6 +194,8 @@ pub(super) struct Outcome {
     pub(super) max_rss_kib: i64,
     /// Processes and threads that were started, where they are counted: in the sandbox.
     pub(super) started: u64,
+    /// Bytes that lay in its folders when all had ended, where they are counted: in the sandbox.
+    pub(super) written: u64,
     /// Process ids and the kernel's names for them.
     pub(super) leaks: Vec<(i32, String)>,
 }
@@ -371,6 +374,7 @@ impl Supervisor {
             exchange.failed_step = 0;
             exchange.ended = false;
             exchange.started = 0;
+            exchange.written = 0;
             exchange.leak_count = 0;
         }
         Some(())
@@ -387,6 +391,7 @@ impl Supervisor {
             system_us: micros(exchange.usage.ru_stime),
             max_rss_kib: exchange.usage.ru_maxrss,
             started: exchange.started,
+            written: exchange.written,
             leaks: exchange.leaks[..exchange.leak_count.min(LEAKS_MAX)].iter().map(RawLeak::decode).collect(),
         })
     }
@@ -1046,6 +1051,7 @@ unsafe fn be_init(
                 let start = Start { exchange, streams, wall: Some((plan, ruleset)) };
                 let is_started = run(&start, stack_top, &senses);
                 (*exchange).started = walls::count_started();
+                (*exchange).written = walls::count_written();
                 is_started
             }
             Err(broken) => {

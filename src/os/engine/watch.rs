@@ -312,6 +312,7 @@ impl Watch<'_> {
             max_rss_bytes: u64::try_from(outcome.max_rss_kib).unwrap_or(0) * 1024,
             memory_peak_bytes: None,
             started: (outcome.started > 0).then_some(outcome.started),
+            written_bytes: (outcome.started > 0).then_some(outcome.written),
         });
         let completion = Completion {
             // Without its supervisor nobody saw how it ended; it was killed with it.

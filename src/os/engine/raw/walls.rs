@@ -524,6 +524,19 @@ pub(super) unsafe fn give_up_rights(plan: &Plan, room: &Room, ruleset: RawFd) ->
     }
 }
 
+/// Returns how many bytes lie in what the script could write to.
+pub(super) unsafe fn count_written() -> u64 {
+    // SAFETY: a structure of the right type, filled if the call says so.
+    unsafe {
+        let mut status: libc::statfs = zeroed();
+        // One of the folders that share the tmpfs.
+        if libc::statfs(c"/tmp".as_ptr(), &raw mut status) < 0 {
+            return 0;
+        }
+        (status.f_blocks - status.f_bfree).wrapping_mul(status.f_bsize as u64)
+    }
+}
+
 /// Returns how many processes and threads were started in our PID namespace: the last number that was given, less our own (proc(5),
 /// /proc/loadavg).
 pub(super) unsafe fn count_started() -> u64 {
