@@ -70,6 +70,8 @@ pub(crate) struct Seen {
 pub(crate) struct Stored {
     /// As it came first: a report, or a bare collection.
     pub(crate) first: Value,
+    /// The same, byte by byte.
+    pub(crate) first_body: Vec<u8>,
     /// How often one came.
     pub(crate) arrivals: usize,
     /// How many of these were not like the first.

@@ -100,7 +100,7 @@ pub(super) fn work(shared: &Shared, route: Option<Route>, seen: &Seen, body: &[u
         }
         Some(_) if body.len() > BODY_BYTES_MAX => Reply::text(413, "more than 10 MB"),
         Some(route) => match serde_json::from_slice::<Value>(body) {
-            Ok(value) => call(shared, route, value),
+            Ok(value) => call(shared, route, value, body),
             Err(error) => refused(shared, 400, vec![format!("{route:?}: no JSON: {error}")]),
         },
     }
@@ -113,7 +113,7 @@ fn refused(shared: &Shared, status: u16, reasons: Vec<String>) -> Reply {
 }
 
 /// A call with a body that is JSON.
-fn call(shared: &Shared, route: Route, value: Value) -> Reply {
+fn call(shared: &Shared, route: Route, value: Value, body: &[u8]) -> Reply {
     let wrong = match (route, shared.mode) {
         (Route::Results, Mode::Today) => check::result(&value),
         (Route::Results, Mode::Minimal) => check::collection(&value),
@@ -124,7 +124,7 @@ fn call(shared: &Shared, route: Route, value: Value) -> Reply {
         return refused(shared, 422, wrong);
     }
     match route {
-        Route::Results => shared.update(|state| store(state, value)),
+        Route::Results => shared.update(|state| store(state, value, body)),
         Route::Heartbeat => {
             shared.update(|state| state.heartbeats.push(value));
             Reply::json(&json!({}))
@@ -157,7 +157,7 @@ pub(super) fn take_back(shared: &Shared, lost: &Reply) {
 }
 
 /// Keeps a result.
-fn store(state: &mut State, value: Value) -> Reply {
+fn store(state: &mut State, value: Value, body: &[u8]) -> Reply {
     let collection = value.get("collection").unwrap_or(&value);
     let submission = collection["submissionID"].as_str().unwrap_or_default().to_owned();
     let attempt = collection["attemptNumber"].as_u64().and_then(|attempt| attempt.try_into().ok()).unwrap_or(0);
@@ -165,6 +165,7 @@ fn store(state: &mut State, value: Value) -> Reply {
     let results: &mut BTreeMap<_, Stored> = &mut state.results;
     let stored = results.entry((submission, attempt)).or_insert_with(|| Stored {
         first: value.clone(),
+        first_body: body.to_vec(),
         arrivals: 0,
         differing: 0,
     });
