@@ -43,7 +43,7 @@ const SHELL: [(&str, &str); 13] = [
         "here_documents_pipes_and_substitution",
         "cat <<E | tr a-z A-Z | (read x; [ \"$x\" = HELLO ]) && echo ok\nhello\nE",
     ),
-    ("fifos", "mkfifo f && (echo through >f &) && [ \"$(cat f)\" = through ] && echo ok"),
+    ("fifos", "mkfifo f && { echo through >f & } && [ \"$(cat f)\" = through ] && wait && echo ok"),
     (
         "git",
         "git init -q . && git -c user.name=a -c user.email=a@b add given && git -c user.name=a -c user.email=a@b commit -qm x && git log --oneline | wc -l | grep -q 1 && echo ok",
