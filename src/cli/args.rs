@@ -21,7 +21,8 @@ Exit codes:
   1        a suite failed
   2        the command line or the configuration is wrong, or what is to be merged
   3        the runner itself failed
-  130 143  interrupted by SIGINT, SIGTERM
+  129 130 143
+           interrupted by SIGHUP, SIGINT, SIGTERM
   other    the code of the command by which a stage failed";
 
 /// Runs system tests for software that changes the machine it runs on, stage by stage.

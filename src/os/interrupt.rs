@@ -1,21 +1,26 @@
-//! SIGINT and SIGTERM: the first ends what runs, the second also gives up on restore.
+//! SIGINT, SIGTERM and SIGHUP: the first ends what runs, the second also gives up on restore.
 
+use std::fs;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag::register_usize;
 use signal_hook::iterator::Signals;
 
 use super::engine::{Cancel, EngineError};
 
+/// Signals that come together are one: timeout(1) tells its child and then the group that it is in.
+const TOGETHER: Duration = Duration::from_millis(50);
+
 /// Why interrupts cannot be handled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InterruptError {
-    #[error("could not handle SIGINT and SIGTERM")]
+    #[error("could not handle SIGINT, SIGTERM and SIGHUP")]
     Handler(#[source] io::Error),
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -53,21 +58,30 @@ impl Interrupt {
         Ok(Self { state: Arc::new(state) })
     }
 
-    /// Lets SIGINT and SIGTERM of this process arrive here, for the rest of its life. `told` is called at once with each.
+    /// Lets SIGINT, SIGTERM and, unless it is ignored (nohup(1)), SIGHUP of this process arrive here, for the rest of its life. `told`
+    /// is called at once with each.
     ///
     /// # Errors
     /// If the handlers or their thread cannot be had.
     pub(crate) fn listen(&self, told: impl Fn(Arrived) + Send + 'static) -> Result<(), InterruptError> {
-        for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
-            register_usize(signal, Arc::clone(&self.state.signal), number).map_err(InterruptError::Handler)?;
+        let heard = [(SIGINT, 2), (SIGTERM, 15), (SIGHUP, 1)];
+        let heard = &heard[..if is_hangup_ignored() { 2 } else { 3 }];
+        for (signal, number) in heard {
+            register_usize(*signal, Arc::clone(&self.state.signal), *number).map_err(InterruptError::Handler)?;
         }
-        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(InterruptError::Handler)?;
+        let mut signals = Signals::new(heard.iter().map(|(signal, _)| signal)).map_err(InterruptError::Handler)?;
         let this = self.clone();
         let waiting = thread::Builder::new().name("signals".to_owned());
         waiting
             .spawn(move || {
-                for (earlier, _) in signals.forever().enumerate() {
-                    let arrived = if earlier == 0 { Arrived::First } else { Arrived::Again };
+                let mut first = None;
+                for _ in signals.forever() {
+                    let arrived = match first {
+                        None => Arrived::First,
+                        Some(at) if Instant::now() < at + TOGETHER => continue,
+                        Some(_) => Arrived::Again,
+                    };
+                    first.get_or_insert_with(Instant::now);
                     this.take(arrived);
                     told(arrived);
                 }
@@ -103,4 +117,11 @@ impl Interrupt {
         let signal = self.state.signal.load(Ordering::SeqCst);
         i32::try_from(signal).ok().filter(|signal| *signal != 0)
     }
+}
+
+/// Source: proc_pid_status(5): `SigIgn` is a mask, in hexadecimal, whose lowest bit is signal 1, SIGHUP.
+fn is_hangup_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
 }

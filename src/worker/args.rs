@@ -56,11 +56,12 @@ Exit codes:
   0        drained, or with --once: everything that was there is done
   2        the command line or the configuration is wrong, there is no sandbox, or the id is in use on this machine
   3        the worker itself failed, or with --once: the server was not reached
-  130 143  aborted by a second SIGINT, SIGTERM";
+  129 130 143
+           aborted by a second SIGHUP, SIGINT, SIGTERM";
 
 /// Polls an API server for grading jobs, runs their scripts, and reports what came of it.
 ///
-/// SIGTERM or SIGINT: no new jobs, those that run come to their end; a second one ends the worker at once.
+/// SIGTERM, SIGINT or SIGHUP: no new jobs, those that run come to their end; a second one ends the worker at once.
 #[derive(Debug, Parser)]
 #[command(name = "chickadee-runner", version, after_help = SETTINGS)]
 pub(super) struct Flags {

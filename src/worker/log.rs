@@ -246,7 +246,7 @@ pub(super) enum EventName {
     RejectedDropped,
     /// A heartbeat has failed.
     HeartbeatFailed,
-    /// SIGTERM, SIGINT or `--once`: no new jobs.
+    /// SIGTERM, SIGINT, SIGHUP or `--once`: no new jobs.
     DrainStarted,
     /// What still ran at the drain limit was cancelled.
     DrainLimitReached,

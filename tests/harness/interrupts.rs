@@ -18,9 +18,12 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(without_standard_streams_suites_run),
         claim(ignored_signals_of_the_caller_do_no_harm),
         claim(sigterm_to_the_whole_group_still_restores),
+        claim(two_signals_at_once_are_one_and_still_restore),
+        claim(a_hangup_that_whoever_started_us_ignores_is_ignored),
     ];
     claims.extend(both(sigint_ends_the_block_and_restores));
     claims.extend(both(sigterm_ends_the_block_and_restores));
+    claims.extend(both(a_closed_terminal_ends_the_block_and_restores));
     claims.extend(both(nothing_outlives_a_killed_harness));
     claims.extend(both(a_killed_harness_leaves_a_whole_summary));
     claims.extend(both(the_next_run_reports_and_removes_what_a_killed_one_left));
@@ -78,6 +81,32 @@ fn sigterm_ends_the_block_and_restores(user: User) {
     interrupted_by(Signal::SIGTERM, 143, user);
 }
 
+fn a_closed_terminal_ends_the_block_and_restores(user: User) {
+    interrupted_by(Signal::SIGHUP, 129, user);
+}
+
+fn two_signals_at_once_are_one_and_still_restore() {
+    let project = endless(User::Caller);
+    let running = project.start(&[]);
+    project.wait_for("block");
+    running.signal(Signal::SIGTERM);
+    running.signal(Signal::SIGTERM);
+    running.wait().code(143);
+    assert_eq!(project.order(), ["restore"]);
+}
+
+fn a_hangup_that_whoever_started_us_ignores_is_ignored() {
+    let wrapper = ["bash", "-c", "trap '' HUP; exec \"$@\"", "bash"];
+    let project = Project::new().wrapped(&wrapper);
+    project.suite("10-a", &[("execute", "mkfifo go; echo x >started; read -r word <go; echo $word >>order")]);
+    let running = project.start(&[]);
+    project.wait_for("started");
+    running.signal(Signal::SIGHUP);
+    fs::write(project.path("go"), "went-on\n").unwrap();
+    running.wait().code(0);
+    assert_eq!(project.order(), ["went-on"]);
+}
+
 fn sigterm_to_the_whole_group_still_restores() {
     let project = endless(User::Caller);
     let running = project.start(&[]);
@@ -95,6 +124,8 @@ fn a_second_signal_gives_up_on_restore() {
     project.wait_for("started");
     running.signal(Signal::SIGINT);
     project.wait_for("restoring");
+    // What comes together is one signal.
+    std::thread::sleep(std::time::Duration::from_millis(60));
     running.signal(Signal::SIGINT);
     let ended = running.wait();
     ended.code(130).says("restore was stopped");

@@ -16,7 +16,7 @@ fn polls(state: &State) -> usize {
 
 #[test]
 fn a_signal_lets_running_jobs_finish_and_takes_no_more() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let server = Server::today(Some(SECRET));
         let world = World::new();
         server.add_job(own_job("s1", &[("a.sh", &(world.counts_in("runs") + &world.waits_for("gate")))]));
@@ -24,6 +24,7 @@ fn a_signal_lets_running_jobs_finish_and_takes_no_more() {
         let mut worker = world.start(&server, &["--max-jobs", "1"]);
         until(&|| worker.text(), || world.lines("runs") == 1);
         let before = polls(&server.state());
+        worker.signal(signal);
         worker.signal(signal);
         worker.wait_for("drain_started");
         world.open("gate");
@@ -76,6 +77,8 @@ fn what_runs_at_the_drain_limit_is_ended_and_reported_as_no_fault_of_the_student
 fn abort(worker: &mut Worker, [first, second]: [Signal; 2]) -> Option<i32> {
     worker.signal(first);
     worker.wait_for("drain_started");
+    // What comes together is one signal.
+    std::thread::sleep(std::time::Duration::from_millis(60));
     worker.signal(second);
     worker.wait().code()
 }
