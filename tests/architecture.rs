@@ -653,7 +653,7 @@ fn differing_keys(readme: &str, heading: &str, schema: &str) -> Vec<String> {
 /// Returns the numbers of the constants of type `u8`, which are exit codes in a face, and those of every program.
 fn exit_codes(face: &str) -> BTreeSet<String> {
     let tokens = tokens(face);
-    let mut codes = set(["0", "130", "143"]);
+    let mut codes = set(["0", "129", "130", "143"]);
     for at in 0..tokens.len() {
         if word(tokens.get(at)) == Some("u8") && is(tokens.get(at + 1), "=") {
             codes.extend(word(tokens.get(at + 2)).map(str::to_owned));
@@ -1006,7 +1006,7 @@ fn a_key_that_the_readme_tells_otherwise_is_caught() {
 fn variables_codes_and_words_are_read_from_code() {
     let host = "fn f() { text(\"A\"); path(\"B\")?; other(\"C\"); } #[cfg(test)] mod tests { fn t() { text(\"D\"); } }";
     assert_eq!(arguments(host, &["text", "path"]), set(["A", "B"]));
-    assert_eq!(exit_codes("const FAILED: u8 = 101; const N: u32 = 7;"), set(["0", "101", "130", "143"]));
+    assert_eq!(exit_codes("const FAILED: u8 = 101; const N: u32 = 7;"), set(["0", "101", "129", "130", "143"]));
     let words =
         "impl Other { } impl Status { fn as_str(self) -> &'static str { match self { A => \"a\", B => \"b\" } } }";
     assert_eq!(as_str_words(words, "Status"), set(["a", "b"]));
