@@ -1,7 +1,7 @@
 //! From a configuration to a worker that can begin, and back to nothing.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunn
 use crate::os::host;
 use crate::os::interrupt::InterruptError;
 use crate::os::journal::Level;
-use crate::os::sandbox::{SandboxError, SandboxedScriptRunner, shows};
+use crate::os::sandbox::{SandboxError, SandboxedScriptRunner, shown_by, shown_in};
 use crate::rules::collection::RUNNER_VERSION;
 
 /// Why a worker cannot start. No job was taken.
@@ -45,8 +45,8 @@ pub(super) enum StartError {
     Http(#[from] HttpConfigError),
     #[error("`--sandbox` was asked for; mend what is missing, or do without it if the scripts are trusted")]
     Sandbox(#[from] SandboxError),
-    #[error("scripts in the sandbox could read `{path}`, since they see /usr, /etc and /opt; put it elsewhere", path = .0.display())]
-    Shown(PathBuf),
+    #[error("scripts in the sandbox could read `{path}`, since they see `{by}`; {remedy}", path = path.display(), by = by.display())]
+    Shown { path: PathBuf, by: PathBuf, remedy: String },
     #[error("could not make a folder for jobs in `{path}`; name another with TMPDIR", path = path.display())]
     Scratch {
         path: PathBuf,
@@ -67,7 +67,7 @@ impl StartError {
             | Self::Cache(_)
             | Self::Http(_)
             | Self::Sandbox(_)
-            | Self::Shown(_)
+            | Self::Shown { .. }
             | Self::Scratch { .. } => true,
             Self::Spool(_) | Self::Engine(_) | Self::Interrupt(_) => false,
         }
@@ -86,9 +86,8 @@ pub(super) struct Started {
 /// # Errors
 /// If something cannot be had; nothing is left then.
 pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
-    match readable_in_sandbox(&config) {
-        Some(path) if config.sandbox => return Err(StartError::Shown(path.to_owned())),
-        Some(_) | None => {}
+    if config.sandbox {
+        refuse_what_scripts_could_read(&config)?;
     }
     let state = StateFolder::open(&config.state_dir, &config.worker_id)?;
     if let Some(swept) = state.sweep()? {
@@ -111,16 +110,48 @@ pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
     }
 }
 
-/// Returns something of ours that sandboxed scripts could read. Those of an ordinary user have that user's rights, those of root nobody's.
-fn readable_in_sandbox(config: &Config) -> Option<&Path> {
-    let are_scripts_we = !host::is_root();
-    let folders = [&config.state_dir, &config.cache_dir].into_iter().filter(|_| are_scripts_we);
-    let is_readable = |path: &&PathBuf| {
-        let metadata = fs::metadata(path);
-        metadata.is_ok_and(|metadata| are_scripts_we || metadata.permissions().mode() & 0o004 != 0)
-    };
-    let mut ours = folders.chain(config.secret_files.iter().filter(is_readable));
-    ours.find(|path| shows(path)).map(PathBuf::as_path)
+/// Something that is not for scripts.
+struct Ours<'a> {
+    path: &'a Path,
+    /// To root's scripts as well, which are nobody's; those of an ordinary user have that user's rights.
+    is_open: bool,
+    /// What lies in it could be named, and so be shown whatever the modes of the folders above.
+    has_known_names: bool,
+    elsewhere: &'static str,
+}
+
+fn ours(config: &Config) -> Vec<Ours<'_>> {
+    let folder = |path, has_known_names, elsewhere| Ours { path, is_open: false, has_known_names, elsewhere };
+    let file = |path, elsewhere| Ours { path, is_open: true, has_known_names: false, elsewhere };
+    let is_for_everybody =
+        |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);
+    let is_readable = |path: &&PathBuf| if host::is_root() { is_for_everybody(path) } else { File::open(path).is_ok() };
+    let secrets = config.secret_files.iter().filter(is_readable).map(|path| file(path, "put the secret elsewhere"));
+    // It tells of everybody's jobs, and everybody may read it.
+    let status = config.status_file.iter().map(|path| file(path, "name another file with `--status-file`"));
+    let folders = [
+        folder(&config.state_dir, true, "name another folder with `--state-dir`"),
+        folder(&config.cache_dir, true, "name another folder with `--test-setup-cache-dir`"),
+        // Submissions are unpacked there.
+        folder(&config.temp_dir, false, "name another folder with TMPDIR"),
+    ];
+    secrets.chain(status).chain(folders).collect()
+}
+
+/// # Errors
+/// If sandboxed scripts could read something of ours.
+fn refuse_what_scripts_could_read(config: &Config) -> Result<(), StartError> {
+    let shown = &config.sandbox_shows;
+    for Ours { path, is_open, has_known_names, elsewhere } in ours(config) {
+        let whole = shown_by(path, shown).filter(|_| is_open || !host::is_root());
+        let part = || shown_in(path, shown).filter(|_| has_known_names);
+        let Some(by) = whole.or_else(part) else { continue };
+        let is_asked_for = shown.iter().any(|asked_for| asked_for == by);
+        let or_else = if is_asked_for { ", or take that from RUNNER_SANDBOX_SHOWS" } else { "" };
+        let remedy = format!("{elsewhere}{or_else}");
+        return Err(StartError::Shown { path: path.to_owned(), by: by.to_owned(), remedy });
+    }
+    Ok(())
 }
 
 /// Ends the engine's helpers, and removes what jobs worked in.
