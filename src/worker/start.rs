@@ -1,6 +1,6 @@
 //! From a configuration to a worker that can begin, and back to nothing.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,7 @@ use crate::os::host;
 use crate::os::interrupt::InterruptError;
 use crate::os::journal::Level;
 use crate::os::sandbox::{SandboxError, SandboxedScriptRunner, shown_by, shown_in};
+use crate::os::workdir::give_to;
 use crate::rules::collection::RUNNER_VERSION;
 
 /// Why a worker cannot start. No job was taken.
@@ -174,7 +175,7 @@ fn build(
 ) -> Result<(Worker, Vec<Ticket>), StartError> {
     let runner = runner(&config, &scratch, log)?;
     let search_path = config.search_path.clone();
-    let profile = config.discovers_capabilities.then(|| discover(&search_path, &scratch, log)).transpose()?;
+    let profile = config.discovers_capabilities.then(|| discover(&config, &scratch, log)).transpose()?;
     let (spool, foreign) = Spool::open(state.spool_dir(), state.rejected_dir())?;
     tell_files(log, EventName::ResultSetAside, &foreign);
     let waiting = spool.waiting();
@@ -230,11 +231,18 @@ fn tell_files(log: &Log, event: EventName, names: &[OsString]) {
     }
 }
 
-/// Finds out what this machine can run, in a folder of its own.
-fn discover(search_path: &OsStr, scratch: &Scratch, log: &Log) -> Result<Profile, StartError> {
-    let made = scratch.folder().map_err(|source| StartError::Scratch { path: scratch.path().to_owned(), source });
-    let folder = made?;
-    let profile = profile::discover(&UnsandboxedScriptRunner::new(), search_path, &folder, &folder);
+/// Finds out what scripts can run, behind their walls and in a folder of its own.
+fn discover(config: &Config, scratch: &Scratch, log: &Log) -> Result<Profile, StartError> {
+    let base = if config.sandbox { scratch.sandboxed() } else { scratch.path().to_owned() };
+    // It keeps a place for each program, which jobs may never need.
+    let runner: Box<dyn ScriptRunner> =
+        if config.sandbox { Box::new(sandbox(config, scratch)?) } else { Box::new(UnsandboxedScriptRunner::new()) };
+    let made = scratch.folder_in(&base).and_then(|folder| {
+        runner.owner_of_work().map_or(Ok(()), |owner| give_to(&folder, owner))?;
+        Ok(folder)
+    });
+    let folder = made.map_err(|source| StartError::Scratch { path: base, source })?;
+    let profile = profile::discover(&*runner, &config.search_path, &folder, &folder);
     let languages: Vec<_> =
         profile.language_versions.iter().map(|one| format!("{} {}", one.language, one.version)).collect();
     log.event(Level::Info, EventName::ProfileFound, &[("languages", json!(languages))]);
@@ -245,10 +253,14 @@ fn runner(config: &Config, scratch: &Scratch, log: &Log) -> Result<Box<dyn Scrip
     if !config.sandbox {
         return Ok(Box::new(UnsandboxedScriptRunner::new()));
     }
-    let sandbox = SandboxedScriptRunner::new(&scratch.sandboxed(), &config.sandbox_shows, config.sandbox_limits)?;
+    let sandbox = sandbox(config, scratch)?;
     sandbox.probe()?;
     log.event(Level::Info, EventName::SandboxReady, &[]);
     Ok(Box::new(sandbox))
+}
+
+fn sandbox(config: &Config, scratch: &Scratch) -> Result<SandboxedScriptRunner, SandboxError> {
+    SandboxedScriptRunner::new(&scratch.sandboxed(), &config.sandbox_shows, config.sandbox_limits)
 }
 
 fn policy(settings: RetrySettings, attempts_max: std::num::NonZeroU32) -> Policy {
