@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,7 @@ use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunn
 use crate::os::host;
 use crate::os::interrupt::InterruptError;
 use crate::os::journal::Level;
+use crate::os::process::allow_open_files;
 use crate::os::sandbox::{SandboxError, SandboxedScriptRunner, shown_by, shown_in};
 use crate::os::workdir::give_to;
 use crate::rules::collection::RUNNER_VERSION;
@@ -48,6 +50,11 @@ pub(super) enum StartError {
     Sandbox(#[from] SandboxError),
     #[error("scripts in the sandbox could read `{path}`, since they see `{by}`; {remedy}", path = path.display(), by = by.display())]
     Shown { path: PathBuf, by: PathBuf, remedy: String },
+    #[error(
+        "{slots} jobs at once may take {needed} open files, and this process may have {hard}; raise the hard limit (`ulimit -Hn`; \
+         systemd: `LimitNOFILE=`; Docker: `--ulimit nofile=`), or take fewer with `--max-jobs`"
+    )]
+    OpenFiles { slots: usize, needed: u64, hard: u64 },
     #[error("could not make a folder for jobs in `{path}`; name another with TMPDIR", path = path.display())]
     Scratch {
         path: PathBuf,
@@ -69,6 +76,7 @@ impl StartError {
             | Self::Http(_)
             | Self::Sandbox(_)
             | Self::Shown { .. }
+            | Self::OpenFiles { .. }
             | Self::Scratch { .. } => true,
             Self::Spool(_) | Self::Engine(_) | Self::Interrupt(_) => false,
         }
@@ -90,6 +98,7 @@ pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
     if config.sandbox {
         refuse_what_scripts_could_read(&config)?;
     }
+    allow_files_of_slots(config.max_jobs)?;
     let state = StateFolder::open(&config.state_dir, &config.worker_id)?;
     if let Some(swept) = state.sweep()? {
         log.event(
@@ -153,6 +162,18 @@ fn refuse_what_scripts_could_read(config: &Config) -> Result<(), StartError> {
         return Err(StartError::Shown { path: path.to_owned(), by: by.to_owned(), remedy });
     }
     Ok(())
+}
+
+/// What a worker has open for each job, and beside: with jobs that do nothing but wait, 7 and 14 were counted. The rest is for
+/// connections, for folders that are copied and removed, and for the languages that are asked for their versions at start-up.
+const FILES_OF_SLOT: u64 = 24;
+const FILES_BESIDE: u64 = 128;
+
+/// # Errors
+/// If so many files cannot be had.
+fn allow_files_of_slots(slots: NonZeroUsize) -> Result<(), StartError> {
+    let needed = FILES_BESIDE + FILES_OF_SLOT * slots.get() as u64;
+    allow_open_files(needed).map_err(|hard| StartError::OpenFiles { slots: slots.get(), needed, hard })
 }
 
 /// Ends the engine's helpers, and removes what jobs worked in.
