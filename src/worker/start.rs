@@ -20,7 +20,7 @@ use super::sender::Sender;
 use super::shared::{FOR_EVER, Worker};
 use super::slots::Slots;
 use super::spool::{Spool, SpoolError};
-use super::state::{StateError, StateFolder, Ticket};
+use super::state::{StateError, StateFolder, Ticket, Waiting};
 use super::status::{self, Status};
 use super::stop::Stop;
 use crate::flow::scratch::{CopiesIn, Scratch};
@@ -100,6 +100,7 @@ pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
     }
     allow_files_of_slots(config.max_jobs)?;
     let state = StateFolder::open(&config.state_dir, &config.worker_id)?;
+    tell_what_waits_elsewhere(&state, log);
     if let Some(swept) = state.sweep()? {
         log.event(
             Level::Warn,
@@ -174,6 +175,19 @@ const FILES_BESIDE: u64 = 128;
 fn allow_files_of_slots(slots: NonZeroUsize) -> Result<(), StartError> {
     let needed = FILES_BESIDE + FILES_OF_SLOT * slots.get() as u64;
     allow_open_files(needed).map_err(|hard| StartError::OpenFiles { slots: slots.get(), needed, hard })
+}
+
+/// Warns of results that wait for a worker that is not there: one whose id was another, as that of a container is that has a new name
+/// each time.
+fn tell_what_waits_elsewhere(state: &StateFolder, log: &Log) {
+    for Waiting { folder, id, results } in state.waiting_elsewhere() {
+        let id = id.map_or_else(|| "the id that its name was made of".to_owned(), |id| format!("`--worker-id {id}`"));
+        let remedy = format!(
+            "start a worker with this state folder, {id} and `--once`: it sends them; give workers ids that stay"
+        );
+        let fields = [("folder", json!(folder)), ("results", json!(results)), ("remedy", json!(remedy))];
+        log.event(Level::Warn, EventName::ResultsElsewhere, &fields);
+    }
 }
 
 /// Ends the engine's helpers, and removes what jobs worked in.
