@@ -1,11 +1,14 @@
-# A grading machine as a container. The binary is built before, and its folder is a build context of its own, because .dockerignore
-# keeps `target` out of the first one:
+# A grading machine as a container. The binary is built before, into a folder that is the whole context, so that any builder will do:
 #
-#   cargo build --locked --release --features worker --bin chickadee-runner
-#   docker build --file deploy/worker.Dockerfile --build-context binary=target/release --tag chickadee-runner .
+#   cargo install --locked --path . --features worker --bin chickadee-runner --root deploy/image
+#   docker build --file deploy/worker.Dockerfile --tag chickadee-runner deploy/image
 #
+# Tried with the engine's own builder (20.10), by `docker build` and with BuildKit; tests/docker/run.sh builds it so, and uses it.
 # The binary needs a C library at least as new as the one that it was built with: build it on the same Debian.
-FROM debian:bookworm-slim
+# A base of one's own, such as a mirror's, is named with --build-arg.
+ARG BASE_IMAGE=debian:bookworm-slim
+# hadolint ignore=DL3006
+FROM $BASE_IMAGE
 
 # What the scripts of courses need. The worker itself needs none of it, not even certificates: it brings its own.
 # Debian's updates within a release are what we want.
@@ -15,14 +18,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 # Not root, whose scripts would have to be handed to somebody else, and who can write to /proc/sys where it is not masked.
-# The folders belong to that user, so that fresh volumes do, too.
+# The folders belong to that user, so that fresh volumes do, too. What the worker keeps to itself lies in folders below them, which it
+# makes: a mount's own root is often somebody else's, or open to others, and then refused.
 RUN useradd --uid 1000 --create-home --shell /usr/sbin/nologin runner \
     && install --directory --owner=runner --group=runner --mode=0700 /var/lib/chickadee-runner /var/cache/chickadee-runner \
     && install --directory --owner=runner --group=runner --mode=0755 /run/chickadee-runner
 
-# The context of that name, see above.
-# hadolint ignore=DL3022
-COPY --from=binary chickadee-runner /usr/local/bin/chickadee-runner
+COPY bin/chickadee-runner /usr/local/bin/chickadee-runner
 
 USER 1000:1000
 ENV LANG=C.UTF-8
@@ -30,4 +32,4 @@ WORKDIR /var/lib/chickadee-runner
 # SIGTERM drains.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/chickadee-runner"]
-CMD ["--sandbox", "--state-dir", "/var/lib/chickadee-runner", "--test-setup-cache-dir", "/var/cache/chickadee-runner", "--status-file", "/run/chickadee-runner/status.json"]
+CMD ["--sandbox", "--state-dir", "/var/lib/chickadee-runner/state", "--test-setup-cache-dir", "/var/cache/chickadee-runner/setups", "--status-file", "/run/chickadee-runner/status.json"]

@@ -212,6 +212,39 @@ fn volumes_of_pods_are_bounded_and_all_mounted() {
     assert_eq!(volumes, mounts);
 }
 
+/// Returns what stands behind `flag`.
+fn value_of(flag: &str, words: &[String]) -> String {
+    let at = words.iter().position(|word| word == flag).unwrap_or_else(|| panic!("no {flag} in {words:?}"));
+    words[at + 1].clone()
+}
+
+/// The root of a mount is often root's, or open to others (a pod's `emptyDir` is both), and the worker keeps nothing in such a folder.
+#[test]
+fn state_and_cache_lie_strictly_below_their_mounts() {
+    let compose = documents(&read(COMPOSE)).remove(0)["services"]["worker"].clone();
+    let container = deployment()["spec"]["template"]["spec"]["containers"][0].clone();
+    let texts_of = |value: &Value| {
+        let mut found = Vec::new();
+        texts(value, &mut found);
+        found
+    };
+    let volumes: Vec<_> =
+        texts_of(&compose["volumes"]).iter().map(|text| text.split(':').nth(1).unwrap().to_owned()).collect();
+    let mounts = container["volumeMounts"].as_sequence().unwrap();
+    let mounts: Vec<_> = mounts.iter().map(|mount| mount["mountPath"].as_str().unwrap().to_owned()).collect();
+    for (file, words, mounts) in [
+        (DOCKERFILE, docker_words(&read(DOCKERFILE)), &volumes),
+        (COMPOSE, texts_of(&compose["command"]), &volumes),
+        (KUBERNETES, texts_of(&container["args"]), &mounts),
+    ] {
+        for flag in ["--state-dir", "--test-setup-cache-dir"] {
+            let folder = value_of(flag, &words);
+            let is_below = |mount: &String| Path::new(&folder).starts_with(mount) && folder != *mount;
+            assert!(mounts.iter().any(is_below), "{file}: {folder} is not in a folder of {mounts:?}");
+        }
+    }
+}
+
 #[test]
 fn systemd_accepts_the_unit() {
     let analyze = |unit: &str| {

@@ -252,6 +252,19 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::Uid::effective().is_root()
 }
 
+/// Tells whether `uid` is this process's user.
+#[cfg(feature = "worker")]
+pub(crate) fn is_this_user(uid: u32) -> bool {
+    nix::unistd::Uid::effective().as_raw() == uid
+}
+
+/// Returns this process's group, and the others that it is in.
+#[cfg(feature = "worker")]
+pub(crate) fn groups() -> (u32, Vec<u32>) {
+    let others = nix::unistd::getgroups().unwrap_or_default();
+    (nix::unistd::Gid::effective().as_raw(), others.into_iter().map(nix::unistd::Gid::as_raw).collect())
+}
+
 /// Whose package manager owns the files of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {

@@ -1,4 +1,4 @@
-//! A process of this machine, as proc(5) tells of it.
+//! A process of this machine, as proc(5) tells of it; how many files this one may open.
 
 use std::fs;
 
@@ -49,4 +49,23 @@ impl Process {
 /// Tells whether the process of this identity has not ended. One that nobody has waited for yet has.
 pub(crate) fn is_alive(id: (i32, u64)) -> bool {
     Process::read(id.0).is_some_and(|now| now.id() == id && !now.is_dead)
+}
+
+/// Lets this process, and those that it starts, have `count` files open at once. No more than that: some programs close every number up to
+/// their limit before they do anything.
+///
+/// # Errors
+/// If the hard limit is lower, which is returned.
+#[cfg(feature = "worker")]
+pub(crate) fn allow_open_files(count: u64) -> Result<(), u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    // A limit that cannot be read is none of ours.
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return Ok(()) };
+    if count <= soft {
+        return Ok(());
+    }
+    if count > hard {
+        return Err(hard);
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, count, hard).map_err(|_| soft)
 }

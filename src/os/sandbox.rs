@@ -43,11 +43,8 @@ pub struct SandboxedScriptRunner {
     disk_bytes_max: u64,
 }
 
-/// Tells whether scripts in the sandbox see what lies at `path`, or would if it were there: it is where programs are.
 #[cfg(feature = "worker")]
-pub(crate) fn shows(path: &Path) -> bool {
-    enclosure::shows(path)
-}
+pub(crate) use crate::os::engine::enclosure::{shown_by, shown_in};
 
 impl SandboxedScriptRunner {
     /// Plans a sandbox for scripts whose work folders lie in `base`, which is made if it is not there, and must be ours alone. Scripts also see

@@ -17,6 +17,7 @@ use crate::os::host;
 use crate::worker::log::Format;
 
 pub(super) use address::{ApiAddress, BadAddress};
+use secret::OpenFile;
 pub(super) use secret::{Secret, SecretError};
 
 const SETTINGS: &str = "\
@@ -187,8 +188,8 @@ pub(super) enum Warning {
         "`--worker-secret`: every user of this machine can see the arguments of a process; use `RUNNER_SHARED_SECRET` or a file"
     )]
     SecretInArguments,
-    #[error("others may read the secret in `{path}` (its mode is {mode:04o}); take that from them with `chmod 600`", path = path.display())]
-    SecretFileOpen { path: PathBuf, mode: u32 },
+    #[error("others may read the secret in `{path}` (its mode is {mode:04o}); take that from them with {remedy}", path = path.display())]
+    SecretFileOpen { path: PathBuf, mode: u32, remedy: String },
     #[error("there is no secret, so requests go unsigned; a server that checks signatures refuses them")]
     Unsigned,
     #[error("`--api-base-url` is `{0}`: whoever is on the way can read and change what is sent; use https")]
@@ -296,7 +297,11 @@ impl Surroundings {
             warnings.push(Warning::Unsigned);
             return Ok(None);
         };
-        warnings.extend(found.open_file.map(|(path, mode)| Warning::SecretFileOpen { path, mode }));
+        warnings.extend(found.open_file.map(|OpenFile { path, mode, remedy }| Warning::SecretFileOpen {
+            path,
+            mode,
+            remedy,
+        }));
         Ok(Some(found.secret))
     }
 

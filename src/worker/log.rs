@@ -196,6 +196,8 @@ pub(super) enum EventName {
     ConfigurationWarning,
     /// What a killed worker had left was ended and removed.
     TracesSwept,
+    /// Results wait for a worker of another id, which does not run here.
+    ResultsElsewhere,
     /// The sandbox was tried, and holds.
     SandboxReady,
     /// What this machine can run was found out.
@@ -263,11 +265,12 @@ pub(super) enum EventName {
 impl EventName {
     /// Every event, in the order of the table in docs/worker.md.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 35] = [
+    pub(super) const ALL: [Self; 36] = [
         Self::WorkerStarted,
         Self::WorkerStopped,
         Self::ConfigurationWarning,
         Self::TracesSwept,
+        Self::ResultsElsewhere,
         Self::SandboxReady,
         Self::ProfileFound,
         Self::PollFailed,
@@ -308,6 +311,7 @@ impl EventName {
             Self::WorkerStopped => "worker_stopped",
             Self::ConfigurationWarning => "configuration_warning",
             Self::TracesSwept => "traces_swept",
+            Self::ResultsElsewhere => "results_elsewhere",
             Self::SandboxReady => "sandbox_ready",
             Self::ProfileFound => "profile_found",
             Self::PollFailed => "poll_failed",

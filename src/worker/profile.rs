@@ -5,7 +5,7 @@
 //! crashes or is none costs that deadline and is not in the profile; nothing of it can fail the start-up.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -143,7 +143,7 @@ for name in sys.argv[1:]:
 /// Asks every program and module of the tables, and returns what is there. Takes as long as the slowest of them, at most the sum of
 /// `LIMITS`. Only absolute folders of `search_path` count. The programs run in `work_dir` and get `PATH`, `HOME` and `LANG`.
 ///
-/// `runner` keeps a slot for each program that ran at the same time: one that was made for this should be dropped afterwards.
+/// `runner` is of the kind that scripts have: what they do not see is not here. It keeps a slot for each program that ran at the same time: one that was made for this should be dropped afterwards.
 pub(super) fn discover(runner: &dyn ScriptRunner, search_path: &OsStr, home: &Path, work_dir: &Path) -> Profile {
     let mut profile = Profile {
         platform: std::env::consts::OS.to_owned(),
@@ -221,7 +221,7 @@ struct Asker<'a> {
 
 impl Asker<'_> {
     fn ask(&self, program: &Program) -> Option<Found> {
-        let done = self.run(program.name, vec![program.argument.into()])?;
+        let done = self.run(program.name, &[program.argument.into()])?;
         // Old ones tell it on standard error: Python 2, Java.
         let version = [&done.stdout, &done.stderr].into_iter().find_map(|stream| version(&text(stream), program.marks));
         Some(Found { version })
@@ -229,13 +229,21 @@ impl Asker<'_> {
 
     /// Returns those of `MODULES` that Python finds; `-I`: without the variables and folders of whoever started the worker.
     fn modules(&self) -> Option<Vec<&'static str>> {
-        let args = ["-I", "-c", FIND_MODULES].iter().chain(&MODULES).map(OsString::from).collect();
-        Some(known_modules(&text(&self.run(PYTHON, args)?.stdout)))
+        let args: Vec<_> = ["-I", "-c", FIND_MODULES].iter().chain(&MODULES).map(OsString::from).collect();
+        Some(known_modules(&text(&self.run(PYTHON, &args)?.stdout)))
     }
 
     /// Returns how the program ended, if it is there and succeeded.
-    fn run(&self, name: &str, args: Vec<OsString>) -> Option<Completion> {
-        let program = find_in_path(OsStr::new(name), self.search_path).filter(|path| path.is_absolute())?;
+    fn run(&self, name: &str, args: &[OsString]) -> Option<Completion> {
+        let folders = std::env::split_paths(self.search_path).filter(|folder| folder.is_absolute());
+        let mut programs = folders.filter_map(|folder| find_in_path(OsStr::new(name), folder.as_os_str()));
+        // As a shell does: what cannot be executed, whatever the reason, such as one that the sandbox does not show, may be found in
+        // another folder.
+        let done = programs.find_map(|program| self.run_program(program, args.to_vec()))?;
+        ((done.ended_by, done.exit) == (EndedBy::Itself, Exit::Code(0))).then_some(done)
+    }
+
+    fn run_program(&self, program: PathBuf, args: Vec<OsString>) -> Option<Completion> {
         let script = Script {
             program,
             args,
@@ -249,9 +257,7 @@ impl Asker<'_> {
             echo: Echo::Off,
             marker: None,
         };
-        // What cannot be executed cannot be had, whatever the reason.
-        let done = self.runner.run(&script, self.cancel).ok()?;
-        ((done.ended_by, done.exit) == (EndedBy::Itself, Exit::Code(0))).then_some(done)
+        self.runner.run(&script, self.cancel).ok()
     }
 
     /// English, because it is read.
@@ -290,7 +296,6 @@ fn known_modules(text: &str) -> Vec<&'static str> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
-    use std::path::PathBuf;
 
     use super::*;
     use crate::os::engine::UnsandboxedScriptRunner;
@@ -487,6 +492,20 @@ mod tests {
         assert_eq!(variables, ["HOME", "LANG", "PATH"]);
         let work_dir = machine.dir.path().canonicalize().unwrap();
         assert_eq!(seen.lines().last(), work_dir.to_str());
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_executed_is_looked_for_in_the_next_folder() {
+        let machine = Machine::new();
+        machine.has("zsh", "echo zsh 5.9");
+        let first = machine.dir.path().join("first");
+        fs::create_dir(&first).unwrap();
+        fs::rename(machine.bin.join("zsh"), first.join("zsh")).unwrap();
+        fs::write(first.join("zsh"), "#!/no/such/shell\n").unwrap();
+        machine.has("zsh", "echo zsh 5.8");
+        let path = std::env::join_paths([&first, &machine.bin]).unwrap();
+        let profile = discover(&UnsandboxedScriptRunner::new(), &path, machine.dir.path(), machine.dir.path());
+        assert_eq!(versions(&profile), ["zsh 5.8"]);
     }
 
     #[test]

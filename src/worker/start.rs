@@ -1,7 +1,8 @@
 //! From a configuration to a worker that can begin, and back to nothing.
 
-use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,7 @@ use super::sender::Sender;
 use super::shared::{FOR_EVER, Worker};
 use super::slots::Slots;
 use super::spool::{Spool, SpoolError};
-use super::state::{StateError, StateFolder, Ticket};
+use super::state::{StateError, StateFolder, Ticket, Waiting};
 use super::status::{self, Status};
 use super::stop::Stop;
 use crate::flow::scratch::{CopiesIn, Scratch};
@@ -29,7 +30,9 @@ use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunn
 use crate::os::host;
 use crate::os::interrupt::InterruptError;
 use crate::os::journal::Level;
-use crate::os::sandbox::{SandboxError, SandboxedScriptRunner, shows};
+use crate::os::process::allow_open_files;
+use crate::os::sandbox::{SandboxError, SandboxedScriptRunner, shown_by, shown_in};
+use crate::os::workdir::give_to;
 use crate::rules::collection::RUNNER_VERSION;
 
 /// Why a worker cannot start. No job was taken.
@@ -45,8 +48,13 @@ pub(super) enum StartError {
     Http(#[from] HttpConfigError),
     #[error("`--sandbox` was asked for; mend what is missing, or do without it if the scripts are trusted")]
     Sandbox(#[from] SandboxError),
-    #[error("scripts in the sandbox could read `{path}`, since they see /usr, /etc and /opt; put it elsewhere", path = .0.display())]
-    Shown(PathBuf),
+    #[error("scripts in the sandbox could read `{path}`, since they see `{by}`; {remedy}", path = path.display(), by = by.display())]
+    Shown { path: PathBuf, by: PathBuf, remedy: String },
+    #[error(
+        "{slots} jobs at once may take {needed} open files, and this process may have {hard}; raise the hard limit (`ulimit -Hn`; \
+         systemd: `LimitNOFILE=`; Docker: `--ulimit nofile=`), or take fewer with `--max-jobs`"
+    )]
+    OpenFiles { slots: usize, needed: u64, hard: u64 },
     #[error("could not make a folder for jobs in `{path}`; name another with TMPDIR", path = path.display())]
     Scratch {
         path: PathBuf,
@@ -67,7 +75,8 @@ impl StartError {
             | Self::Cache(_)
             | Self::Http(_)
             | Self::Sandbox(_)
-            | Self::Shown(_)
+            | Self::Shown { .. }
+            | Self::OpenFiles { .. }
             | Self::Scratch { .. } => true,
             Self::Spool(_) | Self::Engine(_) | Self::Interrupt(_) => false,
         }
@@ -86,11 +95,12 @@ pub(super) struct Started {
 /// # Errors
 /// If something cannot be had; nothing is left then.
 pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
-    match readable_in_sandbox(&config) {
-        Some(path) if config.sandbox => return Err(StartError::Shown(path.to_owned())),
-        Some(_) | None => {}
+    if config.sandbox {
+        refuse_what_scripts_could_read(&config)?;
     }
+    allow_files_of_slots(config.max_jobs)?;
     let state = StateFolder::open(&config.state_dir, &config.worker_id)?;
+    tell_what_waits_elsewhere(&state, log);
     if let Some(swept) = state.sweep()? {
         log.event(
             Level::Warn,
@@ -111,16 +121,73 @@ pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
     }
 }
 
-/// Returns something of ours that sandboxed scripts could read. Those of an ordinary user have that user's rights, those of root nobody's.
-fn readable_in_sandbox(config: &Config) -> Option<&Path> {
-    let are_scripts_we = !host::is_root();
-    let folders = [&config.state_dir, &config.cache_dir].into_iter().filter(|_| are_scripts_we);
-    let is_readable = |path: &&PathBuf| {
-        let metadata = fs::metadata(path);
-        metadata.is_ok_and(|metadata| are_scripts_we || metadata.permissions().mode() & 0o004 != 0)
-    };
-    let mut ours = folders.chain(config.secret_files.iter().filter(is_readable));
-    ours.find(|path| shows(path)).map(PathBuf::as_path)
+/// Something that is not for scripts.
+struct Ours<'a> {
+    path: &'a Path,
+    /// To root's scripts as well, which are nobody's; those of an ordinary user have that user's rights.
+    is_open: bool,
+    /// What lies in it could be named, and so be shown whatever the modes of the folders above.
+    has_known_names: bool,
+    elsewhere: &'static str,
+}
+
+fn ours(config: &Config) -> Vec<Ours<'_>> {
+    let folder = |path, has_known_names, elsewhere| Ours { path, is_open: false, has_known_names, elsewhere };
+    let file = |path, elsewhere| Ours { path, is_open: true, has_known_names: false, elsewhere };
+    let is_for_everybody =
+        |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);
+    let is_readable = |path: &&PathBuf| if host::is_root() { is_for_everybody(path) } else { File::open(path).is_ok() };
+    let secrets = config.secret_files.iter().filter(is_readable).map(|path| file(path, "put the secret elsewhere"));
+    // It tells of everybody's jobs, and everybody may read it.
+    let status = config.status_file.iter().map(|path| file(path, "name another file with `--status-file`"));
+    let folders = [
+        folder(&config.state_dir, true, "name another folder with `--state-dir`"),
+        folder(&config.cache_dir, true, "name another folder with `--test-setup-cache-dir`"),
+        // Submissions are unpacked there.
+        folder(&config.temp_dir, false, "name another folder with TMPDIR"),
+    ];
+    secrets.chain(status).chain(folders).collect()
+}
+
+/// # Errors
+/// If sandboxed scripts could read something of ours.
+fn refuse_what_scripts_could_read(config: &Config) -> Result<(), StartError> {
+    let shown = &config.sandbox_shows;
+    for Ours { path, is_open, has_known_names, elsewhere } in ours(config) {
+        let whole = shown_by(path, shown).filter(|_| is_open || !host::is_root());
+        let part = || shown_in(path, shown).filter(|_| has_known_names);
+        let Some(by) = whole.or_else(part) else { continue };
+        let is_asked_for = shown.iter().any(|asked_for| asked_for == by);
+        let or_else = if is_asked_for { ", or take that from RUNNER_SANDBOX_SHOWS" } else { "" };
+        let remedy = format!("{elsewhere}{or_else}");
+        return Err(StartError::Shown { path: path.to_owned(), by: by.to_owned(), remedy });
+    }
+    Ok(())
+}
+
+/// What a worker has open for each job, and beside: with jobs that do nothing but wait, 7 and 14 were counted. The rest is for
+/// connections, for folders that are copied and removed, and for the languages that are asked for their versions at start-up.
+const FILES_OF_SLOT: u64 = 24;
+const FILES_BESIDE: u64 = 128;
+
+/// # Errors
+/// If so many files cannot be had.
+fn allow_files_of_slots(slots: NonZeroUsize) -> Result<(), StartError> {
+    let needed = FILES_BESIDE + FILES_OF_SLOT * slots.get() as u64;
+    allow_open_files(needed).map_err(|hard| StartError::OpenFiles { slots: slots.get(), needed, hard })
+}
+
+/// Warns of results that wait for a worker that is not there: one whose id was another, as that of a container is that has a new name
+/// each time.
+fn tell_what_waits_elsewhere(state: &StateFolder, log: &Log) {
+    for Waiting { folder, id, results } in state.waiting_elsewhere() {
+        let id = id.map_or_else(|| "the id that its name was made of".to_owned(), |id| format!("`--worker-id {id}`"));
+        let remedy = format!(
+            "start a worker with this state folder, {id} and `--once`: it sends them; give workers ids that stay"
+        );
+        let fields = [("folder", json!(folder)), ("results", json!(results)), ("remedy", json!(remedy))];
+        log.event(Level::Warn, EventName::ResultsElsewhere, &fields);
+    }
 }
 
 /// Ends the engine's helpers, and removes what jobs worked in.
@@ -143,7 +210,7 @@ fn build(
 ) -> Result<(Worker, Vec<Ticket>), StartError> {
     let runner = runner(&config, &scratch, log)?;
     let search_path = config.search_path.clone();
-    let profile = config.discovers_capabilities.then(|| discover(&search_path, &scratch, log)).transpose()?;
+    let profile = config.discovers_capabilities.then(|| discover(&config, &scratch, log)).transpose()?;
     let (spool, foreign) = Spool::open(state.spool_dir(), state.rejected_dir())?;
     tell_files(log, EventName::ResultSetAside, &foreign);
     let waiting = spool.waiting();
@@ -199,11 +266,18 @@ fn tell_files(log: &Log, event: EventName, names: &[OsString]) {
     }
 }
 
-/// Finds out what this machine can run, in a folder of its own.
-fn discover(search_path: &OsStr, scratch: &Scratch, log: &Log) -> Result<Profile, StartError> {
-    let made = scratch.folder().map_err(|source| StartError::Scratch { path: scratch.path().to_owned(), source });
-    let folder = made?;
-    let profile = profile::discover(&UnsandboxedScriptRunner::new(), search_path, &folder, &folder);
+/// Finds out what scripts can run, behind their walls and in a folder of its own.
+fn discover(config: &Config, scratch: &Scratch, log: &Log) -> Result<Profile, StartError> {
+    let base = if config.sandbox { scratch.sandboxed() } else { scratch.path().to_owned() };
+    // It keeps a place for each program, which jobs may never need.
+    let runner: Box<dyn ScriptRunner> =
+        if config.sandbox { Box::new(sandbox(config, scratch)?) } else { Box::new(UnsandboxedScriptRunner::new()) };
+    let made = scratch.folder_in(&base).and_then(|folder| {
+        runner.owner_of_work().map_or(Ok(()), |owner| give_to(&folder, owner))?;
+        Ok(folder)
+    });
+    let folder = made.map_err(|source| StartError::Scratch { path: base, source })?;
+    let profile = profile::discover(&*runner, &config.search_path, &folder, &folder);
     let languages: Vec<_> =
         profile.language_versions.iter().map(|one| format!("{} {}", one.language, one.version)).collect();
     log.event(Level::Info, EventName::ProfileFound, &[("languages", json!(languages))]);
@@ -214,10 +288,14 @@ fn runner(config: &Config, scratch: &Scratch, log: &Log) -> Result<Box<dyn Scrip
     if !config.sandbox {
         return Ok(Box::new(UnsandboxedScriptRunner::new()));
     }
-    let sandbox = SandboxedScriptRunner::new(&scratch.sandboxed(), &config.sandbox_shows, config.sandbox_limits)?;
+    let sandbox = sandbox(config, scratch)?;
     sandbox.probe()?;
     log.event(Level::Info, EventName::SandboxReady, &[]);
     Ok(Box::new(sandbox))
+}
+
+fn sandbox(config: &Config, scratch: &Scratch) -> Result<SandboxedScriptRunner, SandboxError> {
+    SandboxedScriptRunner::new(&scratch.sandboxed(), &config.sandbox_shows, config.sandbox_limits)
 }
 
 fn policy(settings: RetrySettings, attempts_max: std::num::NonZeroU32) -> Policy {

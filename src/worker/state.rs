@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::flow::scratch::{Scratch, Swept, sweep_folder};
@@ -41,6 +41,8 @@ const SCRATCH: &str = "scratch";
 const IN_HAND: &str = "in-hand";
 const SPOOL: &str = "spool";
 const REJECTED: &str = "rejected";
+/// In the name of a folder: what stands before a digest of the worker's id.
+const DIGEST_MARK: char = '+';
 
 /// The folder of one worker, which nobody else has as long as this lives.
 #[derive(Debug)]
@@ -98,6 +100,21 @@ impl StateFolder {
         Ok(swept)
     }
 
+    /// Returns what waits to be sent in the folders of other workers of this machine that do not run, by the folders' names.
+    pub(super) fn waiting_elsewhere(&self) -> Vec<Waiting> {
+        let all = self.dir.parent().unwrap_or(&self.dir);
+        // What others keep beside their folders is none of ours.
+        let names = names_in(all).unwrap_or_default().into_iter();
+        let others = names.map(|name| (all.join(&name), name)).filter(|(folder, _)| *folder != self.dir);
+        let idle = others.filter(|(folder, _)| !is_locked(&folder.join(LOCK)));
+        let waiting = idle.map(|(folder, name)| {
+            let names = names_in(&folder.join(SPOOL)).unwrap_or_default();
+            let results = names.iter().filter(|name| name.to_str().is_some_and(is_job_file_name)).count();
+            Waiting { id: name.into_string().ok().filter(|name| !name.contains(DIGEST_MARK)), folder, results }
+        });
+        waiting.filter(|waiting| waiting.results > 0).collect()
+    }
+
     /// Notes a scratch folder, before anything is started in it: should this process be killed, the next one removes it.
     ///
     /// # Errors
@@ -113,6 +130,22 @@ impl StateFolder {
     pub(super) fn forget_scratch(&self) -> Result<(), StateError> {
         Ok(remove_file(&self.dir.join(SCRATCH))?)
     }
+}
+
+/// Results of a worker that does not run.
+pub(super) struct Waiting {
+    pub(super) folder: PathBuf,
+    /// The worker's, if the folder's name tells it.
+    pub(super) id: Option<String>,
+    pub(super) results: usize,
+}
+
+/// Tells whether a process that can be seen from here has a lock on this file. To try would take it from a worker that just starts.
+fn is_locked(path: &Path) -> bool {
+    let Ok(meta) = fs::metadata(path) else { return false };
+    let end = format!(":{}", meta.ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    locks.lines().any(|line| line.contains("FLOCK") && line.split(' ').any(|word| word.ends_with(&end)))
 }
 
 /// The file stays: whoever removes a lock's file takes the lock from its
@@ -146,12 +179,12 @@ fn in_use(file: &mut File, path: &Path, worker_id: &str) -> StateError {
 fn folder_name(worker_id: &str) -> String {
     const PLAIN_CHARS_MAX: usize = 64;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    // The second kind has a `+`, so it is never the first.
+    // The second kind has the mark, so it is never the first.
     if !worker_id.starts_with('.') && !worker_id.is_empty() && worker_id.chars().all(is_plain) {
         return worker_id.to_owned();
     }
     let plain: String = worker_id.chars().filter(|c| is_plain(*c) && *c != '.').take(PLAIN_CHARS_MAX).collect();
-    format!("{plain}+{}", sha256_text(worker_id.as_bytes()))
+    format!("{plain}{DIGEST_MARK}{}", sha256_text(worker_id.as_bytes()))
 }
 
 /// Returns what the file of a job is called, whatever ids the server gives.

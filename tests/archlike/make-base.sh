@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 # Makes the Docker image `proving-ground-archlike:base`: Debian's packages in the shape of Arch, with the real pacman and a
 # local repository. What exists is not made again.
-# Needs root, docker, debootstrap, Debian's apt, and the Rust toolchain that is to be in the image.
+# Needs docker, what ../docker/make-root.sh needs, and the Rust toolchain that is to be in the image.
 set -euo pipefail
 cd "$(dirname "$0")"
 image=proving-ground-archlike
 
 # --- Is it there already? A label holds the hash of all that an image is made of --------------------------------------------
-codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-rootfs_hash=$({ echo "$codename"; cat make-base.sh; } | sha256sum | cut -c 1-16)
+rootfs_hash=$(cat /etc/os-release make-base.sh ../docker/make-root.sh | sha256sum | cut -c 1-16)
 sources=$(find base.Dockerfile make-packages.sh makepkg.conf pacman.conf os-release packages -type f | sort)
 # shellcheck disable=SC2086 # a list of words, none of which holds a blank
 base_hash=$({ echo "$rootfs_hash"; rustc -vV; sha256sum $sources; } | sha256sum | cut -c 1-16)
@@ -22,18 +21,9 @@ trap 'rm -rf "$work"' EXIT
 
 # --- A root of Debian's packages ---------------------------------------------------------------------------------------------
 if [[ $(docker image inspect -f "$label" "$image:rootfs" 2>/dev/null) != "$rootfs_hash" ]]; then
-    # The mirror and the proxy are those of this machine's apt.
-    # shellcheck disable=SC2016 # apt puts a value there
-    mirrors=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $codename" 'Component: main')
-    proxy=$(apt-config shell proxy Acquire::http::Proxy)
-    eval "$proxy"
-    if [[ -n ${proxy:-} ]]; then
-        export http_proxy=$proxy
-    fi
     packages=ca-certificates,fakeroot,file,gcc,git,libarchive-tools,libc6-dev,libcap2-bin,libselinux1,make,makepkg
     packages+=,pacman-package-manager,patch,procps,strace,sudo,zstd
-    debootstrap --variant=minbase --include="$packages" "$codename" "$work/rootfs" "${mirrors%%$'\n'*}" >"$work/log" ||
-        { tail -n 50 "$work/log" >&2; exit 1; }
+    ../docker/make-root.sh "$work/rootfs" "$packages"
     echo "debootstrap was done after $SECONDS s"
 
     # One folder for all programs, as Arch has it. dpkg follows the links.
@@ -41,9 +31,6 @@ if [[ $(docker image inspect -f "$label" "$image:rootfs" 2>/dev/null) != "$rootf
     rmdir "$work/rootfs/usr/sbin"
     ln -s bin "$work/rootfs/usr/sbin"
     ln -sfn usr/bin "$work/rootfs/sbin"
-    # What Arch's image does not have either, and what is only for the machine that made it.
-    rm -rf "$work"/rootfs/var/cache/apt "$work"/rootfs/var/lib/apt/lists/* "$work"/rootfs/usr/share/{doc,info,locale,man}
-    rm -f "$work"/rootfs/etc/{resolv.conf,hostname,apt/sources.list} "$work"/rootfs/var/log/*.log
 
     tar -C "$work/rootfs" --numeric-owner --xattrs -cf - . |
         docker import --change "LABEL proving-ground-archlike-hash=$rootfs_hash" --change 'LABEL proving-ground-archlike=1' \

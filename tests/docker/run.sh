@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The sandbox in containers of the real engine: with its default options it is refused, each remedy that is printed is the next option to
-# give, and with those options it holds and a real project passes; as root and as an ordinary user.
+# give, and with those options it holds and a real project passes; as root and as an ordinary user. Then the worker's image, built and used.
 # Needs what make-base.sh needs, and cargo.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -12,12 +12,14 @@ step() {
 }
 
 step tests/docker/make-base.sh
-step cargo build --locked --bin container-runner
+# With the features that .ci/run has tested, so that they are there.
+step cargo build --locked --all-features --bins
 target=$(cargo metadata --locked --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
 # --- A project of two scripts, of which the second must not see what the first did -------------------------------------------
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+worker=proving-ground-debian:worker
+trap 'rm -rf "$work"; docker image rm --force "$worker" >/dev/null 2>&1' EXIT
 chmod 755 "$work"
 cp "$target/debug/container-runner" "$work/"
 mkdir -p "$work/project/suites/set"
@@ -126,7 +128,18 @@ for user in 0 1000; do
     fi
 done
 
+# --- The worker's image: built as deploy/worker.Dockerfile says, run as deploy/compose.yaml does -----------------------------------
+# The base has the packages, so no network is needed.
+mkdir -p "$work/image/bin"
+# Without what debuggers need, which is most of it.
+strip -o "$work/image/bin/chickadee-runner" "$target/debug/chickadee-runner"
+step docker build --force-rm --network none --build-arg "BASE_IMAGE=$image" --file deploy/worker.Dockerfile --tag "$worker" "$work/image"
+test=image::the_image_does_a_job_behind_its_walls_and_drains_when_it_is_stopped
+step env WORKER_IMAGE="$worker" cargo test --locked --all-features --test worker -- --ignored --exact "$test" | tee "$work/log"
+# A name that is none's would pass.
+grep -qF '1 passed' "$work/log"
+
 # --- Nothing is left -------------------------------------------------------------------------------------------------------------
 left=$(docker ps --all --quiet --filter "ancestor=$image")
 [[ -z $left ]] || { echo "containers are left: $left" >&2; exit 1; }
-printf '\nthe sandbox holds or is refused as promised, after %s s\n' "$SECONDS"
+printf '\nthe sandbox holds or is refused as promised, and the worker does its job, after %s s\n' "$SECONDS"

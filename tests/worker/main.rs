@@ -12,6 +12,7 @@ mod disks;
 mod downloads;
 mod ends;
 mod idle;
+mod image;
 mod jobs;
 mod manifests;
 mod names;

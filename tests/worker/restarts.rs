@@ -180,6 +180,41 @@ fn a_result_outlives_the_server_and_the_worker() {
     }
 }
 
+/// A container that is not named has another name after each start, and with it another id.
+#[test]
+fn results_of_a_worker_that_had_another_id_are_told_with_what_sends_them() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    server.script(Route::Results, vec![Fault::Status(503, None); 10_000]);
+    server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
+    let start = |id: &str, more: &[&str]| {
+        let mut command = world.command_named(&server, id, "json");
+        command.env("RUNNER_SHARED_SECRET", SECRET).env("RUNNER_RESULT_UPLOAD_RETRY_MAX_ATTEMPTS", "1000");
+        world.spawn(command.args(more))
+    };
+    let mut first = start("old-name", &[]);
+    first.wait_for("result_retried");
+    // As long as it runs its results are its own business.
+    let mut second = start("new-name", &[]);
+    second.wait_for("worker_started");
+    assert!(!second.text().contains("results_elsewhere"), "{}", second.text());
+    second.finish();
+    kill(&mut first);
+    let mut second = start("new-name", &[]);
+    let told = second.wait_for("results_elsewhere");
+    let folder = world.path("state/old-name").display().to_string();
+    assert_eq!((&told["folder"], &told["results"]), (&folder.into(), &1.into()), "{told}");
+    assert!(told["remedy"].as_str().unwrap().contains("`--worker-id old-name` and `--once`"), "{told}");
+    second.wait_for("worker_started");
+    second.finish();
+    server.calm();
+    assert!(start("old-name", &["--once"]).wait().success());
+    assert_eq!(server.results()[&("s1".to_owned(), 1)].arrivals, 1);
+    let mut third = start("new-name", &["--once"]);
+    assert!(third.wait().success());
+    assert_eq!(third.text().matches("results_elsewhere").count(), 1, "{}", third.text());
+}
+
 #[test]
 fn the_server_hears_of_a_job_when_it_begins_and_when_it_ends() {
     let server = Server::today(Some(SECRET));

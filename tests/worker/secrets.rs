@@ -1,7 +1,7 @@
 //! The worker's secret: no script has it, no log, no other server.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -97,12 +97,14 @@ fn what_is_the_workers_does_not_lie_where_the_sandbox_shows_it() {
     if !can_be_sandboxed() || !is_root() || !Path::new("/opt").is_dir() {
         return;
     }
-    for (file, flags, is_refused) in [
-        (".worker-secret", &["--sandbox"][..], true),
-        ("state/x", &["--sandbox", "--state-dir", "/opt/state"], true),
-        ("cache/x", &["--sandbox", "--test-setup-cache-dir", "/opt/cache"], true),
-        (".worker-secret", &[], false),
-        ("other", &["--sandbox"], false),
+    for (file, flags, temp, is_refused) in [
+        (".worker-secret", &["--sandbox"][..], None, true),
+        ("state/x", &["--sandbox", "--state-dir", "/opt/state"], None, true),
+        ("cache/x", &["--sandbox", "--test-setup-cache-dir", "/opt/cache"], None, true),
+        ("other", &["--sandbox"], Some("/opt/tmp"), true),
+        ("other", &["--sandbox", "--status-file", "/opt/tmp/status"], None, true),
+        (".worker-secret", &[], Some("/opt/tmp"), false),
+        ("other", &["--sandbox"], None, false),
     ] {
         let server = Server::today(Some(SECRET));
         let world = World::of(User::Ordinary);
@@ -120,11 +122,74 @@ fn what_is_the_workers_does_not_lie_where_the_sandbox_shows_it() {
             command.env(variable, world.path(folder));
         }
         command.envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.envs(temp.map(|folder| ("TMPDIR", folder)));
         let output = command.env("RUNNER_SHARED_SECRET", SECRET).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(if is_refused { 2 } else { 0 }), "{file} {flags:?}: {text}");
         assert_eq!(text.contains("scripts in the sandbox could read `/opt/"), is_refused, "{text}");
         assert_eq!(server.requests().is_empty(), is_refused, "{file}");
+    }
+}
+
+/// What a worker says, and whether it ran, of which the sandbox shows `shown` of its world.
+fn showing(user: User, shown: &str) -> (Option<i32>, String) {
+    let server = Server::today(Some(SECRET));
+    let world = World::of(user);
+    for folder in ["tmp", "state", "state/another/spool", "cache", "run", "data"] {
+        fs::create_dir_all(world.path(folder)).unwrap();
+        world.give(folder);
+    }
+    let secret = world.path(".worker-secret");
+    fs::write(&secret, SECRET).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    world.give(".worker-secret");
+    fs::set_permissions(world.path("cache"), fs::Permissions::from_mode(0o700)).unwrap();
+    symlink("state", world.path("link")).unwrap();
+    server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
+    let mut command = world.command(&server);
+    let shown: Vec<_> = shown.split(':').map(|path| world.path(path)).collect();
+    command.args(["--once", "--sandbox", "--status-file"]).arg(world.path("run/status.json"));
+    command.env("RUNNER_SHARED_SECRET", SECRET).env("RUNNER_SANDBOX_SHOWS", std::env::join_paths(&shown).unwrap());
+    let mut worker = world.spawn(&mut command);
+    let code = worker.wait().code();
+    assert_eq!(server.results().len(), usize::from(code == Some(0)), "{shown:?}: {}", worker.text());
+    (code, worker.text())
+}
+
+#[test]
+fn what_the_sandbox_shows_by_order_is_nothing_of_the_workers() {
+    if !can_be_sandboxed() {
+        return;
+    }
+    for (shown, remedy) in [
+        ("state", "--state-dir"),
+        ("link", "--state-dir"),
+        ("state/another/spool", "--state-dir"),
+        ("data:cache", "--test-setup-cache-dir"),
+        (".worker-secret", "secret elsewhere"),
+        ("tmp", "TMPDIR"),
+        ("run", "--status-file"),
+        ("../", "RUNNER_SANDBOX_SHOWS"),
+    ] {
+        // Those of root have root's files closed to them.
+        let user = if is_root() { User::Ordinary } else { User::Caller };
+        let (code, text) = showing(user, shown);
+        assert_eq!(code, Some(2), "{shown}: {text}");
+        let by = shown.rsplit(':').next().unwrap();
+        let is_named = text.contains("could read `") && text.contains(&format!("/{by}`")) && text.contains(remedy);
+        assert!(is_named && text.contains("from RUNNER_SANDBOX_SHOWS"), "{shown}: {text}");
+    }
+    for (user, flags) in ways() {
+        if !flags.is_empty() {
+            let (code, text) = showing(user, "data");
+            assert_eq!(code, Some(0), "{user:?}: {text}");
+        }
+    }
+    if is_root() {
+        for (shown, code) in [("cache", Some(2)), ("run", Some(2)), ("tmp", Some(0)), ("..", Some(2))] {
+            let (ended, text) = showing(User::Caller, shown);
+            assert_eq!(ended, code, "{shown}: {text}");
+        }
     }
 }
 

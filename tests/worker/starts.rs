@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 use crate::server::Server;
-use crate::world::{SECRET, World, can_be_sandboxed, job};
+use crate::world::{SECRET, World, can_be_sandboxed, job, own_job};
 
 /// Runs a command to its end.
 fn run(command: &mut Command) -> (Option<i32>, String) {
@@ -156,6 +156,41 @@ fn a_server_that_cannot_be_reached_ends_only_a_worker_that_runs_once() {
     server.add_job(job("s1", &[("a.sh", "exit 0")]));
     server.wait_until("the result", |state| !state.results.is_empty());
     worker.finish();
+}
+
+/// A worker with limits on open files that does jobs in eight slots at once, and what it said.
+fn with_open_files(soft: u32, hard: u32) -> (Option<i32>, String) {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let all_run =
+        format!("[ $(wc -l <'{}') -ge 8 ] && touch '{}'\n", world.path("runs").display(), world.path("gate").display());
+    for number in 0..8 {
+        let script = world.counts_in("runs") + &all_run + &world.waits_for("gate");
+        server.add_job(own_job(&format!("s{number}"), &[("a.sh", &script)]));
+    }
+    let worker = world.command(&server);
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$@\""), "-"]);
+    command.arg(worker.get_program()).args(worker.get_args()).args(["--once", "--max-jobs", "8"]).env_clear();
+    command
+        .envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .env("RUNNER_SHARED_SECRET", SECRET);
+    let (code, text) = run(command.current_dir(world.dir.path()));
+    let passed = server.results().values().filter(|stored| stored.collection()["passCount"] == 1).count();
+    assert_eq!(passed, if code == Some(0) { 8 } else { 0 }, "{text}");
+    (code, text)
+}
+
+#[test]
+fn slots_have_the_open_files_that_they_need_or_the_worker_does_not_start() {
+    let (code, text) = with_open_files(48, 1024);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = with_open_files(48, 96);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(
+        ["--max-jobs", "ulimit -Hn", "LimitNOFILE=", "may have 96"].iter().all(|part| text.contains(part)),
+        "{text}"
+    );
 }
 
 #[test]

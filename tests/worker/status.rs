@@ -1,12 +1,14 @@
 //! What the worker tells those who watch it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::server::Server;
-use crate::world::{SECRET, World, own_job, until};
+use crate::world::{SECRET, World, own_job, until, ways};
 
 /// Waits until the file says this.
 fn wait_until(world: &World, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
@@ -89,4 +91,36 @@ fn the_server_is_told_what_this_machine_can_run() {
     assert_eq!((&profile["platform"], &profile["architecture"]), (&json!("linux"), &json!(std::env::consts::ARCH)));
     assert_eq!(server.violations(), Vec::<String>::new());
     world.is_clean();
+}
+
+/// One in a folder that the sandbox does not show, such as a home.
+#[test]
+fn the_profile_has_what_scripts_can_run_and_nothing_else() {
+    for (user, flags) in ways() {
+        let server = Server::today(Some(SECRET));
+        server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
+        let world = World::of(user);
+        let bin = world.path("bin");
+        fs::create_dir(&bin).unwrap();
+        // Scripts find the other bash, in the next folder.
+        for (program, says) in [("zsh", "zsh 9.9"), ("bash", "GNU bash, version 9.9")] {
+            fs::write(bin.join(program), format!("#!/bin/sh\necho '{says}'\n")).unwrap();
+            fs::set_permissions(bin.join(program), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let mut command = world.command(&server);
+        command.env_remove("RUNNER_CAPABILITY_DISCOVERY_ENABLED").env("RUNNER_SHARED_SECRET", SECRET);
+        command.env("PATH", format!("{}:/usr/bin:/bin", bin.display())).arg("--once").args(flags);
+        let mut worker = world.spawn(&mut command);
+        assert!(worker.wait().success(), "{}", worker.text());
+        let profile = server.state().heartbeats[0]["profile"].clone();
+        let languages = profile["languageVersions"].as_array().unwrap().iter();
+        let version =
+            |name: &str| languages.clone().find(|one| one["language"] == name).map(|one| one["version"] == "9.9");
+        let is_sandboxed = flags.contains(&"--sandbox");
+        assert_eq!(version("bash"), Some(!is_sandboxed), "{user:?} {flags:?}: {profile}");
+        // It may be installed as well.
+        let expected = if is_sandboxed { Path::new("/usr/bin/zsh").exists().then_some(false) } else { Some(true) };
+        assert_eq!(version("zsh"), expected, "{user:?} {flags:?}: {profile}");
+        world.is_clean();
+    }
 }

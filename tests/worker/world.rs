@@ -50,12 +50,19 @@ impl World {
         if user == User::Ordinary {
             let program = world.path("chickadee-runner");
             fs::copy(env!("CARGO_BIN_EXE_chickadee-runner"), &program).unwrap();
-            for path in [world.dir.path(), &world.scratch(), &program] {
-                fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-                chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            for path in ["", "tmp", "chickadee-runner"] {
+                fs::set_permissions(world.path(path), fs::Permissions::from_mode(0o755)).unwrap();
+                world.give(path);
             }
         }
         world
+    }
+
+    /// Gives what lies there to whom the world belongs.
+    pub(crate) fn give(&self, below: &str) {
+        if self.user == User::Ordinary {
+            chown(self.path(below), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
     }
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {

@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+#[cfg(feature = "worker")]
+use std::path::Component;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -61,11 +63,33 @@ const LINKS: [(&str, &str); 6] = [
 /// Folders of which each script has an empty one of its own.
 const PRIVATE: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
-/// Tells whether scripts see what lies at `path`, or would if it were there. They may read it if its mode lets them.
+/// Returns through what of this machine scripts see what lies at `path`, or would if it were there: something that they always see, or one
+/// of `readable`. They may read it if its mode lets them.
 #[cfg(feature = "worker")]
-pub(in crate::os) fn shows(path: &Path) -> bool {
-    let real = path.ancestors().find_map(|above| above.canonicalize().ok());
-    real.is_some_and(|real| SHOWN.iter().any(|shown| real.starts_with(shown)))
+pub(crate) fn shown_by<'a>(path: &Path, readable: &'a [PathBuf]) -> Option<&'a Path> {
+    let real = resolved(path);
+    let always = SHOWN.iter().map(Path::new).find(|shown| real.starts_with(shown));
+    always.or_else(|| readable.iter().map(PathBuf::as_path).find(|shown| real.starts_with(resolved(shown))))
+}
+
+/// Returns one of `readable` that is the folder `path` or lies in it. Scripts see it whatever the modes of the folders above it.
+#[cfg(feature = "worker")]
+pub(crate) fn shown_in<'a>(path: &Path, readable: &'a [PathBuf]) -> Option<&'a Path> {
+    let real = resolved(path);
+    readable.iter().map(PathBuf::as_path).find(|shown| resolved(shown).starts_with(&real))
+}
+
+/// Follows the links of a path, as far as there is something.
+#[cfg(feature = "worker")]
+fn resolved(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut real, component| {
+        if component == Component::ParentDir {
+            real.pop();
+            return real;
+        }
+        real.push(component);
+        real.canonicalize().unwrap_or(real)
+    })
 }
 
 impl Enclosure {
@@ -272,4 +296,41 @@ fn c_text(text: &OsStr) -> io::Result<CString> {
 /// If there is a NUL byte.
 fn c_string_at(prefix: &str, path: &Path) -> io::Result<CString> {
     c_text(&below_root(prefix, path))
+}
+
+#[cfg(feature = "worker")]
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_scripts_see_is_known_before_it_is_there_and_through_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(dir.join("data/below")).unwrap();
+        symlink(dir.join("data"), dir.join("link")).unwrap();
+        symlink("/usr/bin", dir.join("programs")).unwrap();
+        let readable = [dir.join("other"), dir.join("link")];
+        for (path, by) in [
+            ("/gnu/store/not/there", Some("/gnu/store")),
+            ("/nowhere/../opt/../etc/x", Some("/etc")),
+            ("programs/x", Some("/usr")),
+            ("data/below/x", Some("link")),
+            ("link/below", Some("link")),
+            ("data", Some("link")),
+            ("datum", None),
+            (".", None),
+            ("/", None),
+            ("/srv/x", None),
+        ] {
+            let by = by.map(|by| dir.join(by));
+            assert_eq!(shown_by(&dir.join(path), &readable), by.as_deref(), "{path}");
+        }
+        for (path, shown) in [(".", Some("other")), ("data", Some("link")), ("data/below", None), ("/usr", None)] {
+            let shown = shown.map(|shown| dir.join(shown));
+            assert_eq!(shown_in(&dir.join(path), &readable), shown.as_deref(), "{path}");
+        }
+    }
 }

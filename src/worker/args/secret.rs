@@ -4,10 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::os::disk::read_config;
+use crate::os::host;
 
 /// What a file is called that holds a secret.
 pub(super) const FILE: &str = ".worker-secret";
@@ -48,11 +49,19 @@ pub(in crate::worker) enum SecretError {
     },
 }
 
-/// A secret, and the file that it is in with its mode, if others may read it there.
+/// A secret, and the file that it is in, if others may read it there.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) secret: Secret,
-    pub(super) open_file: Option<(PathBuf, u32)>,
+    pub(super) open_file: Option<OpenFile>,
+}
+
+/// A file that others may read or change, and what takes that from them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OpenFile {
+    pub(super) path: PathBuf,
+    pub(super) mode: u32,
+    pub(super) remedy: String,
 }
 
 /// Returns the first secret that is not empty: of the flag, of the variables, of the files.
@@ -89,9 +98,25 @@ fn find_in(path: &Path) -> Result<Option<Found>, SecretError> {
     };
     let text = String::from_utf8(bytes).map_err(|_| SecretError::NotText(format!("`{}`", path.display())))?;
     let Some(secret) = Secret::new(&text) else { return Ok(None) };
-    let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o7777;
-    let open_file = (mode & 0o077 != 0).then(|| (path.to_path_buf(), mode));
-    Ok(Some(Found { secret, open_file }))
+    Ok(Some(Found { secret, open_file: open_file(path, &fs::metadata(path).map_err(unreadable)?) }))
+}
+
+/// A file of somebody else's, as engines lay secrets into containers, reaches us through our group.
+fn open_file(path: &Path, metadata: &fs::Metadata) -> Option<OpenFile> {
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return None;
+    }
+    let remedy = if host::is_this_user(metadata.uid()) {
+        "`chmod 600`".to_owned()
+    } else {
+        let (group, groups) = host::groups();
+        if mode & 0o037 == 0 && (group == metadata.gid() || groups.contains(&metadata.gid())) {
+            return None;
+        }
+        format!("`chgrp {group}` and `chmod 440`")
+    };
+    Some(OpenFile { path: path.to_path_buf(), mode, remedy })
 }
 
 fn is_absent(error: &io::Error) -> bool {
@@ -101,7 +126,7 @@ fn is_absent(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStrExt as _;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 
@@ -140,8 +165,36 @@ mod tests {
             write(&path, b"s", 0o600);
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let found = find(None, &[], std::slice::from_ref(&path)).unwrap().unwrap();
-            assert_eq!(found.open_file, is_told.then(|| (path.clone(), mode)), "{mode:o}");
+            let remedy = "`chmod 600`".to_owned();
+            let told = is_told.then(|| OpenFile { path: path.clone(), mode, remedy });
+            assert_eq!(found.open_file, told, "{mode:o}");
             fs::remove_file(&path).unwrap();
+        }
+    }
+
+    /// Secrets of Docker and Kubernetes are root's, and the worker's through its group.
+    #[test]
+    fn a_file_of_somebody_else_is_told_unless_only_our_group_may_read_it() {
+        // Nobody else can give a file away.
+        if !host::is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let (ours, another) = (host::groups().0, 54321);
+        for (group, mode, is_told) in [
+            (ours, 0o440, false),
+            (ours, 0o460, true),
+            (ours, 0o444, true),
+            (another, 0o440, true),
+            (another, 0o400, false),
+        ] {
+            write(&path, b"s", mode);
+            std::os::unix::fs::chown(&path, Some(12345), Some(group)).unwrap();
+            let found = find(None, &[], std::slice::from_ref(&path)).unwrap().unwrap();
+            // That would take it from us.
+            assert!(found.open_file.iter().all(|file| !file.remedy.contains("600")), "{:?}", found.open_file);
+            assert_eq!(found.open_file.is_some(), is_told, "{group} {mode:o}");
         }
     }
 
