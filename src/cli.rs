@@ -23,7 +23,7 @@ use crate::flow::trial::Judged;
 use crate::flow::verify::{VerifyError, verify};
 use crate::model::script::{Echo, SignalReach};
 use crate::model::verdict::Fault;
-use crate::os::engine::tee;
+use crate::os::engine::{Leaf, tee};
 use crate::os::host::{self, Overrides, Settings, SettingsError};
 use crate::os::probe::Probe;
 use crate::rules::report::{Failure, escaped, failure_text, quoted};
@@ -56,6 +56,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(CONFIGURATION));
         }
     };
+    let _leaf = Leaf::enter();
     let volume = match (cli.quiet, cli.verbose) {
         (true, _) => Volume::Quiet,
         (false, true) => Volume::Verbose,

@@ -4,6 +4,8 @@
 
 #[path = "grade/archives.rs"]
 mod archives;
+#[path = "grade/cgroups.rs"]
+mod cgroups;
 #[path = "grade/ends.rs"]
 mod ends;
 #[path = "grade/kept.rs"]

@@ -7,7 +7,9 @@ use crate::flow::scratch::Scratch;
 use crate::flow::session::{refuse_what_cannot_be_had, sandbox_in};
 use crate::model::suite::{Build, Host, Project};
 use crate::model::verdict::Fault;
-use crate::os::engine::{EngineError, UnsandboxedScriptRunner, can_confine_signals, can_make_cgroups};
+use crate::os::engine::{
+    EngineError, UnsandboxedScriptRunner, can_bound_memory_together, can_confine_signals, can_make_cgroups,
+};
 use crate::os::host::{self, Settings};
 use crate::os::machine;
 use crate::os::packages::PackageManager;
@@ -147,9 +149,15 @@ fn of_kernel(program: &std::path::Path) -> Vec<Check> {
     let cgroup = if can_make_cgroups() {
         there("cgroups", "each script's processes are in a private one".to_owned())
     } else {
-        let text = "without the sandbox an unbounded fork bomb may outrun the runner, in it `sandbox-limits.memory` bounds each process, not \
-                    all together: delegate a cgroup v2 subtree";
+        let text = "without the sandbox an unbounded fork bomb may outrun the runner: delegate a cgroup v2 subtree";
         lack("cgroups", false, text)
+    };
+    let memory = if can_bound_memory_together() {
+        there("memory", "in the sandbox `sandbox-limits.memory` bounds all processes of a script together".to_owned())
+    } else {
+        let text = "in the sandbox `sandbox-limits.memory` bounds each process of a script, not all together: run this alone in a delegated \
+                    cgroup (`systemd-run --pipe --property=Delegate=yes`)";
+        lack("memory", false, text)
     };
     let signals = if can_confine_signals() {
         there("signals", "scripts of set-ups reach their own processes only (Landlock)".to_owned())
@@ -160,7 +168,7 @@ fn of_kernel(program: &std::path::Path) -> Vec<Check> {
     };
     let runner = UnsandboxedScriptRunner::new();
     let probes = Probe::ALL.map(|probe| of_isolation(probe, probe.run(&runner, PathBuf::from(program))));
-    [cgroup, signals].into_iter().chain(probes).collect()
+    [cgroup, memory, signals].into_iter().chain(probes).collect()
 }
 
 /// What isolation will need is something else than the sandbox's walls: a view of the machine itself, for suites.

@@ -33,6 +33,7 @@ use std::thread;
 use clap::Parser as _;
 
 use crate::model::verdict::Fault;
+use crate::os::engine::Leaf;
 use crate::os::interrupt::{Arrived, Interrupt};
 use crate::os::journal::Level;
 use crate::rules::collection::RUNNER_VERSION;
@@ -73,6 +74,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
+    let _leaf = Leaf::enter();
     let log = Log::new(&config.worker_id, config.log_format);
     if let Some(secret) = &config.secret {
         log.hide(secret.clone());

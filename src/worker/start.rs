@@ -26,7 +26,7 @@ use super::stop::Stop;
 use crate::flow::scratch::{CopiesIn, Scratch};
 use crate::model::verdict::Fault;
 use crate::os::archive::ArchiveLimits;
-use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunner};
+use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunner, can_bound_memory_together};
 use crate::os::host;
 use crate::os::interrupt::InterruptError;
 use crate::os::journal::Level;
@@ -290,7 +290,8 @@ fn runner(config: &Config, scratch: &Scratch, log: &Log) -> Result<Box<dyn Scrip
     }
     let sandbox = sandbox(config, scratch)?;
     sandbox.probe()?;
-    log.event(Level::Info, EventName::SandboxReady, &[]);
+    let memory = if can_bound_memory_together() { "together" } else { "each process" };
+    log.event(Level::Info, EventName::SandboxReady, &[("memory", json!(memory))]);
     Ok(Box::new(sandbox))
 }
 

@@ -42,7 +42,7 @@ mod works;
 use std::process::ExitCode;
 
 use inside::{Claim, Lab};
-use proving_ground::internals::engine::Cancel;
+use proving_ground::internals::engine::{Cancel, Leaf};
 
 fn main() -> ExitCode {
     if attacks::run_if_asked() {
@@ -60,6 +60,7 @@ fn main() -> ExitCode {
     let claims = claims.concat();
     match Lab::of_this_process() {
         Some((lab, name)) => {
+            let _leaf = Leaf::enter();
             let claim = claims.iter().find(|claim| claim.name == name);
             (claim.unwrap_or_else(|| panic!("no claim `{name}`")).check)(&lab);
             ExitCode::SUCCESS

@@ -1,5 +1,7 @@
 //! A private cgroup for a supervisor and all it starts (cgroups(7)): one write ends everything in it at once.
 
+pub(super) mod leaf;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::num::NonZeroU32;
@@ -19,10 +21,10 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes one below our own cgroup (version 2). `None` where that cannot be had: no cgroup2 file system, read-only as in
+    /// Makes one below the cgroup that is ours to divide (version 2). `None` where that cannot be had: no cgroup2 file system, read-only as in
     /// most containers, not delegated to this user, or Linux before 5.14.
     pub(super) fn create() -> Option<Self> {
-        let dir = create_dir(&own_dir("0::", "cgroup2", "")?)?;
+        let dir = create_dir(&home()?)?;
         let opened = File::open(&dir)
             .and_then(|handle| Ok((handle, File::options().write(true).open(dir.join("cgroup.kill"))?)));
         let Ok((handle, kill)) = opened else {
@@ -110,7 +112,7 @@ impl Memory {
             fs::write(dir.join("memory.swap.max"), "0").ok();
             return Self::open(dir, false);
         }
-        let this = Self::open(create_dir(&own_dir("memory", "cgroup", "memory")?)?, true)?;
+        let this = Self::open(create_dir_of_v1_memory()?, true)?;
         fs::write(this.dir.join("memory.limit_in_bytes"), &text).ok()?;
         // Only where swap is accounted for.
         fs::write(this.dir.join("memory.memsw.limit_in_bytes"), &text).ok();
@@ -162,13 +164,23 @@ impl Drop for Memory {
     }
 }
 
+fn create_dir_of_v1_memory() -> Option<PathBuf> {
+    create_dir(&own_dir("memory", "cgroup", "memory")?)
+}
+
+/// Tells whether `Memory::limit` could be had for what is started in a cgroup of its own.
+pub(super) fn can_limit_memory() -> bool {
+    Cgroup::create().is_some_and(|cgroup| cgroup.dir.join("memory.max").exists())
+        || create_dir_of_v1_memory().inspect(|dir| remove(dir)).is_some()
+}
+
 /// Makes a folder that names its owner: a process id, and the PID namespace in which it means something.
 fn create_dir(parent: &Path) -> Option<PathBuf> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let owner = format!("{}{}", own_prefix()?, std::process::id());
+    let owner = own_prefix_and_pid()?;
     // A dead harness may have had our process id, and may have left some behind.
     for _ in 0..NAMES_MAX {
-        let dir = parent.join(format!("{owner}.{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let dir = parent.join(format!("{owner}{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         match fs::create_dir(&dir) {
             Ok(()) => return Some(dir),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -183,13 +195,16 @@ fn own_prefix() -> Option<String> {
     Some(format!("{PREFIX}{}.", fs::metadata("/proc/self/ns/pid").ok()?.ino()))
 }
 
+fn own_prefix_and_pid() -> Option<String> {
+    Some(format!("{}{}.", own_prefix()?, std::process::id()))
+}
+
 /// Kills and removes the cgroups of harnesses that are no longer alive. Returns their names.
 pub(super) fn sweep_dead() -> Vec<String> {
     let Some(prefix) = own_prefix() else {
         return Vec::new();
     };
-    let parents =
-        [own_dir("0::", "cgroup2", ""), own_dir("pids", "cgroup", "pids"), own_dir("memory", "cgroup", "memory")];
+    let parents = [home(), own_dir("pids", "cgroup", "pids"), own_dir("memory", "cgroup", "memory")];
     let mut swept = Vec::new();
     for entry in parents.into_iter().flatten().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -223,6 +238,14 @@ fn remove(dir: &Path) {
             Ok(()) | Err(_) => return,
         }
     }
+}
+
+/// The cgroup of version 2 in which ours are made: this process's, or the one above if it is in a `Leaf`. By the leaf's name, which no
+/// script's cgroup has for what runs in it: that one is named after us.
+fn home() -> Option<PathBuf> {
+    let own = own_dir("0::", "cgroup2", "")?;
+    let is_leaf = own.file_name()?.to_string_lossy().starts_with(&own_prefix_and_pid()?);
+    if is_leaf { own.parent().map(Path::to_path_buf) } else { Some(own) }
 }
 
 /// Folder of our own cgroup: the line of /proc/self/cgroup with `key`, below the mount of type `fs_type` with `option`.

@@ -59,6 +59,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 
 use crate::model::script::{Completion, Leak, Script, SignalReach};
+pub use cgroup::leaf::Leaf;
 use pool::Pool;
 
 /// Longest wall, grace or drain limit: 115 days.
@@ -290,6 +291,12 @@ pub(crate) fn is_ours_alone(file: &std::fs::File) -> bool {
 #[must_use]
 pub fn can_confine_signals() -> bool {
     raw::can_confine_signals()
+}
+
+/// Tells whether the memory of all that a sandboxed script starts can be bounded together.
+#[must_use]
+pub fn can_bound_memory_together() -> bool {
+    cgroup::can_limit_memory()
 }
 
 /// Tells whether a private cgroup can be had for what scripts start.
