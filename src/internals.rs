@@ -10,6 +10,8 @@ use std::time::Duration;
 pub use crate::model::script;
 pub use crate::os::engine;
 pub use crate::os::sandbox;
+#[cfg(feature = "worker")]
+pub use crate::worker::read::{ReadJob, read_job};
 
 use crate::flow::collect;
 use crate::flow::evidence_json::snapshot_json;
@@ -18,7 +20,7 @@ use crate::model::snapshot::Snapshot;
 use crate::model::suite::SuiteName;
 use crate::model::verdict::Fault;
 #[cfg(feature = "worker")]
-use crate::os::archive;
+use crate::os::archive::{self, ArchiveError, ArchiveLimits, Refusal};
 use crate::os::disk::{SnapshotRoot, Snapshotter};
 use crate::os::host;
 use crate::rules::chickadee;
@@ -132,34 +134,57 @@ pub fn outcome(completion: &script::Completion) -> Outcome {
     Outcome { status: outcome.status.as_str(), short_result: outcome.short_result, long_result: outcome.long_result }
 }
 
-/// What was read of a job.
+/// Limits for [`unpack`] in place of the usual ones.
+#[cfg(feature = "worker")]
+#[derive(Debug, Clone, Copy)]
+pub struct UnpackLimits {
+    /// Of all files together.
+    pub bytes_max: u64,
+    /// Files and folders.
+    pub entries_max: u32,
+    /// Parts of a path.
+    pub depth_max: u32,
+}
+
+/// Why an archive was not unpacked.
 #[cfg(feature = "worker")]
 #[derive(Debug, PartialEq, Eq)]
-pub struct ReadJob {
-    /// As it is kept while it is in hand.
-    pub record: String,
-    /// As it was sent.
-    pub manifest: String,
+pub struct NotUnpacked {
+    /// One line, with all causes.
+    pub why: String,
+    /// The disk is to blame.
+    pub is_ours: bool,
+    /// Nothing was written, because of what an entry is or is called.
+    pub is_refusal: bool,
+    /// There is too much in it.
+    pub is_too_much: bool,
 }
 
-/// Reads a job, as a server sends it.
+/// Unpacks a zip archive into an empty folder; returns how many files and bytes it has.
 ///
 /// # Errors
-/// What is wrong with it.
+/// If it is not unpacked, or only a part of it.
 #[cfg(feature = "worker")]
-pub fn read_job(text: &[u8]) -> Result<ReadJob, String> {
-    let (record, manifest) = crate::worker::read_job(text).map_err(|error| error.to_string())?;
-    Ok(ReadJob { record, manifest })
-}
-
-/// Unpacks a zip archive into an empty folder, with the usual limits.
-///
-/// # Errors
-/// One line, with all causes.
-#[cfg(feature = "worker")]
-pub fn unpack(archive: &[u8], into: &Path) -> Result<(), String> {
-    let unpacked = archive::unpack(Cursor::new(archive), into, archive::ArchiveLimits::default());
-    unpacked.map(drop).map_err(|error| Fault::new(&error).to_string())
+pub fn unpack(archive: &[u8], into: &Path, limits: Option<UnpackLimits>) -> Result<(u64, u64), NotUnpacked> {
+    let usual = ArchiveLimits::default();
+    let limits = limits.map_or(usual, |UnpackLimits { bytes_max, entries_max, depth_max }| ArchiveLimits {
+        bytes_max,
+        entries_max,
+        depth_max,
+        ..usual
+    });
+    match archive::unpack(Cursor::new(archive), into, limits) {
+        Ok(unpacked) => Ok((unpacked.files, unpacked.bytes)),
+        Err(error) => Err(NotUnpacked {
+            is_ours: matches!(error, ArchiveError::Read(_) | ArchiveError::Write { .. }),
+            is_refusal: matches!(error, ArchiveError::Refused { .. }),
+            is_too_much: matches!(
+                error,
+                ArchiveError::TooMuch { .. } | ArchiveError::Refused { why: Refusal::Deep { .. }, .. }
+            ),
+            why: Fault::new(&error).to_string(),
+        }),
+    }
 }
 
 /// What was verified.

@@ -3,13 +3,21 @@
 
 use std::time::Duration;
 #[cfg(feature = "worker")]
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+};
 
 use proving_ground::internals::script::{Completion, EndedBy, Exit, Stream, Usage};
-use proving_ground::internals::{Outcome, Read, outcome, read_properties, read_runner, read_task};
 #[cfg(feature = "worker")]
-use proving_ground::internals::{read_job, unpack};
+use proving_ground::internals::{NotUnpacked, UnpackLimits, read_job, unpack};
+use proving_ground::internals::{Outcome, Read, outcome, read_properties, read_runner, read_task};
 use serde_json::json;
+#[cfg(feature = "worker")]
+use serde_json::value::RawValue;
 
 /// Bytes of one error: it is a line that somebody reads.
 const ERROR_BYTES_MAX: usize = 4 << 10;
@@ -20,6 +28,19 @@ const SHORT_RESULT_BYTES_MAX: usize = 1024;
 const BRACKETS_FREE: usize = 90;
 /// Lines that are longer are cut before they are read.
 const LINE_BYTES_MAX: usize = 64 << 10;
+/// What docs/worker.md says of archives.
+#[cfg(feature = "worker")]
+const USUAL: UnpackLimits = UnpackLimits { bytes_max: 512 << 20, entries_max: 20_000, depth_max: 32 };
+#[cfg(feature = "worker")]
+const RATIO_MAX: u64 = 200;
+#[cfg(feature = "worker")]
+const RATIO_FREE_BYTES: u64 = 16 << 20;
+#[cfg(feature = "worker")]
+const NARROW: UnpackLimits = UnpackLimits { bytes_max: 200, entries_max: 4, depth_max: 2 };
+#[cfg(feature = "worker")]
+const NAME_BYTES_MAX: usize = 255;
+#[cfg(feature = "worker")]
+const PATH_BYTES_MAX: usize = 1024;
 
 /// Holds an input against claims; panics if one does not hold.
 pub type Claims = fn(&[u8]);
@@ -63,38 +84,108 @@ pub fn properties(text: &[u8]) {
 /// Holds a job, as a server sends it, against the claims.
 #[cfg(feature = "worker")]
 pub fn job(text: &[u8]) {
-    let Ok(read) = read_job(text) else { return };
-    assert_eq!(read_job(text).as_ref(), Ok(&read), "read twice, it is not the same");
+    let result = read_job(text);
+    assert_eq!(result, read_job(text), "read twice, it is not the same");
+    let read = match result {
+        Ok(read) => read,
+        Err(error) => return expect_line(&error),
+    };
     assert_eq!(read_job(read.record.as_bytes()).as_ref(), Ok(&read), "what is kept of it is another job");
     properties(read.manifest.as_bytes());
+    if let Some(name) = &read.submission_name {
+        let is_plain =
+            !matches!(name.as_str(), "" | "." | "..") && !name.contains(['/', '\0']) && name.len() <= NAME_BYTES_MAX;
+        assert!(is_plain, "`{name}` is no name of a file in its folder");
+    }
+    for place in &read.places {
+        let (Ok(shown) | Err(shown)) = place;
+        expect_line(shown);
+        let has_key = place.as_ref().is_ok_and(|place| place.contains(['?', '#', '@']) || !place.starts_with("http"));
+        assert!(!has_key, "{place:?} is no address that people may see");
+    }
+    let sent: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(text).expect("a job is an object");
+    if let Some(number) =
+        sent.get("assignmentSeed").filter(|sent| sent.get().starts_with(|c: char| c != '"' && c != 'n'))
+    {
+        assert_eq!(read.seed.as_deref(), Some(number.get()), "the seed is not the digits that were sent");
+    }
 }
 
-/// Holds a zip archive against the claims: only plain files and folders come out, and only where they belong.
+/// Holds a zip archive against the claims: only plain files and folders come out, only where they belong, and no more than is allowed.
+/// It is unpacked with the usual limits and with narrow ones, which small archives can meet, too.
 #[cfg(feature = "worker")]
 pub fn archive(bytes: &[u8]) {
     // In memory, where the machine has such a folder: a run makes millions.
     let memory = Path::new("/dev/shm");
     let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     let root = root.expect("a folder can be made");
-    let into = root.path().join("into");
-    fs::create_dir(&into).expect("a folder can be made");
-    if unpack(bytes, &into).is_ok() {
-        expect_plain(&into);
+    let (usual, lies) = unpacked(bytes, &root.path().join("usual"), None);
+    let beyond_ratio = RATIO_FREE_BYTES.max(RATIO_MAX * bytes.len() as u64);
+    expect_within(&lies, UnpackLimits { bytes_max: beyond_ratio.min(USUAL.bytes_max), ..USUAL });
+    let (narrow, lies_narrowly) = unpacked(bytes, &root.path().join("narrow"), Some(NARROW));
+    expect_within(&lies_narrowly, NARROW);
+    if !narrow.as_ref().is_err_and(|error| error.is_too_much) {
+        assert_eq!((usual, lies), (narrow, lies_narrowly), "unpacked twice, it is not the same");
     }
     let beside = fs::read_dir(root.path()).expect("the folder can be read").count();
-    assert_eq!(beside, 1, "something was written beside the folder");
+    assert_eq!(beside, 2, "something was written beside the folders");
+}
+
+/// The path of each thing that was unpacked, and its content if it is a file.
+#[cfg(feature = "worker")]
+type Lies = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+#[cfg(feature = "worker")]
+fn unpacked(bytes: &[u8], into: &Path, limits: Option<UnpackLimits>) -> (Result<(u64, u64), NotUnpacked>, Lies) {
+    fs::create_dir(into).expect("a folder can be made");
+    let result = unpack(bytes, into, limits);
+    let mut lies = Lies::new();
+    look(into, into, &mut lies);
+    match &result {
+        Ok(told) => {
+            let files = lies.values().flatten();
+            assert_eq!(
+                *told,
+                (files.clone().count() as u64, files.map(|file| file.len() as u64).sum()),
+                "it tells of others"
+            );
+        }
+        Err(NotUnpacked { why, is_ours, is_refusal, .. }) => {
+            expect_line(why);
+            assert!(!is_ours, "an archive makes the disk fail: {why}");
+            assert!(!is_refusal || lies.is_empty(), "something was written although {why}");
+        }
+    }
+    (result, lies)
 }
 
 #[cfg(feature = "worker")]
-fn expect_plain(folder: &Path) {
+fn look(root: &Path, folder: &Path, lies: &mut Lies) {
     for entry in fs::read_dir(folder).expect("the folder can be read") {
-        let entry = entry.expect("the folder can be read");
-        let meta = entry.metadata().expect("what was unpacked can be looked at");
+        let path = entry.expect("the folder can be read").path();
+        let meta = path.symlink_metadata().expect("what was unpacked can be looked at");
         let mode = meta.permissions().mode();
-        assert!(matches!(mode, 0o100_644 | 0o100_755 | 0o040_755), "{mode:o} {}", entry.path().display());
+        assert!(matches!(mode, 0o100_644 | 0o100_755 | 0o040_755), "{mode:o} {}", path.display());
+        assert!(meta.is_dir() || meta.nlink() == 1, "`{}` has another name", path.display());
+        let content = meta.is_file().then(|| fs::read(&path).expect("what was unpacked can be read"));
+        let name = path.strip_prefix(root).expect("it lies below").as_os_str().as_bytes();
+        lies.insert(name.to_owned(), content);
         if meta.is_dir() {
-            expect_plain(&entry.path());
+            look(root, &path, lies);
         }
+    }
+}
+
+#[cfg(feature = "worker")]
+fn expect_within(lies: &Lies, limits: UnpackLimits) {
+    let bytes: usize = lies.values().flatten().map(Vec::len).sum();
+    assert!(bytes as u64 <= limits.bytes_max, "{bytes} bytes were written");
+    assert!(lies.len() as u64 <= limits.entries_max.into(), "{} files and folders were made", lies.len());
+    for path in lies.keys() {
+        let shown = path.escape_ascii();
+        assert!(path.split(|byte| *byte == b'/').count() as u64 <= limits.depth_max.into(), "`{shown}` is too deep");
+        assert!(path.len() <= PATH_BYTES_MAX, "`{shown}` is too long");
+        assert!(!String::from_utf8_lossy(path).chars().any(char::is_control), "`{shown}` cannot be seen as it is");
     }
 }
 
@@ -110,11 +201,16 @@ fn file(read: fn(&[u8]) -> Result<Read, String>, text: &[u8]) -> Option<Read> {
             Some(read)
         }
         Err(error) => {
-            assert!(!error.chars().any(char::is_control), "the error holds control characters: {error:?}");
-            assert!(error.len() <= ERROR_BYTES_MAX, "the error has {} bytes: {error:.200}", error.len());
+            expect_line(&error);
             None
         }
     }
+}
+
+/// What people are told.
+fn expect_line(text: &str) {
+    assert!(!text.chars().any(char::is_control), "the text holds control characters: {text:?}");
+    assert!(text.len() <= ERROR_BYTES_MAX, "the text has {} bytes: {text:.200}", text.len());
 }
 
 /// Holds what a script left behind against the claims. The first byte says how it ended, the second whether its streams have a gap;

@@ -325,7 +325,11 @@ fn too_many_bytes(limits: ArchiveLimits) -> ArchiveError {
 /// Tells a disk that could not be read from an archive that is wrong.
 fn faulty(error: ZipError, archives: impl FnOnce(io::Error) -> ArchiveError) -> ArchiveError {
     let source = if let ZipError::Io(source) = error { source } else { error.into() };
-    if source.raw_os_error().is_some() { ArchiveError::Read(source) } else { archives(source) }
+    if source.raw_os_error().is_some() {
+        return ArchiveError::Read(source);
+    }
+    // The library calls entries by whatever name stands in the archive.
+    archives(io::Error::new(source.kind(), shown(source.to_string().as_bytes())))
 }
 
 /// Gives no more bytes than are left.

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -175,16 +176,11 @@ pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Seeds are sent as texts and as numbers; a script gets the digits that were sent.
 fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Seed {
-        Text(String),
-        Number(serde_json::Number),
-    }
-    Ok(Option::<Seed>::deserialize(deserializer)?.map(|seed| match seed {
-        Seed::Text(text) => text,
-        Seed::Number(number) => number.to_string(),
-    }))
+    let Some(sent) = Option::<Box<RawValue>>::deserialize(deserializer)? else { return Ok(None) };
+    // A number that is read is rounded, and written in another way.
+    let is_number = sent.get().starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    let seed = if is_number { Ok(String::from(Box::<str>::from(sent))) } else { serde_json::from_str(sent.get()) };
+    seed.map(Some).map_err(|_| D::Error::custom("a seed is a text or a number"))
 }
 
 #[cfg(test)]
@@ -212,14 +208,17 @@ mod tests {
         let cases = [
             (r#","assignmentSeed":"a b""#, Some("a b")),
             (r#","assignmentSeed":42"#, Some("42")),
-            (r#","assignmentSeed":18446744073709551615"#, Some("18446744073709551615")),
+            (r#","assignmentSeed":18446744073709551616"#, Some("18446744073709551616")),
+            (r#","assignmentSeed":-1.50"#, Some("-1.50")),
             (r#","assignmentSeed":null"#, None),
         ];
         for (more, seed) in cases {
             let job: Job = serde_json::from_str(&job(more)).unwrap();
             assert_eq!(job.assignment_seed.as_deref(), seed, "{more}");
         }
-        assert!(serde_json::from_str::<Job>(&job(r#","assignmentSeed":[1]"#)).is_err());
+        for broken in ["[1]", "true", "{}"] {
+            assert!(serde_json::from_str::<Job>(&job(&format!(r#","assignmentSeed":{broken}"#))).is_err(), "{broken}");
+        }
     }
 
     #[test]

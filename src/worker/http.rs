@@ -22,7 +22,7 @@ use ureq::tls::{Certificate, PemItem, parse_pem};
 use ureq::{Agent, Body, Error};
 
 use self::line::{Ended, Lines, Names, Patience};
-use super::api::{Activity, ApiError, Cause, JobApi, Polled};
+use super::api::{Activity, ApiError, Cause, Job, JobApi, Polled};
 use super::retry::retry_after;
 use super::sign::{Signed, Signer};
 use super::stop::Stop;
@@ -277,11 +277,9 @@ impl JobApi for HttpApi {
         }
         let url = answer.url.clone();
         let text = self.text(answer, JOB_BYTES_MAX)?;
-        match serde_json::from_slice(&text) {
+        match parse_job(&text) {
             Ok(job) => Ok(Polled::Job(Box::new(job))),
-            Err(error) => {
-                Err(ApiError::Garbage { url, reason: format!("it is no job: {}", escaped(&error.to_string())) })
-            }
+            Err(reason) => Err(ApiError::Garbage { url, reason }),
         }
     }
 
@@ -303,8 +301,7 @@ impl JobApi for HttpApi {
     }
 
     fn download(&self, url: &str, to: &mut File, bytes_max: u64) -> Result<u64, ApiError> {
-        let place = place::parse(url).map_err(|reason| ApiError::Refused { url: place::shown_text(url), reason })?;
-        let answer = self.good(self.call(place, Sent::Nothing)?)?;
+        let answer = self.good(self.call(artifact(url)?, Sent::Nothing)?)?;
         if answer.response.status() != StatusCode::OK {
             let reason = format!("the status {} is not 200", answer.response.status().as_u16());
             return Err(ApiError::Garbage { url: answer.url, reason });
@@ -314,6 +311,24 @@ impl JobApi for HttpApi {
             .map_err(|source| ApiError::Disk { url: answer.url.clone(), source })?;
         self.copy(answer, bytes_max, to)
     }
+}
+
+/// Reads a job as a server sends it.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn parse_job(text: &[u8]) -> Result<Job, String> {
+    serde_json::from_slice(text).map_err(|error| format!("it is no job: {}", escaped(&error.to_string())))
+}
+
+/// Returns the address of a file of a job.
+fn artifact(url: &str) -> Result<Uri, ApiError> {
+    place::parse(url).map_err(|reason| ApiError::Refused { url: place::shown_text(url), reason })
+}
+
+/// Returns the address of a file of a job as people and logs are told of it, or what they are told in place of it.
+pub(super) fn artifact_shown(url: &str) -> Result<String, ApiError> {
+    artifact(url).map(|place| place::shown(&place))
 }
 
 /// The client without what we do ourselves: limits of time, redirects, proxies of the environment, errors for statuses.

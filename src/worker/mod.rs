@@ -9,6 +9,7 @@ mod http;
 mod lock;
 mod log;
 mod profile;
+pub(crate) mod read;
 mod report;
 mod retry;
 mod sender;
@@ -140,10 +141,4 @@ fn tell_started(worker: &Worker) {
         ("cache_dir", json!(config.cache_dir)),
     ];
     worker.log.event(Level::Info, EventName::WorkerStarted, &fields);
-}
-
-/// Reads a job as a server sends it: returns how it is kept on record, and its manifest as sent. For this package's own tests.
-pub(crate) fn read_job(text: &[u8]) -> serde_json::Result<(String, String)> {
-    let job: api::Job = serde_json::from_slice(text)?;
-    Ok((serde_json::to_string(&job)?, job.manifest.get().to_owned()))
 }

@@ -284,7 +284,7 @@ fn of_submission(error: &ArchiveError) -> Failure {
 }
 
 /// Returns the last part of a path, as a name that a file can have.
-fn plain_name(name: &str) -> &str {
+pub(super) fn plain_name(name: &str) -> &str {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let is_plain = !matches!(last, "" | "." | "..") && last.len() <= 255 && !last.contains('\0');
     if is_plain { last } else { UNNAMED }

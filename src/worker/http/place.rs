@@ -3,6 +3,9 @@
 use ureq::http::Uri;
 use ureq::http::uri::PathAndQuery;
 
+/// Of an address in a log.
+const SHOWN_CHARS_MAX: usize = 300;
+
 /// Returns the address `url`: http or https, with a host, without a name and password.
 ///
 /// # Errors
@@ -79,12 +82,17 @@ fn with_path(place: &Uri, path: &str) -> Result<Uri, &'static str> {
 /// Returns `place` for people and logs: without the query, which may hold a key.
 pub(super) fn shown(place: &Uri) -> String {
     let authority = place.authority().map_or("", |authority| authority.as_str());
-    format!("{}://{authority}{}", place.scheme_str().unwrap_or_default(), place.path())
+    // The library takes what no address may hold, as long as it is UTF-8.
+    shown_text(&format!("{}://{authority}{}", place.scheme_str().unwrap_or_default(), place.path()))
 }
 
-/// Returns `url`, which is no address, for people and logs.
+/// Returns `url`, which need be no address, for people and logs: without a query, a name or a password, and no more than they read.
 pub(super) fn shown_text(url: &str) -> String {
-    url.split(['?', '#']).next().unwrap_or_default().escape_debug().take(300).collect()
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let start = url.find("//").map_or(0, |slashes| slashes + 2);
+    let (scheme, place) = url.split_at(start);
+    let host_start = place.split('/').next().and_then(|authority| authority.rfind('@')).map_or(0, |at| at + 1);
+    [scheme, &place[host_start..]].concat().escape_debug().take(SHOWN_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -157,6 +165,21 @@ mod tests {
     #[test]
     fn what_is_shown_has_no_query_and_no_control_characters() {
         assert_eq!(shown(&parse("http://h:1/a?key=1").unwrap()), "http://h:1/a");
+        assert_eq!(shown(&parse("http://h/\u{85}\u{202e}").unwrap()), "http://h/\\u{85}\\u{202e}");
+        assert_eq!(shown(&parse(&format!("http://h/{}", "a".repeat(1000))).unwrap()).len(), SHOWN_CHARS_MAX);
         assert_eq!(shown_text("file:///a\u{1b}?key=1"), "file:///a\\u{1b}");
+    }
+
+    #[test]
+    fn what_is_shown_has_no_password() {
+        for (url, expected) in [
+            ("http://name:password@h/a@b", "http://h/a@b"),
+            ("http://n:pass@word@h", "http://h"),
+            ("//n:p@h/", "//h/"),
+            ("n:p@h", "h"),
+            ("http://h/a@b", "http://h/a@b"),
+        ] {
+            assert_eq!(shown_text(url), expected);
+        }
     }
 }
