@@ -135,18 +135,19 @@ impl Report {
     }
 }
 
-/// Cuts the long texts of a report until it has at most `bytes_max`. `None` if that cannot be done, or if it is no report.
+/// Cuts the long texts of a report until it has at most `bytes_max`, or nothing is left to cut. `None` if nothing was, or if it is no
+/// report.
 pub(super) fn shrunk(body: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
     let mut report: Value = serde_json::from_slice(body).ok()?;
-    loop {
+    let mut smaller: Option<Vec<u8>> = None;
+    while smaller.as_ref().is_none_or(|body| body.len() > bytes_max) {
         let mut texts = long_texts(&mut report);
-        let longest = texts.iter().map(|text| text.len()).max().filter(|longest| *longest > UNCUT_BYTES_MAX)?;
-        texts.iter_mut().for_each(|text| cut(text, longest / 2));
-        let body = serde_json::to_vec(&report).ok()?;
-        if body.len() <= bytes_max {
-            return Some(body);
-        }
+        let longest = texts.iter().map(|text| text.len()).max().filter(|longest| *longest > UNCUT_BYTES_MAX);
+        let Some(longest) = longest else { break };
+        texts.iter_mut().for_each(|text| cut(text, UNCUT_BYTES_MAX.max(longest / 2)));
+        smaller = Some(serde_json::to_vec(&report).ok()?);
     }
+    smaller
 }
 
 /// What scripts and make have written.
@@ -208,6 +209,15 @@ mod tests {
             assert_eq!(texts[2], "short");
             assert!(String::from_utf8(body).unwrap().contains(r#""shortResult":"kept""#));
         }
+    }
+
+    #[test]
+    fn what_cannot_become_as_small_as_asked_becomes_as_small_as_it_can() {
+        let outcomes: Vec<_> = (0..100).map(|_| json!({ "longResult": "x".repeat(500) })).collect();
+        let body = serde_json::to_vec(&json!({ "compilerOutput": "y".repeat(5000), "outcomes": outcomes })).unwrap();
+        let smaller = shrunk(&body, 10_000).unwrap();
+        assert!((50_000..52_500).contains(&smaller.len()), "{} of {}", smaller.len(), body.len());
+        assert_eq!(shrunk(&smaller, 10_000), None);
     }
 
     #[test]
