@@ -165,6 +165,14 @@ fn a_busy_server_is_asked_again_when_it_wants() {
         assert_eq!(api.request(&activity()).unwrap_err().class(), retry_now(), "{code}");
     }
     assert!(matches!(api.request(&activity()).unwrap(), Polled::Nothing));
+    let (busy, after) = (Fault::Status(503, Some("7".to_owned())), Some(Duration::from_secs(7)));
+    let url = server.add_file("/files/a", b"content".to_vec());
+    for route in [Route::Results, Route::Files, Route::Heartbeat] {
+        server.script(route, [busy.clone()]);
+    }
+    assert_eq!(api.report(&result("")).unwrap_err().class(), Class::Retry { after });
+    assert_eq!(download(&api, &url, 7).unwrap_err().class(), Class::Retry { after });
+    assert_eq!(api.heartbeat(&activity()).unwrap_err().class(), Class::Retry { after });
 }
 
 /// 83.
@@ -203,19 +211,50 @@ fn an_answer_that_is_no_job_is_garbage_and_harmless() {
     assert!(matches!(api.request(&activity()).unwrap(), Polled::Job(_)));
 }
 
+/// Answers without content, and whether they tell that there is none.
+fn empty_answers() -> [(Fault, bool); 5] {
+    let not_told = |head: &str| (Fault::NotHttp(format!("HTTP/1.1 {head}\r\n\r\n").into_bytes()), false);
+    [
+        (Fault::Body(Vec::new()), true),
+        (Fault::Status(204, None), true),
+        // As of a connection that was cut, and of one who has only accepted it.
+        not_told("200 OK"),
+        not_told("202 Accepted\r\nContent-Length: 0"),
+        not_told("200 OK\r\nContent-Type: application/json"),
+    ]
+}
+
 #[test]
 fn a_result_counts_as_received_only_when_the_server_says_so() {
     let server = server();
     let api = api(&server);
-    for body in ["<html>please log in</html>", r#"{"received":false}"#, "{}", "true"] {
-        server.script(Route::Results, [Fault::Body(body.into())]);
-        assert!(matches!(api.report(&result("")).unwrap_err(), ApiError::Garbage { .. }), "{body}");
+    let texts = ["<html>please log in</html>", r#"{"received":false}"#, "{}", "true", r#"{"received":true"#];
+    let bodies = texts.map(|text| Fault::Body(text.into()));
+    for fault in bodies.into_iter().chain(empty_answers().map(|(fault, _)| fault)) {
+        server.script(Route::Results, [fault.clone()]);
+        let error = api.report(&result("")).unwrap_err();
+        assert!(matches!(error, ApiError::Garbage { .. }), "{fault:?}: {error:?}");
+        assert_eq!(error.class(), retry_now());
     }
-    server.script(Route::Results, [Fault::Body(Vec::new())]);
-    api.report(&result("")).unwrap();
-    assert!(server.results().is_empty(), "that was not the server's own answer");
+    assert!(server.results().is_empty(), "those were not the server's own answers");
     api.report(&result("")).unwrap();
     assert_eq!(server.results().len(), 1);
+}
+
+#[test]
+fn a_small_server_may_say_so_with_an_answer_that_is_told_to_be_empty() {
+    let server = Server::minimal();
+    let url = server.url();
+    let config = HttpConfig { base_url: &url, worker_id: "w", secret: None, ca_file: None, limits: limits() };
+    let api = HttpApi::new(&config, Stop::default()).unwrap();
+    for (fault, is_told) in empty_answers() {
+        server.script(Route::Results, [fault.clone()]);
+        assert_eq!(api.report(&result("")).is_ok(), is_told, "{fault:?}");
+    }
+    for code in [200, 201, 202] {
+        server.script(Route::Results, [Fault::Status(code, None)]);
+        assert!(matches!(api.report(&result("")).unwrap_err(), ApiError::Garbage { .. }), "a text of its own: {code}");
+    }
 }
 
 /// 86, 88.
@@ -332,8 +371,11 @@ fn a_body_that_stalls_or_an_answer_that_never_comes_ends_at_the_idle_limit() {
     let url = server.add_file("/files/a", vec![7; 100_000]);
     server.script(Route::Files, [Fault::Stall, Fault::Silence]);
     server.script(Route::Request, [Fault::Silence]);
+    server.script(Route::Results, [Fault::Silence]);
     let api = api_with(&server.url(), HttpLimits { idle: Duration::from_millis(300), ..limits() }, &Stop::default());
     let errors = [
+        // 88.
+        api.report(&result("")).unwrap_err(),
         download(&api, &url, 1 << 20).unwrap_err(),
         download(&api, &url, 1 << 20).unwrap_err(),
         api.request(&activity()).unwrap_err(),
@@ -342,6 +384,9 @@ fn a_body_that_stalls_or_an_answer_that_never_comes_ends_at_the_idle_limit() {
         assert!(matches!(error, ApiError::Stalled { .. }), "{error:?}");
         assert_eq!(error.class(), retry_now());
     }
+    api.report(&result("")).unwrap();
+    let stored = &server.results()[&("s".to_owned(), 1)];
+    assert_eq!((stored.arrivals, stored.differing), (2, 0), "the first has arrived, too");
 }
 
 /// 92.
