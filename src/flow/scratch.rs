@@ -43,13 +43,14 @@ impl Scratch {
         Ok(Self { dir: made.keep(), next: AtomicUsize::new(0) })
     }
 
-    /// Takes over the scratch folder that a file names: only what `make` could have made, and what is ours. The file may come from
-    /// anywhere, and what is taken over is going to be removed.
+    /// Takes over the scratch folder that a file names, or what is left of it: only what `make` could have made, and what is ours. The
+    /// file may come from anywhere, and what is taken over is going to be removed.
     fn of_killed(dir: &Path) -> Option<Self> {
         let random = dir.file_name()?.to_str()?.strip_prefix(PREFIX)?;
         let is_named_so = random.len() == RANDOM_CHARS && random.chars().all(|c| c.is_ascii_alphanumeric());
-        (is_named_so && dir.is_absolute() && workdir::is_own_folder(dir))
-            .then(|| Self { dir: dir.to_path_buf(), next: AtomicUsize::new(0) })
+        let scratch = Self { dir: dir.to_path_buf(), next: AtomicUsize::new(0) };
+        let is_there = scratch.folders().iter().any(|folder| workdir::is_own_folder(folder));
+        (is_named_so && dir.is_absolute() && is_there).then_some(scratch)
     }
 
     /// The folder.
@@ -111,8 +112,14 @@ impl Scratch {
     /// # Errors
     /// If one of them cannot be removed.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        workdir::remove(&Path::new(workdir::MEMORY).join(self.marker()))?;
-        workdir::remove(&self.dir)
+        // Both, whatever becomes of one.
+        let [twin, own] = self.folders().map(|folder| workdir::remove(&folder));
+        twin.and(own)
+    }
+
+    /// The twin, which may not be there, and the folder.
+    fn folders(&self) -> [PathBuf; 2] {
+        [Path::new(workdir::MEMORY).join(self.marker()), self.dir.clone()]
     }
 }
 
@@ -133,13 +140,15 @@ pub(crate) fn sweep(dir: &Path, last: Option<&RunFile>) -> Option<Traces> {
     Some(traces)
 }
 
-/// What was left of a killed process, and is no more.
-#[derive(Debug)]
+/// What was left of a killed process, and what became of it.
+#[derive(Debug, Default)]
 pub(crate) struct Swept {
-    /// Processes that were still alive: pid and command.
+    /// Processes that were still alive, and are no more: pid and command.
     pub(crate) processes: Vec<String>,
-    /// Folders and cgroups.
+    /// Folders and cgroups that are no more.
     pub(crate) removed: Vec<String>,
+    /// Folders that could not be removed, and why.
+    pub(crate) left: Vec<String>,
 }
 
 /// Ends the processes of the scratch folder `dir` whose maker was killed, and removes it. `None` if it is none, or not ours.
@@ -147,11 +156,14 @@ pub(crate) fn sweep_folder(dir: &Path) -> Option<Swept> {
     let scratch = Scratch::of_killed(dir)?;
     let found = engine::sweep_traces(&scratch.marker());
     let processes = found.processes.iter().map(|leak| format!("{} {}", leak.pid, leak.command)).collect();
-    let mut removed = found.cgroups;
-    if scratch.remove().is_ok() {
-        removed.push(scratch.path().display().to_string());
+    let mut swept = Swept { processes, removed: found.cgroups, left: Vec::new() };
+    for folder in scratch.folders().iter().filter(|folder| workdir::is_own_folder(folder)) {
+        match workdir::remove(folder) {
+            Ok(()) => swept.removed.push(folder.display().to_string()),
+            Err(error) => swept.left.push(format!("could not remove `{}`: {error}", folder.display())),
+        }
     }
-    Some(Swept { processes, removed })
+    Some(swept)
 }
 
 /// Returns in one line what `sweep` found.
@@ -184,6 +196,25 @@ mod tests {
         }
         assert!(Scratch::of_killed(&dir.path().join("proving-ground.abcdef")).is_none(), "a link");
         assert!(Scratch::of_killed(&dir.path().join("proving-ground.ghijkl")).is_none(), "nothing");
+    }
+
+    #[test]
+    fn what_is_left_of_a_folder_and_its_twin_is_swept() {
+        let memory = Path::new(workdir::MEMORY);
+        for is_gone in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let scratch = Scratch::make(dir.path()).unwrap();
+            let twin = memory.is_dir().then(|| scratch.folder_in_memory(memory).unwrap());
+            if is_gone {
+                fs::remove_dir(scratch.path()).unwrap();
+            }
+            let swept = sweep_folder(scratch.path()).unwrap_or_default();
+            let twin = twin.as_ref().map(|twin| twin.parent().unwrap());
+            for folder in twin.into_iter().chain((!is_gone).then_some(scratch.path())) {
+                assert!(!folder.exists() && swept.removed.contains(&folder.display().to_string()), "{swept:?}");
+            }
+            assert!(sweep_folder(scratch.path()).is_none(), "nothing is left");
+        }
     }
 
     #[test]

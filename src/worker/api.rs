@@ -38,7 +38,7 @@ pub(super) struct Job {
 }
 
 /// Which job: an attempt at a submission.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct JobKey {
     #[serde(rename = "submissionID")]

@@ -33,7 +33,7 @@ Environment (a flag that says the same comes first; an empty variable counts as 
   RUNNER_MAX_DOWNLOAD_MB
                      largest download, in MiB [default: 512]
   RUNNER_MIN_FREE_DISK_MB
-                     no new jobs with less free space than that, in MiB; 0: never mind [default: 128]
+                     no new jobs with less free space than that on a disk of ours, in MiB; 0: never mind [default: 128]
   RUNNER_DRAIN_LIMIT_SEC, RUNNER_CA_FILE
                      as --drain-limit, --ca-file
   RUNNER_NETWORK_RETRY_ENABLED
@@ -42,7 +42,7 @@ Environment (a flag that says the same comes first; an empty variable counts as 
                      first and longest pause before that [default: 1000, 30000]
   RUNNER_HEARTBEAT_RETRY_MAX_ATTEMPTS, RUNNER_RESULT_UPLOAD_RETRY_MAX_ATTEMPTS,
   RUNNER_DOWNLOAD_RETRY_MAX_ATTEMPTS
-                     how often, the first time included [default: 4, 8, 6]
+                     how often, the first time included; results are sent on after that, less often [default: 4, 8, 6]
   RUNNER_SANDBOX_MEMORY_MB, RUNNER_SANDBOX_DISK_MB, RUNNER_SANDBOX_FILES
                      what one sandboxed script may use and write [default: 2048, 512, 50000]
   RUNNER_SANDBOX_PROCESSES, RUNNER_SANDBOX_OPEN_FILES
@@ -55,8 +55,9 @@ Environment (a flag that says the same comes first; an empty variable counts as 
 
 Exit codes:
   0        drained, or with --once: everything that was there is done
-  2        the command line or the configuration is wrong, there is no sandbox, or the id is in use on this machine
-  3        the worker itself failed, or with --once: the server was not reached
+  2        the command line or the configuration is wrong, there is no sandbox, the id is in use on this machine,
+           or its folder has something for another server
+  3        the worker itself failed, a result is lost, or with --once: the server was not reached
   129 130 143
            aborted by a second SIGHUP, SIGINT, SIGTERM";
 
@@ -175,7 +176,7 @@ pub(super) struct RetrySettings {
     pub(super) max: Duration,
     /// Of heartbeats.
     pub(super) heartbeat_attempts_max: NonZeroU32,
-    /// Of results, before they are left to the spool.
+    /// Of results, before they are sent less often.
     pub(super) upload_attempts_max: NonZeroU32,
     /// Of downloads.
     pub(super) download_attempts_max: NonZeroU32,

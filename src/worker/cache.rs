@@ -17,7 +17,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::os::disk::{DiskError, PathError, sha256_text, tried};
+use crate::os::disk::{DiskError, PathError, is_sha256_text, sha256_text, tried};
 use crate::os::workdir::{PrivateFolderError, WorkdirError, make_private, remove};
 use crate::worker::lock::Lock;
 use crate::worker::state::names_in;
@@ -61,8 +61,7 @@ impl Key {
 
     /// What an entry is called.
     fn parse(name: &str) -> Option<Self> {
-        let is_digest = name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        is_digest.then(|| Self(name.to_owned()))
+        is_sha256_text(name).then(|| Self(name.to_owned()))
     }
 }
 

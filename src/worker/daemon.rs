@@ -28,8 +28,6 @@ use crate::os::journal::Level;
 /// Between two polls when there is nothing to do: from this, doubling, to the maximum.
 const IDLE_MIN: Duration = Duration::from_secs(1);
 const IDLE_MAX: Duration = Duration::from_secs(30);
-/// Between two looks at a full disk.
-const SLOW: Duration = Duration::from_secs(30);
 /// A poll that is under way when the worker is told to end may bring a job, which is lost if nobody waits for it.
 const POLL_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two signs of life for those who watch.
@@ -47,6 +45,8 @@ pub(super) enum Ended {
     Drained,
     /// With `--once`: the server could not be reached.
     Unreachable,
+    /// Results that neither the server nor the disk has taken are gone.
+    ResultsLost,
     /// By a second signal.
     Aborted,
 }
@@ -57,17 +57,18 @@ impl Ended {
         match self {
             Self::Drained => "drained",
             Self::Unreachable => "unreachable",
+            Self::ResultsLost => "results_lost",
             Self::Aborted => "aborted",
         }
     }
 }
 
 /// Works until the slots are closed, or with `--once` until there is nothing to do; `left` are jobs that an earlier worker had in hand.
-pub(super) fn work(worker: &Worker, left: Vec<Ticket>) -> Ended {
+pub(super) fn work(worker: &Worker, left: Vec<(Job, Ticket)>) -> Ended {
     worker.status.note(status::Event::Ready);
     worker.status.note(status::Event::Spooled(worker.sender.waiting()));
     // Before anything is sent: what is taken from the spool cannot be told from what never was in it.
-    let left = left.into_iter().filter_map(|ticket| undone(worker, ticket)).collect();
+    let left = left.into_iter().filter(|(job, ticket)| !is_done(worker, job, ticket)).collect();
     let ended = thread::scope(|scope| {
         for _ in 0..worker.config.max_jobs.get() {
             scope.spawn(|| work_in_slot(worker));
@@ -82,7 +83,11 @@ pub(super) fn work(worker: &Worker, left: Vec<Ticket>) -> Ended {
     worker.status.note(status::Event::Spooled(worker.sender.waiting()));
     worker.status.note(status::Event::Ended);
     tick(worker);
-    ended
+    let lost = worker.sender.lost();
+    for job in &lost {
+        worker.log.of_job(Level::Error, EventName::ResultLost, job, &[]);
+    }
+    if lost.is_empty() || ended == Ended::Aborted { ended } else { Ended::ResultsLost }
 }
 
 fn work_in_slot(worker: &Worker) {
@@ -194,7 +199,7 @@ fn poll_until_closed(worker: &Worker) -> Ended {
     while worker.slots.wait_for_one() {
         if let Some((event, fields)) = obstacle(worker) {
             worker.log.event(Level::Warn, event, &fields);
-            worker.slots.wait_until_closed(SLOW);
+            worker.slots.wait_until_closed(worker.polls.max);
             continue;
         }
         let polled = worker.polls_api.request(&worker.activity());
@@ -231,9 +236,14 @@ fn obstacle(worker: &Worker) -> Option<(EventName, Vec<(&'static str, serde_json
     if worker.spool.is_full() {
         return Some((EventName::SpoolFull, vec![("results", json!(worker.sender.waiting()))]));
     }
+    let in_memory = worker.sender.in_memory();
+    if in_memory > 0 {
+        return Some((EventName::ResultsInMemory, vec![("results", json!(in_memory))]));
+    }
     let min_mb = worker.config.free_disk_bytes_min >> 20;
-    let free_mb = worker.free_disk_mb().filter(|free_mb| *free_mb < min_mb)?;
-    Some((EventName::DiskLow, vec![("free_mb", json!(free_mb)), ("needed_mb", json!(min_mb))]))
+    let (folder, free_mb) = worker.fullest_folder().filter(|(_, free_mb)| *free_mb < min_mb)?;
+    let fields = vec![("folder", json!(folder)), ("free_mb", json!(free_mb)), ("needed_mb", json!(min_mb))];
+    Some((EventName::DiskLow, fields))
 }
 
 fn tell_failed_poll(worker: &Worker, error: &ApiError, delay: Duration) {
@@ -255,34 +265,28 @@ enum Claim {
 }
 
 fn claim(worker: &Worker, job: Job) -> Claim {
-    let (id, attempt) = (job.submission_id.as_str(), job.attempt_number);
-    if worker.in_hand.holds(id, attempt) || worker.spool.holds(id, attempt) {
+    let key = job.key();
+    if worker.in_hand.holds(&key) || worker.spool.holds(&key) {
         worker.say(Level::Warn, EventName::JobDuplicate, &job, &[]);
         return Claim::Known;
     }
-    // What was read from JSON can be written as JSON.
-    let text = serde_json::to_string(&job).unwrap_or_default();
-    let ticket = match worker.in_hand.take(&text, id, attempt) {
-        Ok(ticket) => Some(ticket),
-        Err(error) => {
-            // It is done all the same: the server has given it to us.
-            worker.log.disk_failed(&job.key(), &error);
-            None
-        }
-    };
+    let ticket = worker.in_hand.take(&job);
+    if let Err(error) = worker.in_hand.record(&ticket) {
+        // It is done all the same: the server has given it to us.
+        worker.log.disk_failed(&key, &error);
+    }
     worker.say(Level::Info, EventName::JobClaimed, &job, &[]);
     worker.slots.put(Claimed { job, ticket, at: Started::now(), is_hopeless: false });
     Claim::New
 }
 
-/// A job of an earlier worker, unless its result is in the spool: then that one was killed before it could say so.
-fn undone(worker: &Worker, ticket: Ticket) -> Option<(Job, Ticket)> {
-    let job = serde_json::from_str::<Job>(&ticket.job).ok()?;
-    if worker.spool.holds(&job.submission_id, job.attempt_number) {
-        forget(&worker.in_hand, &worker.log, &job.key(), &ticket);
-        return None;
+/// Whether the result of an earlier worker's job is in the spool: then that one was killed before it could say so.
+fn is_done(worker: &Worker, job: &Job, ticket: &Ticket) -> bool {
+    let is_done = worker.spool.holds(&job.key());
+    if is_done {
+        forget(&worker.in_hand, &worker.log, ticket);
     }
-    Some((job, ticket))
+    is_done
 }
 
 /// Takes up a job of an earlier worker, which was killed over it.
@@ -293,7 +297,7 @@ fn resume(worker: &Worker, job: Job, mut ticket: Ticket) {
     let begun = worker.in_hand.begin(&mut ticket);
     worker.say(Level::Warn, EventName::JobResumed, &job, &[("tries", json!(ticket.tries))]);
     let is_hopeless = matches!(begun, Ok(Begun::TooOften));
-    worker.slots.put(Claimed { job, ticket: Some(ticket), at: Started::now(), is_hopeless });
+    worker.slots.put(Claimed { job, ticket, at: Started::now(), is_hopeless });
 }
 
 /// How fast polls follow each other.

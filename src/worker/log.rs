@@ -46,7 +46,8 @@ impl Log {
         Self::to(Box::new(io::stderr()), worker, format)
     }
 
-    fn to(out: Box<dyn Write + Send>, worker: &str, format: Format) -> Self {
+    /// Writes to `out` as worker `worker`.
+    pub(super) fn to(out: Box<dyn Write + Send>, worker: &str, format: Format) -> Self {
         Self { worker: worker.into(), format, shared: Arc::new(Mutex::new(Shared { out, secrets: Vec::new() })) }
     }
 
@@ -210,6 +211,8 @@ pub(super) enum EventName {
     AuthenticationRefused,
     /// No polls: too little space on the disk.
     DiskLow,
+    /// No polls: a result is in memory only, since the disk did not take it.
+    ResultsInMemory,
     /// A job was taken.
     JobClaimed,
     /// A job that a killed worker had in hand is taken up again.
@@ -242,7 +245,7 @@ pub(super) enum EventName {
     ResultSent,
     /// A result was too large, and was cut.
     ResultShrunk,
-    /// A result that the server will never take, or a file in the spool that is none, was set aside.
+    /// A result that the server refuses for good, or a file in the spool that is none, was set aside.
     ResultSetAside,
     /// The oldest of what was set aside had to go, for space.
     RejectedDropped,
@@ -256,6 +259,8 @@ pub(super) enum EventName {
     Aborted,
     /// Results that the server has not taken stay in the spool, for the next start.
     ResultsLeft,
+    /// A result that neither the server nor the disk has taken is gone with the worker.
+    ResultLost,
     /// What jobs worked in could not be removed; the next start tries again.
     ScratchLeft,
     /// Those who watch the worker cannot be told.
@@ -265,7 +270,7 @@ pub(super) enum EventName {
 impl EventName {
     /// Every event, in the order of the table in docs/worker.md.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 36] = [
+    pub(super) const ALL: [Self; 38] = [
         Self::WorkerStarted,
         Self::WorkerStopped,
         Self::ConfigurationWarning,
@@ -277,6 +282,7 @@ impl EventName {
         Self::WorkerIdConflict,
         Self::AuthenticationRefused,
         Self::DiskLow,
+        Self::ResultsInMemory,
         Self::JobClaimed,
         Self::JobResumed,
         Self::JobDuplicate,
@@ -300,6 +306,7 @@ impl EventName {
         Self::DrainLimitReached,
         Self::Aborted,
         Self::ResultsLeft,
+        Self::ResultLost,
         Self::ScratchLeft,
         Self::StatusFailed,
     ];
@@ -318,6 +325,7 @@ impl EventName {
             Self::WorkerIdConflict => "worker_id_conflict",
             Self::AuthenticationRefused => "authentication_refused",
             Self::DiskLow => "disk_low",
+            Self::ResultsInMemory => "results_in_memory",
             Self::JobClaimed => "job_claimed",
             Self::JobResumed => "job_resumed",
             Self::JobDuplicate => "job_duplicate",
@@ -341,6 +349,7 @@ impl EventName {
             Self::DrainLimitReached => "drain_limit_reached",
             Self::Aborted => "aborted",
             Self::ResultsLeft => "results_left",
+            Self::ResultLost => "result_lost",
             Self::ScratchLeft => "scratch_left",
             Self::StatusFailed => "status_failed",
         }

@@ -47,13 +47,14 @@ use start::{Started, start};
 
 /// The command line or the environment is wrong, or what was asked for cannot be had; no job was taken.
 const CONFIGURATION: u8 = 2;
-/// We failed, or with `--once` the server could not be reached.
+/// We failed, a result is lost, or with `--once` the server could not be reached.
 const FAULT: u8 = 3;
 
 /// Runs `chickadee-runner`: the whole of its `main`.
 ///
 /// Returns 0 if it was told to end and has, or with `--once` when there was nothing left to do; 2 if the command line or the environment is
-/// wrong, or this machine cannot give what it asks for; 3 if the worker itself failed; 130 or 143 after a second SIGINT or SIGTERM.
+/// wrong, or this machine cannot give what it asks for; 3 if the worker itself failed or has lost a result; 130 or 143 after a second
+/// SIGINT or SIGTERM.
 #[must_use]
 pub fn main() -> ExitCode {
     let flags = match Flags::try_parse() {
@@ -113,7 +114,7 @@ fn live(config: Config, log: &Log, interrupt: &Interrupt) -> Result<ExitCode, st
     log.event(Level::Info, EventName::WorkerStopped, &[("how", json!(ended.as_str()))]);
     Ok(match ended {
         Ended::Drained => ExitCode::SUCCESS,
-        Ended::Unreachable => ExitCode::from(FAULT),
+        Ended::Unreachable | Ended::ResultsLost => ExitCode::from(FAULT),
         Ended::Aborted => interrupt.exit_code().unwrap_or(ExitCode::from(FAULT)),
     })
 }

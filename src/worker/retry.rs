@@ -48,6 +48,12 @@ impl ApiError {
             Self::Stopped => Class::Stopped,
         }
     }
+
+    /// Whether a server has looked at a result and will never take it; of one that is too large: however much was cut of it. Any other
+    /// answer may be that of a proxy, of half a deployment, of a wrong address, and what is lost for it would be lost for nothing.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Status { code: 400 | 413 | 422, .. })
+    }
 }
 
 fn class_of_status(code: u16, after: Option<Duration>) -> Class {
@@ -80,6 +86,13 @@ impl Policy {
         let own = self.base.saturating_mul(factor).min(self.max);
         let wait = own.max(asked.unwrap_or_default().min(RETRY_AFTER_MAX));
         wait + jitter.up_to(wait / 4)
+    }
+
+    /// Returns how long to wait where nothing is to be lost and no attempt is the last, once quick ones are of no use: twice the longest
+    /// delay, at least `asked` (an hour at most), and up to a quarter more.
+    pub(super) fn later(&self, asked: Option<Duration>, jitter: &mut Jitter) -> Duration {
+        let patient = Self { base: self.max.saturating_mul(2), max: self.max.saturating_mul(2), ..*self };
+        patient.delay(1, asked, jitter)
     }
 
     /// Whether another attempt follows `failed` failures.

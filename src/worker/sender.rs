@@ -1,28 +1,25 @@
-//! Sends finished results, one after another, until the server has taken each. What it refuses is set aside, what it cannot take now
-//! is sent again: soon at first, then now and then.
+//! Sends finished results, one after another, until the server has taken each. What it refuses is set aside, what it does not take now
+//! is sent again: soon at first, then now and then, without an end.
 
+use std::borrow::Cow;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::api::{ApiError, Job, JobApi, JobKey};
+use super::api::{ApiError, JobApi, JobKey};
 use super::log::{EventName, Log};
 use super::report::{BODY_BYTES_MAX, shrunk};
 use super::retry::{Class, Jitter, Policy};
-use super::spool::{Spool, Spooled};
+use super::spool::{Spool, SpoolError, Spooled};
 use super::state::{JobsInHand, Ticket};
 use super::status::{self, Status};
 use crate::model::verdict::Fault;
 use crate::os::journal::Level;
 
-/// Between two attempts at a result that was not taken as often as a policy has attempts.
-const LATER: Duration = Duration::from_secs(60);
-
 /// A result on its way.
 pub(super) struct Parcel {
     content: Content,
-    job: JobKey,
     failed: u32,
     due: Instant,
 }
@@ -30,8 +27,8 @@ pub(super) struct Parcel {
 /// Where a result is.
 enum Content {
     Spooled(Spooled),
-    /// The disk did not take it, so its job is still in hand, if it is on record at all.
-    InMemory(Vec<u8>, Option<Ticket>),
+    /// The disk did not take it, so its job is still in hand.
+    InMemory(Vec<u8>, Ticket),
 }
 
 /// Results that wait to be sent.
@@ -43,9 +40,15 @@ pub(super) struct Sender {
 
 struct State {
     parcels: Vec<Parcel>,
-    /// One is being sent.
-    is_sending: bool,
+    /// Where the one was that is being sent.
+    sending: Option<Place>,
     is_ended: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Disk,
+    Memory,
 }
 
 /// What came of an attempt.
@@ -59,7 +62,7 @@ impl Sender {
     /// Has what an earlier worker has left to send.
     pub(super) fn new(policy: Policy, left: Vec<Spooled>) -> Self {
         let parcels = left.into_iter().map(Parcel::spooled).collect();
-        let state = State { parcels, is_sending: false, is_ended: false };
+        let state = State { parcels, sending: None, is_ended: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), policy }
     }
 
@@ -72,18 +75,32 @@ impl Sender {
     /// Returns how many results wait.
     pub(super) fn waiting(&self) -> usize {
         let state = self.lock();
-        state.parcels.len() + usize::from(state.is_sending)
+        state.parcels.len() + usize::from(state.sending.is_some())
+    }
+
+    /// Returns how many of them only the memory has.
+    pub(super) fn in_memory(&self) -> usize {
+        let state = self.lock();
+        let places = state.parcels.iter().map(Parcel::place).chain(state.sending);
+        places.filter(|place| *place == Place::Memory).count()
+    }
+
+    /// Returns the jobs of those that only the memory has, once nothing is being sent any more.
+    pub(super) fn lost(&self) -> Vec<JobKey> {
+        let state = self.lock();
+        let lost = state.parcels.iter().filter(|parcel| parcel.place() == Place::Memory);
+        lost.map(|parcel| parcel.job().clone()).collect()
     }
 
     /// Waits until nothing is left to send, `limit` at most; tells whether nothing is.
     pub(super) fn wait_until_empty(&self, limit: Duration) -> bool {
-        let is_busy = |state: &mut State| state.is_sending || !state.parcels.is_empty();
+        let is_busy = |state: &mut State| state.sending.is_some() || !state.parcels.is_empty();
         let waited = self.changed.wait_timeout_while(self.lock(), limit, is_busy);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         !is_busy(&mut state)
     }
 
-    /// Ends the thread. What is left stays in the spool.
+    /// Ends the thread. What is left stays in the spool, and what is not there yet is put there, if the disk takes it by now.
     pub(super) fn finish(&self) {
         self.lock().is_ended = true;
         self.changed.notify_all();
@@ -95,7 +112,7 @@ impl Sender {
         while let Some(mut parcel) = self.next() {
             let sent = post.attempt(&mut parcel, &self.policy, &mut jitter);
             let mut state = self.lock();
-            state.is_sending = false;
+            state.sending = None;
             if let Sent::Later(delay) = sent {
                 parcel.due = Instant::now() + delay;
                 state.parcels.push(parcel);
@@ -103,6 +120,7 @@ impl Sender {
             drop(state);
             self.changed.notify_all();
         }
+        self.lock().parcels.iter_mut().for_each(|parcel| post.put_on_disk(parcel));
     }
 
     /// Waits for a parcel that is due, the longest due first; `None` at the end.
@@ -116,8 +134,9 @@ impl Sender {
             let now = Instant::now();
             match first.map(|(at, parcel)| (at, parcel.due)) {
                 Some((at, due)) if due <= now => {
-                    state.is_sending = true;
-                    return Some(state.parcels.swap_remove(at));
+                    let parcel = state.parcels.swap_remove(at);
+                    state.sending = Some(parcel.place());
+                    return Some(parcel);
                 }
                 Some((_, due)) => {
                     let waited = self.changed.wait_timeout(state, due - now);
@@ -137,13 +156,30 @@ impl Sender {
 impl Parcel {
     /// A result in the spool.
     pub(super) fn spooled(spooled: Spooled) -> Self {
-        let job = JobKey { submission_id: spooled.submission_id.clone(), attempt_number: spooled.attempt };
-        Self { content: Content::Spooled(spooled), job, failed: 0, due: Instant::now() }
+        Self::of(Content::Spooled(spooled))
     }
 
     /// A result that only we have.
-    pub(super) fn in_memory(body: Vec<u8>, job: &Job, ticket: Option<Ticket>) -> Self {
-        Self { content: Content::InMemory(body, ticket), job: job.key(), failed: 0, due: Instant::now() }
+    pub(super) fn in_memory(body: Vec<u8>, ticket: Ticket) -> Self {
+        Self::of(Content::InMemory(body, ticket))
+    }
+
+    fn of(content: Content) -> Self {
+        Self { content, failed: 0, due: Instant::now() }
+    }
+
+    fn job(&self) -> &JobKey {
+        match &self.content {
+            Content::Spooled(spooled) => &spooled.job,
+            Content::InMemory(_, ticket) => &ticket.key,
+        }
+    }
+
+    fn place(&self) -> Place {
+        match self.content {
+            Content::Spooled(_) => Place::Disk,
+            Content::InMemory(..) => Place::Memory,
+        }
     }
 }
 
@@ -160,14 +196,18 @@ impl Post<'_> {
     fn attempt(&self, parcel: &mut Parcel, policy: &Policy, jitter: &mut Jitter) -> Sent {
         self.put_on_disk(parcel);
         let body = match &parcel.content {
-            Content::InMemory(body, _) => Ok(body.clone()),
-            Content::Spooled(spooled) => self.spool.body(spooled).map_err(|error| Fault::new(&error)),
+            Content::InMemory(body, _) => Cow::Borrowed(body.as_slice()),
+            Content::Spooled(spooled) => match self.spool.body(spooled) {
+                Ok(body) => Cow::Owned(body),
+                Err(error @ SpoolError::Broken(_)) => return self.set_aside(parcel, &Fault::new(&error).to_string()),
+                Err(error) => {
+                    // The disk, or a lack of memory or descriptors: nothing is wrong with the result.
+                    self.log.disk_failed(&spooled.job, &error);
+                    return Sent::Later(policy.later(None, jitter));
+                }
+            },
         };
-        let body = match body {
-            Ok(body) => body,
-            Err(fault) => return self.set_aside(parcel, &fault.to_string()),
-        };
-        match self.report(parcel, &body) {
+        match self.report(parcel.job(), &body) {
             Ok(()) => self.taken(parcel),
             Err(error) => self.not_taken(parcel, &error, policy, jitter),
         }
@@ -176,28 +216,21 @@ impl Post<'_> {
     /// The disk may have room by now.
     fn put_on_disk(&self, parcel: &mut Parcel) {
         let Content::InMemory(body, ticket) = &parcel.content else { return };
-        if let Ok(spooled) = self.spool.add(&parcel.job.submission_id, parcel.job.attempt_number, body) {
-            self.forget(parcel, ticket.as_ref());
+        if let Ok(spooled) = self.spool.add(&ticket.key, body) {
+            forget(self.in_hand, self.log, ticket);
             parcel.content = Content::Spooled(spooled);
         }
     }
 
-    /// Takes the job of a result that is safe off the record, if it is there.
-    fn forget(&self, parcel: &Parcel, ticket: Option<&Ticket>) {
-        if let Some(ticket) = ticket {
-            forget(self.in_hand, self.log, &parcel.job, ticket);
-        }
-    }
-
     /// Sends a body; one that is too large for the server is cut.
-    fn report(&self, parcel: &Parcel, body: &[u8]) -> Result<(), ApiError> {
+    fn report(&self, job: &JobKey, body: &[u8]) -> Result<(), ApiError> {
         let mut cut = None;
         loop {
             let sent: &[u8] = cut.as_deref().unwrap_or(body);
             match self.api.report(sent) {
                 Err(error @ ApiError::Status { code: 413, .. }) => {
                     let smaller = shrunk(sent, BODY_BYTES_MAX.min(sent.len() / 2)).ok_or(error)?;
-                    self.say(Level::Warn, EventName::ResultShrunk, parcel, &[("bytes", json!(smaller.len()))]);
+                    self.log.of_job(Level::Warn, EventName::ResultShrunk, job, &[("bytes", json!(smaller.len()))]);
                     cut = Some(smaller);
                 }
                 other => return other,
@@ -207,10 +240,10 @@ impl Post<'_> {
 
     fn taken(&self, parcel: &Parcel) -> Sent {
         match &parcel.content {
-            Content::InMemory(_, ticket) => self.forget(parcel, ticket.as_ref()),
+            Content::InMemory(_, ticket) => forget(self.in_hand, self.log, ticket),
             Content::Spooled(spooled) => {
                 if let Err(error) = self.spool.remove(spooled) {
-                    self.log.disk_failed(&parcel.job, &error);
+                    self.log.disk_failed(&spooled.job, &error);
                 }
             }
         }
@@ -220,49 +253,59 @@ impl Post<'_> {
     }
 
     fn not_taken(&self, parcel: &mut Parcel, error: &ApiError, policy: &Policy, jitter: &mut Jitter) -> Sent {
-        parcel.failed += 1;
         let text = self.log.without_secrets(&Fault::new(error).to_string());
+        if error.is_refusal() {
+            return self.set_aside(parcel, &text);
+        }
+        let failed = parcel.failed + 1;
         let delay = match error.class() {
-            Class::Terminal => return self.set_aside(parcel, &text),
-            Class::Retry { after } if policy.goes_on(parcel.failed) => policy.delay(parcel.failed, after, jitter),
-            Class::Retry { after } => LATER.max(after.unwrap_or_default()) + jitter.up_to(LATER / 4),
-            // A secret that is changed on the server, or here: nothing that a quick attempt could mend.
-            Class::Auth | Class::Stopped => LATER + jitter.up_to(LATER / 4),
+            Class::Retry { after } if policy.goes_on(failed) => policy.delay(failed, after, jitter),
+            Class::Retry { after } => policy.later(after, jitter),
+            // A secret, an address, a proxy that is mended on the server, or here: nothing that a quick attempt could do.
+            Class::Auth | Class::Terminal => policy.later(None, jitter),
+            // The end of the worker, which is no failure.
+            Class::Stopped => return Sent::Later(policy.later(None, jitter)),
         };
-        let fields =
-            [("error", json!(text.clone())), ("failed", json!(parcel.failed)), ("next_s", json!(delay.as_secs()))];
+        parcel.failed = failed;
+        let fields = [("error", json!(text.clone())), ("failed", json!(failed)), ("next_s", json!(delay.as_secs()))];
         self.say(Level::Warn, EventName::ResultRetried, parcel, &fields);
         self.status.note(status::Event::Failed(text));
         Sent::Later(delay)
     }
 
-    /// It will never be taken; nothing is lost all the same.
+    /// It will never be taken. What the disk has is kept all the same.
     fn set_aside(&self, parcel: &Parcel, why: &str) -> Sent {
-        let set_aside = match &parcel.content {
-            Content::Spooled(spooled) => self.spool.set_aside(spooled, why).map_err(|error| Fault::new(&error)),
-            Content::InMemory(..) => Err(Fault::from_text("it was in memory only, the disk did not take it")),
-        };
         self.say(Level::Error, EventName::ResultSetAside, parcel, &[("error", json!(why))]);
-        match set_aside {
-            Ok(dropped) => dropped.iter().for_each(|name| {
-                let fields = [("file", json!(name.to_string_lossy()))];
-                self.log.event(Level::Warn, EventName::RejectedDropped, &fields);
-            }),
-            Err(fault) => {
-                self.say(Level::Error, EventName::SpoolFailed, parcel, &[("error", json!(fault.to_string()))]);
+        self.status.note(status::Event::Failed(why.to_owned()));
+        match &parcel.content {
+            Content::Spooled(spooled) => match self.spool.set_aside(spooled, why) {
+                Ok(dropped) => dropped.iter().for_each(|name| {
+                    let fields = [("file", json!(name.to_string_lossy()))];
+                    self.log.event(Level::Warn, EventName::RejectedDropped, &fields);
+                }),
+                Err(error) => self.log.disk_failed(&spooled.job, &error),
+            },
+            Content::InMemory(_, ticket) => {
+                let error = json!("it was in memory only, the disk did not take it");
+                self.say(Level::Error, EventName::SpoolFailed, parcel, &[("error", error)]);
+                // Else the job would be run again, for an answer that is known.
+                forget(self.in_hand, self.log, ticket);
             }
         }
         Sent::Never
     }
 
     fn say(&self, level: Level, event: EventName, parcel: &Parcel, more: &[(&str, serde_json::Value)]) {
-        self.log.of_job(level, event, &parcel.job, more);
+        self.log.of_job(level, event, parcel.job(), more);
     }
 }
 
 /// Takes a job whose result is safe off the record.
-pub(super) fn forget(in_hand: &JobsInHand, log: &Log, job: &JobKey, ticket: &Ticket) {
+pub(super) fn forget(in_hand: &JobsInHand, log: &Log, ticket: &Ticket) {
     if let Err(error) = in_hand.done(ticket) {
-        log.disk_failed(job, &error);
+        log.disk_failed(&ticket.key, &error);
     }
 }
+
+#[cfg(test)]
+mod tests;

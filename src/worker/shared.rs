@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroU32;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -97,8 +98,19 @@ impl Worker {
 
     /// Returns the space that is left for jobs, in MiB, if the kernel tells.
     pub(super) fn free_disk_mb(&self) -> Option<u64> {
-        free_bytes(self.scratch.path()).map(|bytes| bytes >> 20)
+        free_mb(self.scratch.path())
     }
+
+    /// Returns which of our folders has the least space left, in MiB, as far as the kernel tells: each may have a disk of its own.
+    pub(super) fn fullest_folder(&self) -> Option<(&Path, u64)> {
+        let folders = [self.scratch.path(), &self.config.state_dir, &self.config.cache_dir];
+        let spaces = folders.into_iter().filter_map(|folder| Some((folder, free_mb(folder)?)));
+        spaces.min_by_key(|(_, free_mb)| *free_mb)
+    }
+}
+
+fn free_mb(folder: &Path) -> Option<u64> {
+    free_bytes(folder).map(|bytes| bytes >> 20)
 }
 
 /// Attempts without an end.

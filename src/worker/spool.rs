@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -12,10 +13,11 @@ use std::time::SystemTime;
 use serde::Deserialize;
 
 use crate::os::disk::{
-    DiskError, EvidenceReader, PathError, remove_file, rename_durably, sweep_aside, tried, write_durably,
+    DiskError, PathError, read_ours, remove_file, rename_durably, sweep_aside, tried, write_durably,
 };
 use crate::os::workdir::{self, PrivateFolderError, make_private};
-use crate::worker::state::{is_job_file_name, job_file_name, name_aside, names_in};
+use crate::worker::api::JobKey;
+use crate::worker::state::{job_file_name, name_aside, names_in};
 
 /// From so many results or bytes on the worker is to take no more jobs; those that run still find room.
 #[derive(Debug, Clone, Copy)]
@@ -59,8 +61,7 @@ pub(super) struct Spool {
 /// A result in the spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Spooled {
-    pub(super) submission_id: String,
-    pub(super) attempt: u32,
+    pub(super) job: JobKey,
     path: PathBuf,
     /// Its size.
     pub(super) bytes: u64,
@@ -69,26 +70,18 @@ pub(super) struct Spooled {
 /// What the spool reads of a body: a report, or a bare collection.
 #[derive(Deserialize)]
 struct Body {
-    collection: Option<Ids>,
+    collection: Option<JobKey>,
     #[serde(rename = "submissionID")]
     submission_id: Option<String>,
     #[serde(rename = "attemptNumber")]
-    attempt: Option<u32>,
-}
-
-#[derive(Deserialize)]
-struct Ids {
-    #[serde(rename = "submissionID")]
-    submission_id: String,
-    #[serde(rename = "attemptNumber")]
-    attempt: u32,
+    attempt_number: Option<u32>,
 }
 
 impl Spool {
     /// Opens the spool in the folder `dir`; what is no result there goes to the folder `rejected`. Returns the names of such files.
     ///
     /// # Errors
-    /// If a folder cannot be had or read, or something not be set aside.
+    /// If a folder cannot be had, something cannot be read, or not be set aside.
     pub(super) fn open(dir: PathBuf, rejected: PathBuf) -> Result<(Self, Vec<OsString>), SpoolError> {
         make_private(&dir)?;
         make_private(&rejected)?;
@@ -96,7 +89,8 @@ impl Spool {
         sweep_aside(&rejected).map_err(tried("clear", &rejected))?;
         let (mut waiting, mut foreign) = (Vec::new(), Vec::new());
         for name in names_in(&dir).map_err(tried("read", &dir))? {
-            match found(&dir.join(&name)) {
+            let path = dir.join(&name);
+            match found(&path).map_err(tried("read", &path))? {
                 Some((spooled, written)) => waiting.push((written, spooled)),
                 None => foreign.push(name),
             }
@@ -115,10 +109,10 @@ impl Spool {
     ///
     /// # Errors
     /// If it cannot be written; `DiskError::Full` if there is no space.
-    pub(super) fn add(&self, submission_id: &str, attempt: u32, body: &[u8]) -> Result<Spooled, SpoolError> {
-        let path = self.dir.join(job_file_name(submission_id, attempt));
+    pub(super) fn add(&self, job: &JobKey, body: &[u8]) -> Result<Spooled, SpoolError> {
+        let path = self.dir.join(job_file_name(job));
         write_durably(&path, body)?;
-        let spooled = Spooled { submission_id: submission_id.to_owned(), attempt, path, bytes: body.len() as u64 };
+        let spooled = Spooled { job: job.clone(), path, bytes: body.len() as u64 };
         let mut waiting = self.lock();
         waiting.retain(|other| other.path != spooled.path);
         waiting.push(spooled.clone());
@@ -133,10 +127,11 @@ impl Spool {
     /// Returns what is to be sent.
     ///
     /// # Errors
-    /// `Broken` if somebody else has changed or removed the file; then it is to be set aside.
+    /// `Broken` if somebody else has changed or removed the file; then it is to be set aside. `Io` if it cannot be read now.
     pub(super) fn body(&self, spooled: &Spooled) -> Result<Vec<u8>, SpoolError> {
-        let bytes = read(&spooled.path).filter(|bytes| is_of(bytes, &spooled.path));
-        bytes.ok_or_else(|| SpoolError::Broken(spooled.path.clone()))
+        let bytes = read_ours(&spooled.path).map_err(tried("read", &spooled.path))?;
+        let body = bytes.filter(|body| job_named(&spooled.path, body).is_some());
+        body.ok_or_else(|| SpoolError::Broken(spooled.path.clone()))
     }
 
     /// Removes a result that the server has taken. A power failure may bring it back: then it is sent once more, which does no harm.
@@ -155,16 +150,15 @@ impl Spool {
     /// If it cannot be moved; it is not sent again by this process all the same.
     pub(super) fn set_aside(&self, spooled: &Spooled, why: &str) -> Result<Vec<OsString>, SpoolError> {
         self.forget(spooled);
-        if fs::symlink_metadata(&spooled.path).is_err() {
+        if fs::symlink_metadata(&spooled.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(Vec::new());
         }
         self.move_aside(&spooled.path, why)
     }
 
     /// Tells whether a result of this attempt waits.
-    pub(super) fn holds(&self, submission_id: &str, attempt: u32) -> bool {
-        let is_it = |spooled: &Spooled| spooled.attempt == attempt && spooled.submission_id == submission_id;
-        self.lock().iter().any(is_it)
+    pub(super) fn holds(&self, job: &JobKey) -> bool {
+        self.lock().iter().any(|spooled| spooled.job == *job)
     }
 
     /// Tells whether so much waits that no more jobs are to be taken.
@@ -223,30 +217,21 @@ impl Spool {
 }
 
 /// Returns the result at `path`, and when it was written. `None` if it is none.
-fn found(path: &Path) -> Option<(Spooled, SystemTime)> {
-    let bytes = path.file_name()?.to_str().filter(|name| is_job_file_name(name)).and_then(|_| read(path))?;
-    let Ids { submission_id, attempt } = ids(&bytes)?;
-    let written = fs::symlink_metadata(path).ok()?.modified().ok()?;
-    let spooled = Spooled { submission_id, attempt, path: path.to_path_buf(), bytes: bytes.len() as u64 };
-    is_of(&bytes, path).then_some((spooled, written))
+fn found(path: &Path) -> io::Result<Option<(Spooled, SystemTime)>> {
+    let Some(body) = read_ours(path)? else { return Ok(None) };
+    let Some(job) = job_named(path, &body) else { return Ok(None) };
+    let written = fs::symlink_metadata(path)?.modified()?;
+    Ok(Some((Spooled { job, path: path.to_path_buf(), bytes: body.len() as u64 }, written)))
 }
 
-/// Nothing but a regular file: a link leads to what is not ours.
-fn read(path: &Path) -> Option<Vec<u8>> {
-    let mut reader = EvidenceReader::default();
-    let (bytes, _) = reader.read(path.parent()?, path.file_name()?).ok()?;
-    Some(bytes.to_vec())
+/// Returns the job that a body is of, if its file is named after it.
+fn job_named(path: &Path, body: &[u8]) -> Option<JobKey> {
+    job_of(body).filter(|job| path.file_name() == Some(job_file_name(job).as_ref()))
 }
 
-/// Tells whether a body is of the submission and attempt that its file is named after.
-fn is_of(body: &[u8], path: &Path) -> bool {
-    let name = ids(body).map(|ids| job_file_name(&ids.submission_id, ids.attempt));
-    name.is_some_and(|name| path.file_name() == Some(name.as_ref()))
-}
-
-fn ids(body: &[u8]) -> Option<Ids> {
-    let Body { collection, submission_id, attempt } = serde_json::from_slice(body).ok()?;
-    collection.or_else(|| Some(Ids { submission_id: submission_id?, attempt: attempt? }))
+fn job_of(body: &[u8]) -> Option<JobKey> {
+    let Body { collection, submission_id, attempt_number } = serde_json::from_slice(body).ok()?;
+    collection.or_else(|| Some(JobKey { submission_id: submission_id?, attempt_number: attempt_number? }))
 }
 
 /// When a file came to be where it is.

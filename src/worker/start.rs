@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::api::Job;
 use super::args::{Config, RetrySettings};
 use super::cache::{CacheFault, SetupCache};
 use super::heartbeat::Heartbeat;
@@ -20,7 +21,7 @@ use super::sender::Sender;
 use super::shared::{FOR_EVER, Worker};
 use super::slots::Slots;
 use super::spool::{Spool, SpoolError};
-use super::state::{StateError, StateFolder, Ticket, Waiting};
+use super::state::{Backlog, StateError, StateFolder, Ticket, Waiting};
 use super::status::{self, Status};
 use super::stop::Stop;
 use crate::flow::scratch::{CopiesIn, Scratch};
@@ -86,7 +87,7 @@ impl StartError {
 /// A worker, and what an earlier one of its id had in hand.
 pub(super) struct Started {
     pub(super) worker: Worker,
-    pub(super) left: Vec<Ticket>,
+    pub(super) left: Vec<(Job, Ticket)>,
     pub(super) state: StateFolder,
 }
 
@@ -107,6 +108,9 @@ pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
             EventName::TracesSwept,
             &[("what", json!({ "processes": swept.processes, "removed": swept.removed }))],
         );
+        for error in swept.left {
+            log.event(Level::Warn, EventName::ScratchLeft, &[("error", json!(error))]);
+        }
     }
     let made = Scratch::make(&config.temp_dir);
     let scratch = made.map_err(|source| StartError::Scratch { path: config.temp_dir.clone(), source })?;
@@ -196,7 +200,7 @@ pub(super) fn take_down(worker: Worker, state: &StateFolder) {
     drop(runner);
     let removed = scratch.remove().map_err(|error| Fault::new(&error));
     // What stays is swept by the next start.
-    match removed.and_then(|()| state.forget_scratch().map_err(|error| Fault::new(&error))) {
+    match removed.and_then(|()| state.forget_scratch(&scratch).map_err(|error| Fault::new(&error))) {
         Ok(()) => {}
         Err(fault) => log.event(Level::Warn, EventName::ScratchLeft, &[("error", json!(fault.to_string()))]),
     }
@@ -207,7 +211,7 @@ fn build(
     log: &Log,
     state: &StateFolder,
     scratch: Scratch,
-) -> Result<(Worker, Vec<Ticket>), StartError> {
+) -> Result<(Worker, Vec<(Job, Ticket)>), StartError> {
     let runner = runner(&config, &scratch, log)?;
     let search_path = config.search_path.clone();
     let profile = config.discovers_capabilities.then(|| discover(&config, &scratch, log)).transpose()?;
@@ -217,6 +221,8 @@ fn build(
     let in_hand = state.jobs_in_hand()?;
     let left = in_hand.left()?;
     tell_files(log, EventName::JobFileBroken, &left.set_aside);
+    let waits = Backlog { results: waiting.len(), jobs: left.jobs.len() };
+    state.belong_to(&config.api.identity(), waits)?;
     let cache = SetupCache::open(&config.cache_dir, config.cache_bytes_max)?;
     let [stop_polls, stop_jobs, stop_results] = [(); 3].map(|()| Stop::default());
     let api = |stop: &Stop| HttpApi::new(&http_config(&config), stop.clone());

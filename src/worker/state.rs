@@ -3,6 +3,7 @@
 mod in_hand;
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -10,8 +11,11 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::flow::scratch::{Scratch, Swept, sweep_folder};
-use crate::os::disk::{DiskError, PathError, read_config, remove_file, sha256_text, sweep_aside, tried, write_durably};
+use crate::os::disk::{
+    DiskError, PathError, is_sha256_text, read_ours, remove_file, sha256_text, sweep_aside, tried, write_durably,
+};
 use crate::os::workdir::{PrivateFolderError, make_private};
+use crate::worker::api::JobKey;
 use crate::worker::lock::Lock;
 
 pub(super) use in_hand::{Begun, JobsInHand, Ticket};
@@ -34,15 +38,40 @@ pub(super) enum StateError {
     Disk(#[from] DiskError),
     #[error("the job is not JSON, so it cannot be kept")]
     NotJson(#[source] serde_json::Error),
+    #[error(
+        "{waiting} of the server `{noted}` wait in `{dir}`, and `--api-base-url` is another's, `{address}`: name another worker with \
+         `--worker-id` or another folder with `--state-dir`, or let this one end its work for the old address first; if that server has \
+         only moved, remove the file `{note}`",
+        dir = note.parent().unwrap_or(note).display(),
+        note = note.display()
+    )]
+    AnotherServer { waiting: Backlog, noted: String, address: String, note: PathBuf },
+}
+
+/// What waits for its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Backlog {
+    pub(super) results: usize,
+    pub(super) jobs: usize,
+}
+
+impl fmt::Display for Backlog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "results ({}) and jobs ({})", self.results, self.jobs)
+    }
 }
 
 const LOCK: &str = "lock";
 const SCRATCH: &str = "scratch";
+/// Names the server that everything in the folder is for.
+const SERVER: &str = "server";
 const IN_HAND: &str = "in-hand";
 const SPOOL: &str = "spool";
 const REJECTED: &str = "rejected";
 /// In the name of a folder: what stands before a digest of the worker's id.
 const DIGEST_MARK: char = '+';
+/// Between two paths, none of which has it.
+const BETWEEN: u8 = 0;
 
 /// The folder of one worker, which nobody else has as long as this lives.
 #[derive(Debug)]
@@ -83,21 +112,48 @@ impl StateFolder {
         JobsInHand::open(self.dir.join(IN_HAND), self.rejected_dir())
     }
 
-    /// Ends and removes what a killed worker of this id has left: the processes of its scratch folder, the folder, dead cgroups. `None`
-    /// if the last worker ended in order.
+    /// Sees to it that what lies here goes to no other server than the one that it is for: the one that was here last, if something
+    /// waits for it, else that at `address`.
     ///
     /// # Errors
-    /// If its note cannot be read or removed.
+    /// If that is another one, and if it cannot be read or noted which one it is.
+    pub(super) fn belong_to(&self, address: &str, waiting: Backlog) -> Result<(), StateError> {
+        let note = self.dir.join(SERVER);
+        let bytes = read_ours(&note).map_err(tried("read", &note))?;
+        let noted = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        // Without its end it was cut, when nothing could wait yet.
+        let noted = noted.as_deref().and_then(|text| text.strip_suffix('\n'));
+        match noted {
+            Some(noted) if noted == address => Ok(()),
+            Some(noted) if waiting != (Backlog { results: 0, jobs: 0 }) => {
+                Err(StateError::AnotherServer { waiting, noted: noted.to_owned(), address: address.to_owned(), note })
+            }
+            Some(_) | None => Ok(write_durably(&note, format!("{address}\n").as_bytes())?),
+        }
+    }
+
+    /// Ends and removes what killed workers of this id have left: the processes of their scratch folders, the folders, dead cgroups. What
+    /// cannot be removed stays on the note, for the next start. `None` if the last worker ended in order.
+    ///
+    /// # Errors
+    /// If the note cannot be read or changed.
     pub(super) fn sweep(&self) -> Result<Option<Swept>, StateError> {
-        let path = self.dir.join(SCRATCH);
-        let noted = match read_config(&path) {
-            Ok(bytes) => PathBuf::from(OsString::from_vec(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(tried("read", &path)(source).into()),
-        };
-        let swept = sweep_folder(&noted);
-        self.forget_scratch()?;
-        Ok(swept)
+        let (mut all, mut kept) = (None, Vec::new());
+        let noted = self.noted()?;
+        for folder in &noted {
+            let Some(swept) = sweep_folder(folder) else { continue };
+            if !swept.left.is_empty() {
+                kept.push(folder.clone());
+            }
+            let all: &mut Swept = all.get_or_insert_default();
+            all.processes.extend(swept.processes);
+            all.removed.extend(swept.removed);
+            all.left.extend(swept.left);
+        }
+        if kept != noted {
+            self.note(&kept)?;
+        }
+        Ok(all)
     }
 
     /// Returns what waits to be sent in the folders of other workers of this machine that do not run, by the folders' names.
@@ -118,17 +174,38 @@ impl StateFolder {
     /// Notes a scratch folder, before anything is started in it: should this process be killed, the next one removes it.
     ///
     /// # Errors
-    /// If the note cannot be written.
+    /// If the note cannot be read or written.
     pub(super) fn note_scratch(&self, scratch: &Scratch) -> Result<(), StateError> {
-        Ok(write_durably(&self.dir.join(SCRATCH), scratch.path().as_os_str().as_bytes())?)
+        let mut noted = self.noted()?;
+        noted.push(scratch.path().to_path_buf());
+        self.note(&noted)
     }
 
-    /// Forgets the scratch folder once it is removed.
+    /// Forgets a scratch folder once it is removed.
     ///
     /// # Errors
-    /// If the note cannot be removed.
-    pub(super) fn forget_scratch(&self) -> Result<(), StateError> {
-        Ok(remove_file(&self.dir.join(SCRATCH))?)
+    /// If the note cannot be read or changed.
+    pub(super) fn forget_scratch(&self, scratch: &Scratch) -> Result<(), StateError> {
+        let mut noted = self.noted()?;
+        noted.retain(|folder| folder != scratch.path());
+        self.note(&noted)
+    }
+
+    /// The scratch folders on the note.
+    fn noted(&self) -> Result<Vec<PathBuf>, StateError> {
+        let path = self.dir.join(SCRATCH);
+        let bytes = read_ours(&path).map_err(tried("read", &path))?.unwrap_or_default();
+        let names = bytes.split(|byte| *byte == BETWEEN).filter(|name| !name.is_empty());
+        Ok(names.map(|name| PathBuf::from(OsString::from_vec(name.to_vec()))).collect())
+    }
+
+    fn note(&self, folders: &[PathBuf]) -> Result<(), StateError> {
+        let path = self.dir.join(SCRATCH);
+        if folders.is_empty() {
+            return Ok(remove_file(&path)?);
+        }
+        let names: Vec<_> = folders.iter().map(|folder| folder.as_os_str().as_bytes()).collect();
+        Ok(write_durably(&path, &names.join(&BETWEEN))?)
     }
 }
 
@@ -188,14 +265,13 @@ fn folder_name(worker_id: &str) -> String {
 }
 
 /// Returns what the file of a job is called, whatever ids the server gives.
-pub(super) fn job_file_name(submission_id: &str, attempt: u32) -> String {
-    format!("{}.json", sha256_text(format!("{submission_id}\0{attempt}").as_bytes()))
+pub(super) fn job_file_name(job: &JobKey) -> String {
+    format!("{}.json", sha256_text(format!("{}\0{}", job.submission_id, job.attempt_number).as_bytes()))
 }
 
 /// Tells whether a file may be called so by `job_file_name`.
 pub(super) fn is_job_file_name(name: &str) -> bool {
-    let is_digest = |stem: &str| stem.len() == 64 && stem.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    name.strip_suffix(".json").is_some_and(is_digest)
+    name.strip_suffix(".json").is_some_and(is_sha256_text)
 }
 
 /// Returns what a file is called once it is set aside, whatever it was called before.

@@ -32,8 +32,7 @@ const UNNAMED: &str = "submission.bin";
 /// A job that is ours, and on record as such.
 pub(super) struct Claimed {
     pub(super) job: Job,
-    /// Its record, if that could be written.
-    pub(super) ticket: Option<Ticket>,
+    pub(super) ticket: Ticket,
     pub(super) at: Started,
     /// Workers were killed over it.
     pub(super) is_hopeless: bool,
@@ -111,17 +110,15 @@ fn hand_over(worker: &Worker, claimed: Claimed, report: &Report) {
     worker.say(Level::Info, EventName::JobFinished, &job, &fields);
     // Its values can all be written as JSON.
     let body = report.body(worker.form).unwrap_or_default();
-    match worker.spool.add(&job.submission_id, job.attempt_number, &body) {
+    match worker.spool.add(&ticket.key, &body) {
         Ok(spooled) => {
             // In this order: a job that is on record once its result was sent would be done again after a kill.
-            if let Some(ticket) = &ticket {
-                forget(&worker.in_hand, &worker.log, &job.key(), ticket);
-            }
+            forget(&worker.in_hand, &worker.log, &ticket);
             worker.sender.send(Parcel::spooled(spooled));
         }
         Err(error) => {
-            worker.log.disk_failed(&job.key(), &error);
-            worker.sender.send(Parcel::in_memory(body, &job, ticket));
+            worker.log.disk_failed(&ticket.key, &error);
+            worker.sender.send(Parcel::in_memory(body, ticket));
         }
     }
 }

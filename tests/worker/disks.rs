@@ -1,25 +1,158 @@
 //! Disks that are full.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
-use crate::server::{Fault, Route, Server};
-use crate::world::{SECRET, Worker, World, collection, is_root, own_job, said};
+use nix::sys::signal::Signal;
+use serde_json::json;
 
-/// Starts a worker whose state folder is a file system of 512 KiB, which only it and its scripts see.
-fn start(world: &World, server: &Server, more: &[&str]) -> Worker {
-    let state = world.path("state");
-    std::fs::create_dir(&state).unwrap();
-    let mount = format!("mount -t tmpfs -o size=512k,mode=700 tmpfs '{}' && exec \"$@\"", state.display());
+use crate::server::{Fault, Route, Server};
+use crate::world::{SECRET, Worker, World, collection, is_root, own_job, said, until};
+
+/// Starts a worker one of whose folders is a file system of 512 KiB, which only it and its scripts see.
+fn start_with(world: &World, server: &Server, folder: &str, configure: impl FnOnce(&mut Command)) -> Worker {
+    let folder = world.path(folder);
+    fs::create_dir(&folder).unwrap();
+    let mount = format!("mount -t tmpfs -o size=512k,mode=700 tmpfs '{}' && exec \"$@\"", folder.display());
     let worker = world.command(server);
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &mount, "sh"]).arg(worker.get_program()).args(worker.get_args()).args(more);
+    command.args(["--mount", "sh", "-c", &mount, "sh"]).arg(worker.get_program()).args(worker.get_args());
     command.env_clear().envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    world.spawn(command.env("RUNNER_SHARED_SECRET", SECRET).current_dir(world.dir.path()))
+    configure(command.env("RUNNER_SHARED_SECRET", SECRET).current_dir(world.dir.path()));
+    world.spawn(&mut command)
+}
+
+/// Starts a worker with such a state folder that takes jobs all the same.
+fn start(world: &World, server: &Server, more: &[&str]) -> Worker {
+    start_with(world, server, "state", |command| {
+        command.args(more).env("RUNNER_MIN_FREE_DISK_MB", "0");
+    })
 }
 
 /// Text of a script that fills the disk of the state folder.
 fn fills(world: &World) -> String {
     format!("dd if=/dev/zero of='{}' bs=4k 2>/dev/null\n", world.path("state/full").display())
+}
+
+/// A path in the state folder as the worker sees it.
+fn seen(world: &World, worker: &Worker, below: &str) -> PathBuf {
+    format!("/proc/{}/root{}", worker.pid(), world.path("state").join(below).display()).into()
+}
+
+/// How much lies in the worker's own folder `below`.
+fn count(world: &World, worker: &Worker, below: &str) -> usize {
+    fs::read_dir(seen(world, worker, &format!("worker-under-test/{below}"))).unwrap().count()
+}
+
+#[test]
+fn a_disk_without_space_takes_no_jobs_whichever_folder_is_on_it() {
+    if !is_root() {
+        return;
+    }
+    for folder in ["state", "cache"] {
+        let server = Server::today(Some(SECRET));
+        server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
+        let world = World::new();
+        let mut worker = start_with(&world, &server, folder, |_| {});
+        let told = worker.wait_for("disk_low");
+        assert_eq!((&told["folder"], &told["needed_mb"]), (&json!(world.path(folder)), &json!(128)), "{told}");
+        worker.finish();
+        assert!(server.requests().is_empty());
+    }
+}
+
+#[test]
+fn no_job_is_taken_while_a_result_is_in_memory_only() {
+    if !is_root() {
+        return;
+    }
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Results, vec![Fault::Status(503, None); 1000]);
+    let world = World::new();
+    server.add_job(own_job("s1", &[("a.sh", &fills(&world))]));
+    server.add_job(own_job("s2", &[("a.sh", "exit 0")]));
+    let mut worker = start(&world, &server, &["--max-jobs", "1"]);
+    let told = worker.wait_for("results_in_memory");
+    assert_eq!(told["results"], 1, "{told}");
+    assert_eq!(server.state().queue.len(), 1);
+    server.calm();
+    server.wait_until("both results", |state| state.results.len() == 2);
+    worker.finish();
+}
+
+#[test]
+fn a_result_that_was_never_on_the_disk_and_not_taken_is_told_by_the_exit_code() {
+    if !is_root() {
+        return;
+    }
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Results, vec![Fault::Status(503, None); 10_000]);
+    let world = World::new();
+    server.add_job(own_job("s1", &[("a.sh", &fills(&world))]));
+    let mut worker = start(&world, &server, &["--drain-limit", "1"]);
+    worker.wait_for("result_retried");
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
+    let events = worker.events();
+    assert_eq!(said(&events, "result_lost", "submissionID"), ["s1"]);
+    assert_eq!(said(&events, "worker_stopped", "how"), ["results_lost"]);
+}
+
+#[test]
+fn a_result_in_memory_reaches_the_disk_before_the_end_if_there_is_room_by_then() {
+    if !is_root() {
+        return;
+    }
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Results, vec![Fault::Status(503, None); 10_000]);
+    let world = World::new();
+    server.add_job(own_job("s1", &[("a.sh", &fills(&world))]));
+    let mut worker = start(&world, &server, &["--drain-limit", "1"]);
+    worker.wait_for("results_in_memory");
+    fs::remove_file(seen(&world, &worker, "full")).unwrap();
+    until(&|| worker.text(), || count(&world, &worker, "spool") == 1 && count(&world, &worker, "in-hand") == 0);
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.wait().code(), Some(0), "{}", worker.text());
+    assert_eq!(said(&worker.events(), "results_left", "results"), [1]);
+}
+
+#[test]
+fn a_job_without_a_record_is_not_run_a_second_time() {
+    if !is_root() {
+        return;
+    }
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    server.add_job(own_job("s1", &[("a.sh", &fills(&world))]));
+    let mut worker = start(&world, &server, &["--max-jobs", "2"]);
+    worker.wait_for("result_sent");
+    // Where the record of that job was.
+    fs::write(seen(&world, &worker, "fuller"), vec![0; 1 << 20]).unwrap_err();
+    server.add_job(own_job("s2", &[("a.sh", &(world.counts_in("runs") + &world.waits_for("gate")))]));
+    until(&|| worker.text(), || world.lines("runs") == 1);
+    assert_eq!(count(&world, &worker, "in-hand"), 0, "the disk is full");
+    assert!(server.requeue("s2"));
+    worker.wait_for("job_duplicate");
+    world.open("gate");
+    server.wait_until("both results", |state| state.results.len() == 2);
+    worker.finish();
+    assert_eq!((server.results()[&("s2".to_owned(), 1)].arrivals, world.lines("runs")), (1, 1));
+}
+
+#[test]
+fn a_result_in_memory_that_is_refused_for_good_leaves_no_job_in_hand() {
+    if !is_root() {
+        return;
+    }
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Results, [Fault::Status(422, None)]);
+    let world = World::new();
+    server.add_job(own_job("s1", &[("a.sh", &fills(&world))]));
+    let mut worker = start(&world, &server, &[]);
+    worker.wait_for("result_set_aside");
+    until(&|| worker.text(), || count(&world, &worker, "in-hand") == 0);
+    worker.finish();
 }
 
 #[test]

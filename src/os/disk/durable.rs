@@ -1,15 +1,18 @@
 //! Files that outlive a power failure: whoever was told that one is written finds it whole afterwards, or what was there before.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::DiskError;
+use super::read::open_regular;
 use super::write::{is_aside, make_aside, write_error};
 
 /// For our eyes only: what is kept so is of students.
 const MODE: u32 = 0o600;
+/// Nothing that is kept so is larger.
+const BYTES_MAX: u64 = 1 << 30;
 
 /// Writes `bytes` to the file `path`, mode 0600, in a folder that is there; content and name are on the disk when it returns. A link
 /// at `path` is replaced, not followed.
@@ -36,6 +39,23 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), DiskError> 
         sync_folder(folder)
     };
     write().map_err(|source| write_error(path, source))
+}
+
+/// Returns what is in the file `path`, which `write_durably` has written, unless somebody was there since. `None` if it is no file of ours:
+/// not there, no regular file, or larger than 1 GiB.
+///
+/// # Errors
+/// If it cannot be read now, which says nothing of what is in it.
+pub(crate) fn read_ours(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let opened = match open_regular(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        opened => opened?,
+    };
+    let Some((file, meta)) = opened.filter(|(_, meta)| meta.len() <= BYTES_MAX) else { return Ok(None) };
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(usize::try_from(meta.len()).unwrap_or(usize::MAX))?;
+    file.take(meta.len()).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 /// Removes the file `path`; a power failure may bring it back. One that is not there is removed already.
@@ -126,6 +146,23 @@ mod tests {
         write_durably(&dir.path().join("file"), b"new").unwrap_err();
         assert_eq!(names(dir.path()), ["file"]);
         write_durably(&dir.path().join("absent/file"), b"new").unwrap_err();
+    }
+
+    #[test]
+    fn only_a_regular_file_is_ours_and_only_a_failure_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        write_durably(&at("file"), b"content").unwrap();
+        symlink("file", at("link")).unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        assert_eq!(read_ours(&at("file")).unwrap(), Some(b"content".to_vec()));
+        for name in ["link", "folder", "pipe", "socket", "nothing"] {
+            assert_eq!(read_ours(&at(name)).unwrap(), None, "{name}");
+        }
+        // A part of a path that is no folder stands for whatever keeps us from looking.
+        read_ours(&at("file/below")).unwrap_err();
     }
 
     #[test]

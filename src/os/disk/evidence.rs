@@ -5,12 +5,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
+use super::read::open_regular;
 use super::write::is_aside;
 
 /// Larger files are refused: each is read as a whole.
@@ -118,13 +118,8 @@ impl EvidenceReader {
     }
 }
 
-/// A pipe that was put there since the folder was listed does not make it wait.
 fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
-    let meta = file.metadata()?;
-    if meta.is_file() { Ok((file, meta)) } else { Err(io::Error::other("it is not a regular file")) }
+    open_regular(path)?.ok_or_else(|| io::Error::other("it is not a regular file"))
 }
 
 /// Returns the SHA-256 of `bytes`.
@@ -136,6 +131,12 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
 #[cfg(feature = "worker")]
 pub(crate) fn sha256_text(bytes: &[u8]) -> String {
     hex(&sha256(bytes))
+}
+
+/// Tells whether `sha256_text` could have returned this.
+#[cfg(feature = "worker")]
+pub(crate) fn is_sha256_text(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Returns bytes as lower-case hexadecimal digits.

@@ -19,10 +19,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "worker")]
-pub(crate) use durable::{remove_file, rename_durably, sweep_aside, write_durably};
+pub(crate) use durable::{read_ours, remove_file, rename_durably, sweep_aside, write_durably};
 pub(crate) use evidence::{EvidenceReader, ListedKind, list, sha256};
 #[cfg(feature = "worker")]
-pub(crate) use evidence::{hex, sha256_text};
+pub(crate) use evidence::{hex, is_sha256_text, sha256_text};
 pub(crate) use read::{read_config, read_tail, sha256_of};
 pub(crate) use roots::SnapshotRoot;
 pub(crate) use snapshot::Snapshotter;

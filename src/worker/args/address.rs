@@ -7,8 +7,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub(in crate::worker) struct ApiAddress {
     text: String,
     scheme: Scheme,
-    /// Without its port, an IPv6 address without its brackets.
+    /// An IPv6 address without its brackets.
     host: String,
+    port: u16,
+    /// Without a slash at its end.
+    path: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +56,7 @@ impl ApiAddress {
         if authority.contains('@') {
             return Err(BadAddress::Credentials);
         }
-        let host = host(authority)?;
+        let (host, port) = host_and_port(authority)?;
         if after.contains(['?', '#']) {
             return Err(BadAddress::QueryOrFragment);
         }
@@ -62,12 +65,31 @@ impl ApiAddress {
         if !after.chars().all(is_fit) {
             return Err(BadAddress::Path);
         }
-        Ok(Self { text: text.trim_end_matches('/').to_owned(), scheme, host })
+        let port = port.unwrap_or(match scheme {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        });
+        let path = after.trim_end_matches('/').to_owned();
+        Ok(Self { text: text.trim_end_matches('/').to_owned(), scheme, host, port, path })
     }
 
     /// The address, without a slash at its end.
     pub(in crate::worker) fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The address in the one form that all ways to write it have: what tells this server from others.
+    pub(in crate::worker) fn identity(&self) -> String {
+        let Self { host, port, path, .. } = self;
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        if host.contains(':') {
+            format!("{scheme}://[{host}]:{port}{path}")
+        } else {
+            format!("{scheme}://{host}:{port}{path}")
+        }
     }
 
     /// Tells whether nobody on the way can read what is sent there.
@@ -79,14 +101,17 @@ impl ApiAddress {
     }
 }
 
-fn host(authority: &str) -> Result<String, BadAddress> {
+fn host_and_port(authority: &str) -> Result<(String, Option<u16>), BadAddress> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']').ok_or(BadAddress::Host)?;
-            host.parse::<Ipv6Addr>().map_err(|_| BadAddress::Host)?;
+            let host = host.parse::<Ipv6Addr>().map_err(|_| BadAddress::Host)?.to_string();
             (host, if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or(BadAddress::Host)?) })
         }
-        None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
+        None => {
+            let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
+            (host.to_ascii_lowercase(), port)
+        }
     };
     if host.is_empty() {
         return Err(BadAddress::NoHost);
@@ -95,12 +120,11 @@ fn host(authority: &str) -> Result<String, BadAddress> {
     if !host.chars().all(is_name) {
         return Err(BadAddress::Host);
     }
-    let is_port =
-        |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
-    if port.is_some_and(|port| !is_port(port)) {
-        return Err(BadAddress::Port);
-    }
-    Ok(host.to_ascii_lowercase())
+    let number = |port: &str| {
+        let number = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten();
+        number.filter(|number| *number > 0).ok_or(BadAddress::Port)
+    };
+    Ok((host, port.map(number).transpose()?))
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -126,6 +150,23 @@ mod tests {
         ] {
             assert_eq!(ApiAddress::parse(text).unwrap().as_str(), expected);
         }
+    }
+
+    #[test]
+    fn one_server_has_one_identity_however_its_address_is_written() {
+        for (texts, identity) in [
+            (&["http://Localhost", "HTTP://localhost:80/", "http://localhost:0080//"][..], "http://localhost:80"),
+            (&["https://a.example.org/x/", "https://A.example.org:443/x"], "https://a.example.org:443/x"),
+            (&["http://[::1]:8080", "http://[0:0::1]:8080/"], "http://[::1]:8080"),
+        ] {
+            for text in texts {
+                assert_eq!(ApiAddress::parse(text).unwrap().identity(), identity, "{text}");
+            }
+        }
+        let different = ["http://a", "https://a", "http://a:81", "http://a/x", "http://a/X", "http://b"];
+        let identities: std::collections::BTreeSet<_> =
+            different.iter().map(|text| ApiAddress::parse(text).unwrap().identity()).collect();
+        assert_eq!(identities.len(), different.len());
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! One set-up in the cache, and how it was left.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -8,7 +7,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{CacheFault, Held, Source};
-use crate::os::disk::{EvidenceReader, tried, write_atomically};
+use crate::os::disk::{read_ours, tried, write_atomically};
 use crate::os::workdir::Tree;
 use crate::worker::lock::Lock;
 
@@ -91,8 +90,6 @@ impl Entry {
     }
 
     fn meta(&self) -> Option<Meta> {
-        let mut reader = EvidenceReader::default();
-        let (bytes, _) = reader.read(&self.0, OsStr::new(META)).ok()?;
-        serde_json::from_slice(bytes).ok()
+        serde_json::from_slice(&read_ours(&self.0.join(META)).ok()??).ok()
     }
 }

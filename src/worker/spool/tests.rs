@@ -42,8 +42,13 @@ fn report(id: &str, attempt: u32) -> Vec<u8> {
     format!(r#"{{"collection":{},"diagnostics":{{}}}}"#, String::from_utf8(bare(id, attempt)).unwrap()).into_bytes()
 }
 
+fn key(id: &str, attempt: u32) -> JobKey {
+    JobKey { submission_id: id.to_owned(), attempt_number: attempt }
+}
+
 fn ids_of(spool: &Spool) -> Vec<(String, u32)> {
-    spool.waiting().into_iter().map(|spooled| (spooled.submission_id, spooled.attempt)).collect()
+    let jobs = spool.waiting().into_iter().map(|spooled| spooled.job);
+    jobs.map(|job| (job.submission_id, job.attempt_number)).collect()
 }
 
 #[test]
@@ -51,15 +56,15 @@ fn a_result_is_found_again_after_a_restart_byte_by_byte() {
     let world = World::new();
     for body in [bare("s", 2), report("s", 2)] {
         let (spool, _) = world.open();
-        let added = spool.add("s", 2, &body).unwrap();
-        assert!(spool.holds("s", 2) && !spool.holds("s", 1) && !spool.holds("t", 2));
+        let added = spool.add(&key("s", 2), &body).unwrap();
+        assert!(spool.holds(&key("s", 2)) && !spool.holds(&key("s", 1)) && !spool.holds(&key("t", 2)));
         drop(spool);
         let (spool, foreign) = world.open();
         assert_eq!((spool.waiting(), foreign), (vec![added.clone()], vec![]));
         assert_eq!(spool.body(&added).unwrap(), body);
         assert_eq!(fs::metadata(&added.path).unwrap().permissions().mode() & 0o777, 0o600);
         spool.remove(&added).unwrap();
-        assert!(!spool.holds("s", 2));
+        assert!(!spool.holds(&key("s", 2)));
         assert_eq!(ids_of(&world.open().0), []);
     }
 }
@@ -68,7 +73,7 @@ fn a_result_is_found_again_after_a_restart_byte_by_byte() {
 fn a_writer_that_is_killed_at_any_byte_leaves_no_part_of_a_result() {
     let world = World::new();
     let body = report("s", 1);
-    let path = world.open().0.add("s", 1, &body).unwrap().path;
+    let path = world.open().0.add(&key("s", 1), &body).unwrap().path;
     for len in 0..=body.len() {
         // Written beside, killed before the rename.
         fs::write(world.spool().join(".proving-ground-Ab12cd.tmp"), &body[..len]).unwrap();
@@ -88,8 +93,8 @@ fn a_writer_that_is_killed_at_any_byte_leaves_no_part_of_a_result() {
 #[test]
 fn what_is_no_result_is_set_aside_and_never_sent() {
     let world = World::new();
-    world.open().0.add("good", 1, &bare("good", 1)).unwrap();
-    let named = |id: &str| world.spool().join(job_file_name(id, 1));
+    world.open().0.add(&key("good", 1), &bare("good", 1)).unwrap();
+    let named = |id: &str| world.spool().join(job_file_name(&key(id, 1)));
     fs::write(named("other"), bare("somebody-else", 1)).unwrap();
     fs::write(named("attempt"), bare("attempt", 2)).unwrap();
     fs::write(named("binary"), b"\xff\0").unwrap();
@@ -110,7 +115,7 @@ fn what_is_no_result_is_set_aside_and_never_sent() {
 fn a_result_that_somebody_changes_is_not_sent() {
     let world = World::new();
     let (spool, _) = world.open();
-    let spooled = spool.add("s", 1, &bare("s", 1)).unwrap();
+    let spooled = spool.add(&key("s", 1), &bare("s", 1)).unwrap();
     fs::write(&spooled.path, bare("t", 1)).unwrap();
     assert!(matches!(spool.body(&spooled), Err(SpoolError::Broken(_))));
     fs::remove_file(&spooled.path).unwrap();
@@ -125,11 +130,12 @@ fn the_oldest_is_first_whatever_it_is_called() {
     let (spool, _) = world.open();
     let ids: Vec<String> = (0..10).map(|number| format!("s{number}")).collect();
     for (id, second) in ids.iter().zip(1..) {
-        let spooled = spool.add(id, 1, &bare(id, 1)).unwrap();
+        let spooled = spool.add(&key(id, 1), &bare(id, 1)).unwrap();
         let written = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
         File::options().write(true).open(spooled.path).unwrap().set_modified(written).unwrap();
     }
-    let in_order = |spool: &Spool| spool.waiting().into_iter().map(|spooled| spooled.submission_id).collect::<Vec<_>>();
+    let in_order =
+        |spool: &Spool| spool.waiting().into_iter().map(|spooled| spooled.job.submission_id).collect::<Vec<_>>();
     assert_eq!(in_order(&spool), ids);
     assert_eq!(in_order(&world.open().0), ids);
 }
@@ -138,8 +144,8 @@ fn the_oldest_is_first_whatever_it_is_called() {
 fn a_second_result_of_an_attempt_takes_the_place_of_the_first() {
     let world = World::new();
     let (spool, _) = world.open();
-    spool.add("s", 1, &bare("s", 1)).unwrap();
-    let second = spool.add("s", 1, &report("s", 1)).unwrap();
+    spool.add(&key("s", 1), &bare("s", 1)).unwrap();
+    let second = spool.add(&key("s", 1), &report("s", 1)).unwrap();
     assert_eq!(spool.waiting(), [second]);
     assert_eq!(spool.body(&spool.waiting()[0]).unwrap(), report("s", 1));
 }
@@ -149,11 +155,11 @@ fn a_spool_that_is_full_says_so_and_loses_nothing() {
     let world = World::new();
     let (mut spool, _) = world.open();
     spool.waiting_max = Bounds { files: 2, bytes: 1 << 20 };
-    let first = spool.add("a", 1, &bare("a", 1)).unwrap();
+    let first = spool.add(&key("a", 1), &bare("a", 1)).unwrap();
     assert!(!spool.is_full());
-    spool.add("b", 1, &bare("b", 1)).unwrap();
+    spool.add(&key("b", 1), &bare("b", 1)).unwrap();
     assert!(spool.is_full());
-    spool.add("c", 1, &bare("c", 1)).unwrap();
+    spool.add(&key("c", 1), &bare("c", 1)).unwrap();
     assert_eq!(world.open().0.waiting().len(), 3);
     spool.waiting_max = Bounds { files: 9, bytes: 3 * first.bytes };
     assert!(spool.is_full());
@@ -166,13 +172,13 @@ fn what_was_not_taken_is_kept_with_its_reason_until_newer_ones_need_the_room() {
     let world = World::new();
     let (mut spool, _) = world.open();
     spool.rejected_max = Bounds { files: 2, bytes: 1 << 20 };
-    let names = ["a", "b", "c"].map(|id| job_file_name(id, 1));
+    let names = ["a", "b", "c"].map(|id| job_file_name(&key(id, 1)));
     let mut dropped = Vec::new();
     for id in ["a", "b", "c"] {
-        let spooled = spool.add(id, 1, &bare(id, 1)).unwrap();
+        let spooled = spool.add(&key(id, 1), &bare(id, 1)).unwrap();
         dropped.extend(spool.set_aside(&spooled, &format!("422 for {id}")).unwrap());
         // The clock that orders them is coarse.
-        let at = File::open(world.rejected().join(job_file_name(id, 1))).unwrap().metadata().unwrap();
+        let at = File::open(world.rejected().join(job_file_name(&key(id, 1)))).unwrap().metadata().unwrap();
         while changed(&probe(world.dir.path())) <= changed(&at) {}
     }
     assert_eq!(dropped, [OsString::from(&names[0])]);
@@ -202,16 +208,16 @@ fn a_full_disk_is_an_error_that_can_be_told_and_what_was_there_stays() {
         return;
     }
     let (spool, _) = world.open();
-    let small = spool.add("small", 1, &bare("small", 1)).unwrap();
+    let small = spool.add(&key("small", 1), &bare("small", 1)).unwrap();
     let mut large = bare("large", 1);
     large.extend(vec![b' '; 1 << 20]);
-    let full = spool.add("large", 1, &large);
-    let replaced = spool.add("small", 1, &[bare("small", 1), vec![b' '; 1 << 20]].concat());
+    let full = spool.add(&key("large", 1), &large);
+    let replaced = spool.add(&key("small", 1), &[bare("small", 1), vec![b' '; 1 << 20]].concat());
     let kept = world.open().0.body(&small);
     let names = names_in(&world.spool()).unwrap().len();
     nix::mount::umount(world.dir.path()).unwrap();
     assert!(matches!(full, Err(SpoolError::Disk(DiskError::Full { .. }))), "{full:?}");
     assert!(matches!(replaced, Err(SpoolError::Disk(DiskError::Full { .. }))), "{replaced:?}");
     assert_eq!((kept.unwrap(), names), (bare("small", 1), 1));
-    assert!(!spool.holds("large", 1) && spool.holds("small", 1));
+    assert!(!spool.holds(&key("large", 1)) && spool.holds(&key("small", 1)));
 }

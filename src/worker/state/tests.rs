@@ -10,6 +10,7 @@ use pretty_assertions::assert_eq;
 
 use super::in_hand::Left;
 use super::*;
+use crate::worker::api::Job;
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -91,7 +92,8 @@ fn ids_are_no_paths_and_no_two_have_one_folder() {
 #[test]
 fn job_files_have_plain_names_whatever_the_ids_are() {
     let names = [("../../etc/passwd", 1), ("a", 1), ("a", 2), ("a\0", 1), ("a\x001", 1), ("", 0)];
-    let names: std::collections::BTreeSet<_> = names.iter().map(|(id, attempt)| job_file_name(id, *attempt)).collect();
+    let names: std::collections::BTreeSet<_> =
+        names.iter().map(|(id, attempt)| job_file_name(&key(id, *attempt))).collect();
     assert!(names.len() == 6 && names.iter().all(|name| is_job_file_name(name)), "{names:?}");
     for name in ["", "a.json", ".json", "passwd", &format!("{}.json", "A".repeat(64)), &"a".repeat(69)] {
         assert!(!is_job_file_name(name), "{name}");
@@ -128,12 +130,79 @@ fn a_note_that_names_what_no_worker_has_made_removes_nothing() {
         assert!(state.sweep().unwrap().is_none());
     }
     assert!(precious.is_dir());
-    state.forget_scratch().unwrap();
-    state.forget_scratch().unwrap();
+}
+
+/// What keeps a folder from being removed is a file system in it, which needs root.
+#[test]
+fn a_scratch_folder_that_cannot_be_removed_is_tried_again_at_each_start_beside_newer_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let [held, free, own] = [(); 3].map(|()| Scratch::make(dir.path()).unwrap());
+    let mount_point = held.folder().unwrap();
+    let options = nix::mount::MsFlags::empty();
+    let size = Some("size=64k");
+    if nix::mount::mount(Some("none"), &mount_point, Some("tmpfs"), options, size).is_err() {
+        return;
+    }
+    let state = StateFolder::open(dir.path(), "worker-a").unwrap();
+    for scratch in [&held, &free] {
+        state.note_scratch(scratch).unwrap();
+    }
+    let first = state.sweep().unwrap().unwrap();
+    state.note_scratch(&own).unwrap();
+    state.forget_scratch(&own).unwrap();
+    let second = state.sweep().unwrap().unwrap();
+    nix::mount::umount(&mount_point).unwrap();
+    let third = state.sweep().unwrap().unwrap();
+    let shown = |scratch: &Scratch| scratch.path().display().to_string();
+    for swept in [&first, &second] {
+        assert!(swept.left.len() == 1 && swept.left[0].contains(&shown(&held)), "{swept:?}");
+    }
+    assert!(first.removed.contains(&shown(&free)) && !free.path().exists(), "{first:?}");
+    assert!(third.removed.contains(&shown(&held)) && third.left.is_empty() && !held.path().exists(), "{third:?}");
+    assert!(state.sweep().unwrap().is_none());
+}
+
+#[test]
+fn what_waits_for_a_server_goes_to_no_other_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || StateFolder::open(dir.path(), "worker-a").unwrap();
+    let [nothing, a_result, a_job] = [(0, 0), (1, 0), (0, 1)].map(|(results, jobs)| Backlog { results, jobs });
+    // What a worker has left that did not note it.
+    open().belong_to("http://staging:80", a_result).unwrap();
+    for waiting in [a_result, a_job] {
+        open().belong_to("http://staging:80", waiting).unwrap();
+        let error = open().belong_to("https://production:443", waiting).unwrap_err().to_string();
+        for part in ["http://staging:80", "https://production:443", "--worker-id", "--state-dir", "worker-a/server"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+    open().belong_to("https://production:443", nothing).unwrap();
+    open().belong_to("https://production:443", a_job).unwrap();
+    open().belong_to("http://staging:80", a_job).unwrap_err();
+    // A power failure while it was noted for the first time.
+    fs::write(dir.path().join("worker-a/server"), "http://stag").unwrap();
+    open().belong_to("http://staging:80", a_job).unwrap();
+}
+
+fn key(id: &str, attempt: u32) -> JobKey {
+    JobKey { submission_id: id.to_owned(), attempt_number: attempt }
+}
+
+fn job(id: &str, attempt: u32) -> Job {
+    let text = r#"{"submissionID":"","testSetupID":"t","attemptNumber":0,"submissionURL":"u","testSetupURL":"v","manifest":{"a":  1.50}}"#;
+    let job: Job = serde_json::from_str(text).unwrap();
+    Job { submission_id: id.to_owned(), attempt_number: attempt, ..job }
+}
+
+/// As a worker does that takes a job.
+fn take(in_hand: &JobsInHand, id: &str, attempt: u32) -> Ticket {
+    let ticket = in_hand.take(&job(id, attempt));
+    in_hand.record(&ticket).unwrap();
+    ticket
 }
 
 fn jobs(left: &Left) -> Vec<(&str, u32)> {
-    left.jobs.iter().map(|ticket| (&*ticket.job, ticket.tries)).collect()
+    left.jobs.iter().map(|(job, ticket)| (job.submission_id.as_str(), ticket.tries)).collect()
 }
 
 /// As after a kill: everything is opened anew.
@@ -144,21 +213,23 @@ fn reopened(dir: &Path) -> JobsInHand {
 #[test]
 fn after_each_step_a_killed_worker_finds_what_it_had() {
     let dir = tempfile::tempdir().unwrap();
-    let job = r#"{"submissionID":"s","attemptNumber":3,  "seed": 1.50}"#;
     assert_eq!(jobs(&reopened(dir.path()).left().unwrap()), []);
-    let mut ticket = reopened(dir.path()).take(job, "s", 3).unwrap();
-    assert!(reopened(dir.path()).holds("s", 3) && !reopened(dir.path()).holds("s", 2));
+    let in_hand = reopened(dir.path());
+    let mut ticket = take(&in_hand, "s", 3);
+    assert!(in_hand.holds(&key("s", 3)) && !in_hand.holds(&key("s", 2)));
     // To take it is to begin it.
     for tries in 1..TRIES {
-        assert_eq!(jobs(&reopened(dir.path()).left().unwrap()), [(job, tries)]);
+        assert_eq!(jobs(&reopened(dir.path()).left().unwrap()), [("s", tries)]);
         assert_eq!(reopened(dir.path()).begin(&mut ticket).unwrap(), Begun::Now);
     }
-    let mut found = reopened(dir.path()).left().unwrap().jobs.remove(0);
-    assert_eq!(found, ticket);
-    assert_eq!(reopened(dir.path()).begin(&mut found).unwrap(), Begun::TooOften);
-    reopened(dir.path()).done(&found).unwrap();
-    reopened(dir.path()).done(&found).unwrap();
-    assert!(!reopened(dir.path()).holds("s", 3));
+    let in_hand = reopened(dir.path());
+    let (found, mut again) = in_hand.left().unwrap().jobs.remove(0);
+    assert_eq!((found.manifest.get(), &again), (job("s", 3).manifest.get(), &ticket));
+    assert!(in_hand.holds(&key("s", 3)));
+    assert_eq!(in_hand.begin(&mut again).unwrap(), Begun::TooOften);
+    in_hand.done(&again).unwrap();
+    in_hand.done(&again).unwrap();
+    assert!(!in_hand.holds(&key("s", 3)));
     assert_eq!(jobs(&reopened(dir.path()).left().unwrap()), []);
 }
 
@@ -167,33 +238,49 @@ const TRIES: u32 = 2;
 #[test]
 fn half_written_files_count_for_nothing_and_foreign_ones_are_set_aside() {
     let dir = tempfile::tempdir().unwrap();
-    let in_hand = reopened(dir.path());
-    in_hand.take("{}", "whole", 1).unwrap();
+    take(&reopened(dir.path()), "whole", 1);
     let folder = dir.path().join("worker-a/in-hand");
-    let whole = fs::read(folder.join(job_file_name("whole", 1))).unwrap();
+    let named = |id: &str| folder.join(job_file_name(&key(id, 1)));
+    let whole = fs::read(named("whole")).unwrap();
     for len in 0..whole.len() {
         // A writer that was killed after `len` bytes.
         fs::write(folder.join(format!(".proving-ground-{len}.tmp")), &whole[..len]).unwrap();
     }
-    fs::write(folder.join(job_file_name("cut", 1)), &whole[..whole.len() - 1]).unwrap();
+    fs::write(named("cut"), &whole[..whole.len() - 1]).unwrap();
+    fs::write(named("renamed"), &whole).unwrap();
+    fs::write(named("of another version"), r#"{"taken_at_ms":1,"tries":1,"job":{"submission":"s"}}"#).unwrap();
     fs::write(folder.join("notes.txt"), "x").unwrap();
     fs::create_dir(folder.join("folder")).unwrap();
-    symlink(folder.join(job_file_name("whole", 1)), folder.join(job_file_name("link", 1))).unwrap();
-    let left = reopened(dir.path()).left().unwrap();
-    assert_eq!((jobs(&left), left.set_aside.len()), (vec![("{}", 1)], 4));
+    symlink(named("whole"), named("link")).unwrap();
+    let in_hand = reopened(dir.path());
+    let left = in_hand.left().unwrap();
+    assert_eq!((jobs(&left), left.set_aside.len()), (vec![("whole", 1)], 6));
+    assert!(!in_hand.holds(&key("of another version", 1)));
     assert_eq!(names_in(&folder).unwrap().len(), 1);
-    assert_eq!(names_in(&dir.path().join("worker-a/rejected")).unwrap().len(), 4);
+    assert_eq!(names_in(&dir.path().join("worker-a/rejected")).unwrap().len(), 6);
 }
 
 #[test]
-fn the_oldest_comes_first_and_what_is_no_json_is_not_taken() {
+fn the_oldest_comes_first() {
     let dir = tempfile::tempdir().unwrap();
     let in_hand = reopened(dir.path());
     for (id, taken_at_ms) in [("new", 3), ("old", 1), ("middle", 2)] {
-        let content = format!(r#"{{"taken_at_ms":{taken_at_ms},"tries":1,"job":"{id}"}}"#);
-        fs::write(dir.path().join("worker-a/in-hand").join(job_file_name(id, 1)), content).unwrap();
+        let job = serde_json::to_string(&job(id, 1)).unwrap();
+        let content = format!(r#"{{"taken_at_ms":{taken_at_ms},"tries":1,"job":{job}}}"#);
+        fs::write(dir.path().join("worker-a/in-hand").join(job_file_name(&key(id, 1))), content).unwrap();
     }
-    assert_eq!(jobs(&in_hand.left().unwrap()), [("\"old\"", 1), ("\"middle\"", 1), ("\"new\"", 1)]);
-    assert!(matches!(in_hand.take("{", "s", 1), Err(StateError::NotJson(_))));
-    assert!(!in_hand.holds("s", 1));
+    assert_eq!(jobs(&in_hand.left().unwrap()), [("old", 1), ("middle", 1), ("new", 1)]);
+}
+
+#[test]
+fn a_job_that_the_disk_does_not_take_is_in_hand_all_the_same_until_it_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let in_hand = reopened(dir.path());
+    let folder = dir.path().join("worker-a/in-hand");
+    fs::remove_dir(&folder).unwrap();
+    let ticket = in_hand.take(&job("s", 1));
+    in_hand.record(&ticket).unwrap_err();
+    assert!(in_hand.holds(&key("s", 1)));
+    in_hand.done(&ticket).unwrap();
+    assert!(!in_hand.holds(&key("s", 1)));
 }
