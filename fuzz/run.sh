@@ -22,7 +22,7 @@ scratch=$(mktemp -d)
 found=0
 for target in "${targets[@]}"; do
     mkdir -p "$scratch/$target" "artifacts/$target" "regressions/$target"
-    # No seed makes a parser ask for more than a few MiB at once. The search for leaks takes ptrace(2), which containers refuse; what leaks much meets the limit on memory.
+    # The search for leaks takes ptrace(2), which containers refuse; what leaks much meets the limit on memory.
     options=(-max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=64 -detect_leaks=0 -max_len=32768 -print_final_stats=1)
     if [[ $target == task || $target == runner ]]; then options+=(-dict=dictionaries/yaml.dict); fi
     if [[ $target =~ ^(properties|footer|job)$ ]]; then options+=(-dict=dictionaries/json.dict); fi

@@ -100,10 +100,13 @@ pub fn job(text: &[u8]) {
     for place in &read.places {
         let (Ok(shown) | Err(shown)) = place;
         expect_line(shown);
-        let has_key = place.as_ref().is_ok_and(|place| place.contains(['?', '#', '@']) || !place.starts_with("http"));
+        let has_key = place.as_ref().is_ok_and(|place| {
+            place.contains(['?', '#']) || place.split('/').nth(2).is_none_or(|host| host.contains('@'))
+        });
         assert!(!has_key, "{place:?} is no address that people may see");
     }
-    let sent: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(text).expect("a job is an object");
+    // A key that is not known may hold what is no text.
+    let Ok(sent) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(text) else { return };
     if let Some(number) =
         sent.get("assignmentSeed").filter(|sent| sent.get().starts_with(|c: char| c != '"' && c != 'n'))
     {
