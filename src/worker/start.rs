@@ -217,8 +217,8 @@ fn build(
     let in_hand = state.jobs_in_hand()?;
     let left = in_hand.left()?;
     tell_files(log, EventName::JobFileBroken, &left.set_aside);
-    let cache = SetupCache::open(&config.cache_dir, config.cache_bytes_max)?;
     let [stop_polls, stop_jobs, stop_results] = [(); 3].map(|()| Stop::default());
+    let cache = SetupCache::open(&config.cache_dir, config.cache_bytes_max, stop_jobs.clone())?;
     let api = |stop: &Stop| HttpApi::new(&http_config(&config), stop.clone());
     let worker = Worker {
         form: if config.secret.is_some() { Form::Report } else { Form::Bare },
