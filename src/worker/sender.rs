@@ -226,8 +226,10 @@ impl Post<'_> {
             Class::Terminal => return self.set_aside(parcel, &text),
             Class::Retry { after } if policy.goes_on(parcel.failed) => policy.delay(parcel.failed, after, jitter),
             Class::Retry { after } => LATER.max(after.unwrap_or_default()) + jitter.up_to(LATER / 4),
+            // We have cut it short, for we end: no failure.
+            Class::Stopped => return Sent::Later(LATER),
             // A secret that is changed on the server, or here: nothing that a quick attempt could mend.
-            Class::Auth | Class::Stopped => LATER + jitter.up_to(LATER / 4),
+            Class::Auth => LATER + jitter.up_to(LATER / 4),
         };
         let fields =
             [("error", json!(text.clone())), ("failed", json!(parcel.failed)), ("next_s", json!(delay.as_secs()))];
