@@ -43,6 +43,8 @@ Environment (a flag that says the same comes first; an empty variable counts as 
   RUNNER_HEARTBEAT_RETRY_MAX_ATTEMPTS, RUNNER_RESULT_UPLOAD_RETRY_MAX_ATTEMPTS,
   RUNNER_DOWNLOAD_RETRY_MAX_ATTEMPTS
                      how often, the first time included; results are sent on after that, less often [default: 4, 8, 6]
+  RUNNER_HEARTBEAT_INTERVAL_MS
+                     between two heartbeats while there are jobs [default: 30000]
   RUNNER_SANDBOX_MEMORY_MB, RUNNER_SANDBOX_DISK_MB, RUNNER_SANDBOX_FILES
                      what one sandboxed script may use and write [default: 2048, 512, 50000]
   RUNNER_SANDBOX_PROCESSES, RUNNER_SANDBOX_OPEN_FILES
@@ -57,7 +59,7 @@ Exit codes:
   0        drained, or with --once: everything that was there is done
   2        the command line or the configuration is wrong, there is no sandbox, the id is in use on this machine,
            or its folder has something for another server
-  3        the worker itself failed, a result is lost, or with --once: the server was not reached
+  3        the worker itself failed, a result is lost, or with --once: something that was there is not done
   129 130 143
            aborted by a second SIGHUP, SIGINT, SIGTERM";
 
@@ -155,6 +157,8 @@ pub(super) struct Config {
     pub(super) once: bool,
     /// When something is tried again.
     pub(super) retry: RetrySettings,
+    /// Between two heartbeats, while there are jobs.
+    pub(super) heartbeat_interval: Duration,
     /// Whether it is found out what this machine can run.
     pub(super) discovers_capabilities: bool,
     /// Folder for temporary files.
@@ -247,6 +251,9 @@ const MIB: u64 = 1 << 20;
 const MB_MAX: u64 = 1 << 40;
 const DELAY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 const ATTEMPTS_MAX: u64 = 1000;
+/// A server gives jobs away of which it hears nothing for longer.
+const HEARTBEAT_MS_MAX: u64 = 30_000;
+const HEARTBEAT_MS_MIN: u64 = 100;
 const DRAIN_SEC_MAX: u64 = 24 * 60 * 60;
 const JOBS_MAX: usize = 256;
 const WORKER_ID_BYTES_MAX: usize = 128;
@@ -281,6 +288,7 @@ impl Surroundings {
             ca_file: flags.ca_file.map(|path| self.cwd.join(path)).or_else(|| self.path("RUNNER_CA_FILE")),
             once: flags.once,
             retry: self.retry()?,
+            heartbeat_interval: self.heartbeat_interval()?,
             discovers_capabilities: self.switch("RUNNER_CAPABILITY_DISCOVERY_ENABLED")?,
             temp_dir: self.path("TMPDIR").unwrap_or_else(|| "/tmp".into()),
             search_path: self.environment.get("PATH").map_or_else(|| host::DEFAULT_SEARCH_PATH.into(), Clone::clone),
@@ -354,6 +362,11 @@ impl Surroundings {
             upload_attempts_max: self.attempts("RUNNER_RESULT_UPLOAD_RETRY_MAX_ATTEMPTS", 8)?,
             download_attempts_max: self.attempts("RUNNER_DOWNLOAD_RETRY_MAX_ATTEMPTS", 6)?,
         })
+    }
+
+    fn heartbeat_interval(&self) -> Result<Duration, ConfigError> {
+        let name = "RUNNER_HEARTBEAT_INTERVAL_MS";
+        self.number(name, HEARTBEAT_MS_MAX, HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX).map(Duration::from_millis)
     }
 
     fn attempts(&self, name: &'static str, default: u64) -> Result<NonZeroU32, ConfigError> {

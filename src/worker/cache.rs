@@ -16,16 +16,21 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::os::disk::{DiskError, PathError, is_sha256_text, sha256_text, tried};
 use crate::os::workdir::{PrivateFolderError, WorkdirError, make_private, remove};
 use crate::worker::lock::Lock;
 use crate::worker::state::names_in;
+use crate::worker::stop::Stop;
 use entry::{Entry, Fitness};
 use locks::Locks;
 
 /// What the folders are called that are being made or removed.
 const ASIDE: &str = ".new-";
+/// The longest wait for another's lock: a slow line may need that for a set-up, a worker that is stopped has a lock for ever.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// Why a set-up could not be had. `E` is what filling fails with.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CacheError<E: Error + 'static> {
@@ -46,6 +51,14 @@ pub(super) enum CacheFault {
     Disk(#[from] DiskError),
     #[error(transparent)]
     Tree(#[from] WorkdirError),
+    #[error("the worker was told to end while another had the lock `{path}` of the cache", path = path.display())]
+    Stopped { path: PathBuf },
+    #[error(
+        "another process has had the lock `{path}` of the cache for {} s; end it, or give each worker a `--test-setup-cache-dir`",
+        waited.as_secs(),
+        path = path.display()
+    )]
+    Held { path: PathBuf, waited: Duration },
 }
 
 /// What a set-up is known by.
@@ -124,13 +137,17 @@ impl Drop for Held {
 
 impl SetupCache {
     /// Opens the cache in the folder `dir`, which is made for our eyes only; at most `bytes_max` bytes stay in it. What killed workers
-    /// have left half-made is removed, and what is over the bound.
+    /// have left half-made is removed, and what is over the bound. `stop` ends its waits for other workers.
     ///
     /// # Errors
     /// If others may enter the folder, or something in it cannot be read or removed.
-    pub(super) fn open(dir: &Path, bytes_max: u64) -> Result<Self, CacheFault> {
+    pub(super) fn open(dir: &Path, bytes_max: u64, stop: Stop) -> Result<Self, CacheFault> {
+        Self::open_for(dir, bytes_max, stop, PATIENCE)
+    }
+
+    fn open_for(dir: &Path, bytes_max: u64, stop: Stop, patience: Duration) -> Result<Self, CacheFault> {
         make_private(dir)?;
-        let locks = Locks::open(dir)?;
+        let locks = Locks::open(dir, stop, patience)?;
         let cache = Self { dir: dir.to_path_buf(), locks, bytes_max, next: AtomicU64::new(0) };
         let _all = cache.locks.all()?;
         cache.sweep()?;
@@ -140,10 +157,10 @@ impl SetupCache {
     }
 
     /// Returns the set-up `key`; `fill` puts it into the empty folder it is given, if it is not there. Of several that want one that is
-    /// not there, be they of other processes, one fills and the others wait, as long as that takes.
+    /// not there, be they of other processes, one fills and the others wait; one that has waited for `PATIENCE` makes one for itself.
     ///
     /// # Errors
-    /// What `fill` fails with, and if the cache cannot do its part. Nothing of the entry stays then.
+    /// What `fill` fails with, and if the cache cannot do its part, or a wait was stopped. Nothing of the entry stays then.
     pub(super) fn acquire<E: Error + 'static>(
         &self,
         key: &Key,
@@ -155,7 +172,9 @@ impl SetupCache {
             return Ok(entry.held(lock)?);
         }
         drop(lock);
-        let filling = self.locks.filling(key)?;
+        let Some(filling) = self.locks.filling(key)? else {
+            return Ok(self.make(fill)?.once(Source::Filled));
+        };
         let acquired = self.acquire_or_fill(key, &entry, fill);
         // Whoever waits for it makes a new one.
         self.locks.forget(filling, key)?;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use ureq::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
+use ureq::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, TRANSFER_ENCODING};
 use ureq::http::{Method, Request, Response, StatusCode, Uri};
 use ureq::tls::{Certificate, PemItem, parse_pem};
 use ureq::{Agent, Body, Error};
@@ -308,6 +308,11 @@ impl JobApi for HttpApi {
             let reason = format!("the status {} is not 200", answer.response.status().as_u16());
             return Err(ApiError::Garbage { url: answer.url, reason });
         }
+        if !tells_its_end(&answer.response) {
+            let reason =
+                "it tells neither its length nor comes in chunks, so nobody sees whether all of it came".to_owned();
+            return Err(ApiError::Garbage { url: answer.url, reason });
+        }
         to.set_len(0)
             .and_then(|()| to.rewind())
             .map_err(|source| ApiError::Disk { url: answer.url.clone(), source })?;
@@ -390,6 +395,11 @@ fn is_told_empty(response: &Response<Body>) -> bool {
         StatusCode::OK => said_length(response) == Some(0),
         _ => false,
     }
+}
+
+/// Tells whether an answer that is cut can be told from a whole one; else the end of the connection is its end (RFC 9112, 6.3).
+fn tells_its_end(response: &Response<Body>) -> bool {
+    [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| response.headers().contains_key(name))
 }
 
 /// Returns the beginning of the text of a refusal, for people; what cannot be read of it is left out.

@@ -16,20 +16,26 @@ impl Lock {
         file.lock().map(|()| Self(file))
     }
 
-    /// Waits until nobody has it alone.
-    ///
-    /// # Errors
-    /// As `exclusive`.
-    pub(super) fn shared(file: File) -> io::Result<Self> {
-        file.lock_shared().map(|()| Self(file))
-    }
-
     /// Takes it if nobody has it; else returns the file.
     ///
     /// # Errors
     /// As `exclusive`.
     pub(super) fn try_exclusive(file: File) -> io::Result<Result<Self, File>> {
-        match file.try_lock() {
+        let locked = file.try_lock();
+        Self::taken(file, locked)
+    }
+
+    /// Takes it with others, if nobody has it alone; else returns the file.
+    ///
+    /// # Errors
+    /// As `exclusive`.
+    pub(super) fn try_shared(file: File) -> io::Result<Result<Self, File>> {
+        let locked = file.try_lock_shared();
+        Self::taken(file, locked)
+    }
+
+    fn taken(file: File, locked: Result<(), TryLockError>) -> io::Result<Result<Self, File>> {
+        match locked {
             Ok(()) => Ok(Ok(Self(file))),
             Err(TryLockError::WouldBlock) => Ok(Err(file)),
             Err(TryLockError::Error(error)) => Err(error),

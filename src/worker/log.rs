@@ -193,6 +193,8 @@ pub(super) enum EventName {
     WorkerStarted,
     /// The worker ends.
     WorkerStopped,
+    /// The worker lacks something that it cannot do without, and ends.
+    WorkerFailed,
     /// The configuration is usable, and something about it should be known.
     ConfigurationWarning,
     /// What a killed worker had left was ended and removed.
@@ -235,6 +237,8 @@ pub(super) enum EventName {
     JobFinished,
     /// We failed a job; its report says that.
     JobFailed,
+    /// Job after job fails by our fault: polls become rare until one is graded.
+    JobsFailing,
     /// A result could not be written to the disk, and is kept in memory.
     SpoolFailed,
     /// No polls: too many results wait to be sent.
@@ -270,9 +274,10 @@ pub(super) enum EventName {
 impl EventName {
     /// Every event, in the order of the table in docs/worker.md.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 38] = [
+    pub(super) const ALL: [Self; 40] = [
         Self::WorkerStarted,
         Self::WorkerStopped,
+        Self::WorkerFailed,
         Self::ConfigurationWarning,
         Self::TracesSwept,
         Self::ResultsElsewhere,
@@ -294,6 +299,7 @@ impl EventName {
         Self::JobStarted,
         Self::JobFinished,
         Self::JobFailed,
+        Self::JobsFailing,
         Self::SpoolFailed,
         Self::SpoolFull,
         Self::ResultRetried,
@@ -316,6 +322,7 @@ impl EventName {
         match self {
             Self::WorkerStarted => "worker_started",
             Self::WorkerStopped => "worker_stopped",
+            Self::WorkerFailed => "worker_failed",
             Self::ConfigurationWarning => "configuration_warning",
             Self::TracesSwept => "traces_swept",
             Self::ResultsElsewhere => "results_elsewhere",
@@ -337,6 +344,7 @@ impl EventName {
             Self::JobStarted => "job_started",
             Self::JobFinished => "job_finished",
             Self::JobFailed => "job_failed",
+            Self::JobsFailing => "jobs_failing",
             Self::SpoolFailed => "spool_failed",
             Self::SpoolFull => "spool_full",
             Self::ResultRetried => "result_retried",

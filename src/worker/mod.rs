@@ -30,6 +30,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 
@@ -47,14 +48,14 @@ use start::{Started, start};
 
 /// The command line or the environment is wrong, or what was asked for cannot be had; no job was taken.
 const CONFIGURATION: u8 = 2;
-/// We failed, a result is lost, or with `--once` the server could not be reached.
+/// We failed, a result is lost, or with `--once` something that was there is not done.
 const FAULT: u8 = 3;
 
 /// Runs `chickadee-runner`: the whole of its `main`.
 ///
 /// Returns 0 if it was told to end and has, or with `--once` when there was nothing left to do; 2 if the command line or the environment is
-/// wrong, or this machine cannot give what it asks for; 3 if the worker itself failed or has lost a result; 129, 130 or 143 after a
-/// second SIGHUP, SIGINT or SIGTERM.
+/// wrong, or this machine cannot give what it asks for; 3 if the worker itself failed or has lost a result, or with `--once` something is
+/// left; 129, 130 or 143 after a second SIGHUP, SIGINT or SIGTERM.
 #[must_use]
 pub fn main() -> ExitCode {
     let flags = match Flags::try_parse() {
@@ -110,23 +111,38 @@ fn live(config: Config, log: &Log, interrupt: &Interrupt) -> Result<ExitCode, st
     })?;
     tell_started(&worker);
     let ended = work(&worker, left);
-    start::take_down(ours_alone(worker), &state);
-    log.event(Level::Info, EventName::WorkerStopped, &[("how", json!(ended.as_str()))]);
+    let why = worker.failed.get().cloned();
+    match ours_alone(worker) {
+        Some(worker) => start::take_down(worker, &state),
+        None => {
+            let why = "a thread of the worker does not end";
+            log.event(Level::Warn, EventName::ScratchLeft, &[("error", json!(why))]);
+        }
+    }
+    let level = if why.is_some() { Level::Error } else { Level::Info };
+    let mut fields = vec![("how", json!(ended.as_str()))];
+    fields.extend(why.map(|why| ("error", json!(why))));
+    log.event(level, EventName::WorkerStopped, &fields);
     Ok(match ended {
         Ended::Drained => ExitCode::SUCCESS,
-        Ended::Unreachable | Ended::ResultsLost => ExitCode::from(FAULT),
+        Ended::Unreachable | Ended::ResultsLost | Ended::Hindered | Ended::Unsent | Ended::Failed => {
+            ExitCode::from(FAULT)
+        }
         Ended::Aborted => interrupt.exit_code().unwrap_or(ExitCode::from(FAULT)),
     })
 }
 
-/// Waits until nobody else has it: the listener does as long as it tells it something, which is soon over.
-fn ours_alone(mut worker: Arc<Worker>) -> Worker {
+/// Waits until nobody else has it, be it a thread that ends or the listener, which tells it something; `None` if somebody keeps it.
+fn ours_alone(mut worker: Arc<Worker>) -> Option<Worker> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let begun = Instant::now();
     loop {
-        match Arc::try_unwrap(worker) {
-            Ok(worker) => return worker,
-            Err(shared) => worker = shared,
-        }
-        thread::yield_now();
+        worker = match Arc::try_unwrap(worker) {
+            Ok(worker) => return Some(worker),
+            Err(_) if begun.elapsed() >= LIMIT => return None,
+            Err(shared) => shared,
+        };
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
@@ -13,7 +13,7 @@ use super::api::ApiError;
 use super::stop::Stop;
 
 /// The longest time that a server can make us wait.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// What a failure means for the next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +71,10 @@ pub(super) struct Policy {
     pub(super) base: Duration,
     /// The longest delay, without the jitter and what a server asks for.
     pub(super) max: Duration,
+    /// The longest delay that a server can ask for.
+    pub(super) asked_max: Duration,
+    /// Later than that after the first attempt there is none.
+    pub(super) time_max: Duration,
     /// Attempts in all.
     pub(super) attempts_max: NonZeroU32,
     /// Off means one attempt.
@@ -78,13 +82,13 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// Returns how long to wait after `failed` failures, at least `asked` (an hour at most), and up to a quarter more.
+    /// Returns how long to wait after `failed` failures, at least `asked` (`asked_max` at most), and up to a quarter more.
     ///
     /// `min(max, base * 2^(failed - 1))`: after the first failure `base`.
     pub(super) fn delay(&self, failed: u32, asked: Option<Duration>, jitter: &mut Jitter) -> Duration {
         let factor = 2u32.checked_pow(failed.saturating_sub(1)).unwrap_or(u32::MAX);
         let own = self.base.saturating_mul(factor).min(self.max);
-        let wait = own.max(asked.unwrap_or_default().min(RETRY_AFTER_MAX));
+        let wait = own.max(asked.unwrap_or_default().min(self.asked_max));
         wait + jitter.up_to(wait / 4)
     }
 
@@ -145,7 +149,7 @@ pub(super) fn with_retries<T>(
     failed: &mut dyn FnMut(&ApiError, u32, Duration),
     mut attempt: impl FnMut() -> Result<T, ApiError>,
 ) -> Result<T, ApiError> {
-    let mut jitter = Jitter::fresh();
+    let (begun, mut jitter) = (Instant::now(), Jitter::fresh());
     let mut failures = 0;
     loop {
         let error = match attempt() {
@@ -158,6 +162,9 @@ pub(super) fn with_retries<T>(
             return Err(error);
         }
         let delay = policy.delay(failures, after, &mut jitter);
+        if begun.elapsed().saturating_add(delay) > policy.time_max {
+            return Err(error);
+        }
         failed(&error, failures, delay);
         if stop.wait(delay) {
             return Err(ApiError::Stopped);
@@ -185,7 +192,14 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn policy() -> Policy {
-        Policy { base: SECOND, max: 30 * SECOND, attempts_max: NonZeroU32::new(4).unwrap(), is_on: true }
+        Policy {
+            base: SECOND,
+            max: 30 * SECOND,
+            asked_max: RETRY_AFTER_MAX,
+            time_max: Duration::MAX,
+            attempts_max: NonZeroU32::new(4).unwrap(),
+            is_on: true,
+        }
     }
 
     fn status(code: u16) -> ApiError {
@@ -224,6 +238,24 @@ mod tests {
         assert!((120..=150).contains(&secs(120)));
         assert!((3600..=4500).contains(&secs(1_000_000)));
         assert!(secs(0) <= 2, "at least the own delay");
+        let bounded = Policy { asked_max: 5 * SECOND, ..policy() };
+        let delay = bounded.delay(1, Some(3600 * SECOND), &mut Jitter::seeded(1));
+        assert!((5 * SECOND..=7 * SECOND).contains(&delay), "{delay:?}");
+    }
+
+    #[test]
+    fn what_would_come_too_late_is_not_tried_again() {
+        let asked = |after| ApiError::Status { url: String::new(), code: 503, retry_after: after, text: String::new() };
+        for (after, expected) in [(Some(3600 * SECOND), 1), (None, 4)] {
+            let bounded = Policy { base: Duration::ZERO, time_max: 3599 * SECOND, ..policy() };
+            let mut made = 0;
+            let outcome = with_retries(&bounded, &Stop::default(), &mut |_, _, _| (), || {
+                made += 1;
+                Err::<(), _>(asked(after))
+            });
+            assert!(matches!(outcome, Err(ApiError::Status { .. })));
+            assert_eq!(made, expected, "{after:?}");
+        }
     }
 
     #[test]

@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::OnceLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::api::{Activity, Job, JobApi};
 use super::args::Config;
 use super::cache::SetupCache;
+use super::daemon::{EndingLimits, Troubles};
 use super::heartbeat::Heartbeat;
 use super::log::{EventName, Log};
 use super::profile::Profile;
@@ -18,7 +20,7 @@ use super::sender::Sender;
 use super::slots::Slots;
 use super::spool::Spool;
 use super::state::JobsInHand;
-use super::status::Status;
+use super::status::{self, Status};
 use super::stop::Stop;
 use super::work::Claimed;
 use crate::flow::scratch::{CopiesIn, Scratch};
@@ -49,6 +51,11 @@ pub(super) struct Worker {
     pub(super) downloads: Policy,
     pub(super) heartbeats: Policy,
     pub(super) polls: Policy,
+    /// Jobs that we have failed.
+    pub(super) troubles: Troubles,
+    /// Why the worker cannot go on.
+    pub(super) failed: OnceLock<String>,
+    pub(super) ending_limits: EndingLimits,
     pub(super) slots: Slots<Claimed>,
     pub(super) heartbeat: Heartbeat,
     pub(super) sender: Sender,
@@ -84,6 +91,20 @@ impl Worker {
         for stop in [&self.stop_polls, &self.stop_jobs, &self.stop_results] {
             stop.set();
         }
+    }
+
+    /// Ends the worker, since it lacks something that it cannot do without: no more jobs, what runs may end.
+    pub(super) fn fail(&self, why: &str) {
+        self.log.event(Level::Error, EventName::WorkerFailed, &[("error", json!(why))]);
+        self.status.note(status::Event::Failed(why.to_owned()));
+        // The first reason is the one that counts.
+        self.failed.set(why.to_owned()).ok();
+        self.slots.close();
+    }
+
+    /// Tells whether the worker cannot go on.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.get().is_some()
     }
 
     /// Tells whether everything is to end at once.

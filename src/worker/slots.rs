@@ -36,12 +36,21 @@ impl<T> Slots<T> {
         !waited.unwrap_or_else(PoisonError::into_inner).is_closed
     }
 
-    /// Sleeps for `time`, until a job ends, or until they are closed.
-    pub(super) fn wait_for_change(&self, time: Duration) {
-        let state = self.lock();
-        let ended = state.ended;
-        let waited = self.changed.wait_timeout_while(state, time, |state| state.ended == ended && !state.is_closed);
-        drop(waited);
+    /// Waits until all are free; `false` if they are closed.
+    pub(super) fn wait_until_idle(&self) -> bool {
+        let waited = self.changed.wait_while(self.lock(), |state| state.free < state.all && !state.is_closed);
+        !waited.unwrap_or_else(PoisonError::into_inner).is_closed
+    }
+
+    /// Returns how many jobs have ended so far.
+    pub(super) fn ended(&self) -> u64 {
+        self.lock().ended
+    }
+
+    /// Sleeps for `time`, until more than `ended` jobs have ended, or until they are closed.
+    pub(super) fn wait_for_change(&self, ended: u64, time: Duration) {
+        let is_unchanged = |state: &mut State<T>| state.ended == ended && !state.is_closed;
+        drop(self.changed.wait_timeout_while(self.lock(), time, is_unchanged));
     }
 
     /// Gives a job to a free slot.
@@ -139,10 +148,12 @@ mod tests {
         slots.put(1);
         thread::scope(|scope| {
             let pausing = scope.spawn(|| slots.wait_until_closed(LONG));
-            let waiting = scope.spawn(|| slots.wait_for_change(LONG));
+            let waiting = scope.spawn(|| slots.wait_for_change(0, LONG));
+            let idling = scope.spawn(|| slots.wait_until_idle());
             slots.close();
             assert!(pausing.join().unwrap());
             waiting.join().unwrap();
+            assert!(!idling.join().unwrap());
         });
         assert!(!slots.wait_for_one());
         slots.put(2);
@@ -155,17 +166,16 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_ends_wakes_whoever_waits_for_a_change() {
+    fn a_job_that_ends_is_a_change_also_before_anybody_waits_for_one() {
         let slots = Slots::new(2);
         slots.put(());
+        let ended = slots.ended();
         thread::scope(|scope| {
-            let waiting = scope.spawn(|| slots.wait_for_change(LONG));
-            // It may not wait yet: then it sees the next one.
-            while !waiting.is_finished() {
-                slots.done();
-                slots.put(());
-                thread::yield_now();
-            }
+            let waiting = scope.spawn(|| slots.wait_for_change(ended, LONG));
+            slots.done();
+            waiting.join().unwrap();
         });
+        slots.wait_for_change(ended, LONG);
+        assert!(slots.wait_until_idle());
     }
 }

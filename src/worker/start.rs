@@ -5,18 +5,21 @@ use std::fs::{self, File};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::api::Job;
 use super::args::{Config, RetrySettings};
 use super::cache::{CacheFault, SetupCache};
+use super::daemon::{EndingLimits, Troubles};
 use super::heartbeat::Heartbeat;
 use super::http::{HttpApi, HttpConfig, HttpConfigError, HttpLimits};
 use super::log::{EventName, Log};
 use super::profile::{self, Profile};
 use super::report::Form;
-use super::retry::Policy;
+use super::retry::{Policy, RETRY_AFTER_MAX};
 use super::sender::Sender;
 use super::shared::{FOR_EVER, Worker};
 use super::slots::Slots;
@@ -223,8 +226,8 @@ fn build(
     tell_files(log, EventName::JobFileBroken, &left.set_aside);
     let waits = Backlog { results: waiting.len(), jobs: left.jobs.len() };
     state.belong_to(&config.api.identity(), waits)?;
-    let cache = SetupCache::open(&config.cache_dir, config.cache_bytes_max)?;
     let [stop_polls, stop_jobs, stop_results] = [(); 3].map(|()| Stop::default());
+    let cache = SetupCache::open(&config.cache_dir, config.cache_bytes_max, stop_jobs.clone())?;
     let api = |stop: &Stop| HttpApi::new(&http_config(&config), stop.clone());
     let worker = Worker {
         form: if config.secret.is_some() { Form::Report } else { Form::Bare },
@@ -239,11 +242,19 @@ fn build(
         stop_results,
         aborted: Stop::default(),
         cancel: Cancel::new()?,
-        downloads: policy(config.retry, config.retry.download_attempts_max),
-        heartbeats: policy(config.retry, config.retry.heartbeat_attempts_max),
+        // One server of files must not hold every slot for as long as it likes.
+        downloads: Policy { asked_max: config.retry.max, ..policy(config.retry, config.retry.download_attempts_max) },
+        // The next one says the same, and more: only silence makes a server give jobs away.
+        heartbeats: Policy {
+            time_max: config.heartbeat_interval,
+            ..policy(config.retry, config.retry.heartbeat_attempts_max)
+        },
         polls: policy(config.retry, FOR_EVER),
+        troubles: Troubles::default(),
+        failed: OnceLock::new(),
+        ending_limits: EndingLimits::default(),
         slots: Slots::new(config.max_jobs.get()),
-        heartbeat: Heartbeat::default(),
+        heartbeat: Heartbeat::new(config.heartbeat_interval),
         sender: Sender::new(policy(config.retry, config.retry.upload_attempts_max), waiting),
         spool,
         in_hand,
@@ -306,7 +317,14 @@ fn sandbox(config: &Config, scratch: &Scratch) -> Result<SandboxedScriptRunner, 
 }
 
 fn policy(settings: RetrySettings, attempts_max: std::num::NonZeroU32) -> Policy {
-    Policy { base: settings.base, max: settings.max, attempts_max, is_on: settings.is_on }
+    Policy {
+        base: settings.base,
+        max: settings.max,
+        asked_max: RETRY_AFTER_MAX,
+        time_max: Duration::MAX,
+        attempts_max,
+        is_on: settings.is_on,
+    }
 }
 
 fn http_config(config: &Config) -> HttpConfig<'_> {

@@ -16,6 +16,7 @@ use crate::os::disk::{DiskError, write_atomically};
 use crate::os::journal::seconds_text;
 use crate::rules::report::one_line;
 use crate::worker::api::JobKey;
+use crate::worker::log::EventName;
 
 /// Between two files that differ in more than the worker's state.
 const PACE: Duration = Duration::from_secs(1);
@@ -94,6 +95,8 @@ pub(super) enum Event {
     /// Start-up is over.
     Ready,
     Polled(PollOutcome),
+    /// This keeps the worker from polling, or nothing does.
+    Obstacle(Option<EventName>),
     JobTaken(JobKey),
     JobAt(JobKey, Step),
     /// Its result is in the spool, or it was given up.
@@ -225,6 +228,7 @@ struct Known {
     spooled_results: usize,
     done: Done,
     last_poll: Option<LastPoll>,
+    obstacle: Option<Obstacle>,
     last_error: Option<LastError>,
     /// Since it was written.
     is_changed: bool,
@@ -265,6 +269,13 @@ struct LastPoll {
 }
 
 #[derive(Debug, Clone, Serialize)]
+struct Obstacle {
+    /// The event of the log.
+    event: &'static str,
+    since: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
 struct LastError {
     at: String,
     text: String,
@@ -284,6 +295,7 @@ struct Written<'a> {
     #[serde(flatten)]
     done: Done,
     last_poll: Option<&'a LastPoll>,
+    obstacle: Option<&'a Obstacle>,
     last_error: Option<&'a LastError>,
 }
 
@@ -297,6 +309,7 @@ impl Known {
             spooled_results: 0,
             done: Done::default(),
             last_poll: None,
+            obstacle: None,
             last_error: None,
             is_changed: true,
         }
@@ -309,6 +322,7 @@ impl Known {
             Event::Draining => self.phase = Phase::Draining,
             Event::Ended => self.phase = Phase::Ended,
             Event::Polled(outcome) => self.last_poll = Some(LastPoll { at: seconds_text(now), outcome }),
+            Event::Obstacle(event) => self.hindered_by(event, now),
             Event::JobTaken(key) => self.job_is_at(key, Step::Downloading, now),
             Event::JobAt(key, step) => self.job_is_at(key, step, now),
             Event::JobDone(key) => {
@@ -322,6 +336,13 @@ impl Known {
                 let text = one_line(&text).chars().take(ERROR_CHARS_MAX).collect();
                 self.last_error = Some(LastError { at: seconds_text(now), text });
             }
+        }
+    }
+
+    fn hindered_by(&mut self, event: Option<EventName>, now: Timestamp) {
+        let event = event.map(EventName::as_str);
+        if self.obstacle.as_ref().map(|obstacle| obstacle.event) != event {
+            self.obstacle = event.map(|event| Obstacle { event, since: seconds_text(now) });
         }
     }
 
@@ -353,6 +374,7 @@ impl Known {
             spooled_results: self.spooled_results,
             done: self.done,
             last_poll: self.last_poll.as_ref(),
+            obstacle: self.obstacle.as_ref(),
             last_error: self.last_error.as_ref(),
         };
         // Texts and numbers cannot fail to be JSON.
@@ -370,9 +392,10 @@ impl Known {
         };
         let (jobs, slots, spooled) = (self.jobs.len(), self.identity.slots, self.spooled_results);
         let Done { jobs_done, failures, .. } = self.done;
-        format!(
+        let line = format!(
             "{state}: {jobs} of {slots} slots, {spooled} results waiting, {jobs_done} jobs done, {failures} failures"
-        )
+        );
+        self.obstacle.as_ref().map_or(line.clone(), |obstacle| format!("{line}, no polls: {}", obstacle.event))
     }
 }
 
@@ -414,6 +437,8 @@ mod tests {
             (5, Event::Spooled(3)),
             (6, Event::ResultSent),
             (7, Event::Failed("no route\n\u{1b}[31mREADY=1".to_owned())),
+            (8, Event::Obstacle(Some(EventName::DiskLow))),
+            (9, Event::Obstacle(Some(EventName::DiskLow))),
         ] {
             known.note(event, at(second));
         }
@@ -424,10 +449,14 @@ mod tests {
             "jobs": [{ "submissionID": "s-1", "attemptNumber": 1, "step": "grading", "since": "2026-02-20T14:04:14Z" }],
             "spooledResults": 3, "jobsDone": 1, "resultsSent": 1, "failures": 1,
             "lastPoll": { "at": "2026-02-20T14:04:12Z", "outcome": "job" },
+            "obstacle": { "event": "disk_low", "since": "2026-02-20T14:04:18Z" },
             "lastError": { "at": "2026-02-20T14:04:17Z", "text": "no route\\n\\u{1b}[31mREADY=1" },
         });
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
-        assert_eq!(known.line(), "working: 1 of 2 slots, 3 results waiting, 1 jobs done, 1 failures");
+        let line = "working: 1 of 2 slots, 3 results waiting, 1 jobs done, 1 failures";
+        assert_eq!(known.line(), format!("{line}, no polls: disk_low"));
+        known.note(Event::Obstacle(None), at(9));
+        assert_eq!(known.line(), line);
     }
 
     #[test]

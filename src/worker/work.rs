@@ -1,6 +1,7 @@
 //! One job, from its claim to its result in the spool.
 
 use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Seek as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -45,15 +46,23 @@ impl Claimed {
     }
 }
 
-/// Why a set-up could not be fetched or unpacked.
+/// Why something that a job needs could not be fetched or unpacked.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct NoSetup(Fault);
+enum NotHad {
+    /// We or this machine.
+    #[error("{0}")]
+    Ours(Fault),
+    /// What the job names, or where that lies.
+    #[error("{0}")]
+    OfJob(Fault),
+}
 
 /// Why a job has no outcomes.
 enum Failure {
-    /// We, the server or the machine: nothing is known of the submission.
+    /// We or this machine, so that other jobs may fail like this one: nothing is known of the submission.
     Ours(Fault),
+    /// What this job asks for: nothing is known of the submission.
+    OfJob(Fault),
     /// What was handed in cannot be graded.
     Theirs(String),
 }
@@ -64,18 +73,43 @@ impl From<Fault> for Failure {
     }
 }
 
+impl From<NotHad> for Failure {
+    fn from(not_had: NotHad) -> Self {
+        match not_had {
+            NotHad::Ours(fault) => Self::Ours(fault),
+            NotHad::OfJob(fault) => Self::OfJob(fault),
+        }
+    }
+}
+
 /// Grades a job and sees to it that its result is sent. If the worker was told to end at once, the job stays in hand, for the next start.
 pub(super) fn carry_out(worker: &Worker, claimed: Claimed) {
-    worker.heartbeat.begin();
+    if !worker.is_aborted() {
+        let report = graded(worker, &claimed);
+        if !worker.is_aborted() {
+            return hand_over(worker, claimed, &report);
+        }
+    }
+    give_back(worker, &claimed);
+}
+
+fn graded(worker: &Worker, claimed: &Claimed) -> Report {
     let begun = Instant::now();
     let mut course = Course { free_disk_mb_at_start: worker.free_disk_mb(), ..Course::default() };
-    let collection = collect(worker, &claimed, &mut course);
+    let collection = collect(worker, claimed, &mut course);
     course.wall = begun.elapsed();
     course.free_disk_mb_at_end = worker.free_disk_mb();
-    if !worker.is_aborted() {
-        hand_over(worker, claimed, &Report::new(&worker.config.worker_id, collection, course));
+    Report::new(&worker.config.worker_id, collection, course)
+}
+
+/// Leaves a job in hand. Nobody was killed over it, so it does not count as tried.
+fn give_back(worker: &Worker, claimed: &Claimed) {
+    if claimed.is_hopeless {
+        return;
     }
-    worker.heartbeat.end();
+    if let Err(error) = worker.in_hand.give_back(&claimed.ticket) {
+        worker.log.disk_failed(&claimed.key(), &error);
+    }
 }
 
 /// Returns the outcomes, or what there is in place of them.
@@ -86,17 +120,27 @@ fn collect(worker: &Worker, claimed: &Claimed, course: &mut Course) -> Collectio
         attempt_number: claimed.job.attempt_number,
     };
     let attempt = AssertUnwindSafe(|| Attempt { worker, claimed, ids: &ids, course }.run());
-    // A bug of ours must not cost the slot.
+    // A bug of ours is told, too.
     let done =
         catch_unwind(attempt).unwrap_or_else(|_| Err(Fault::from_text("the worker panicked over this job").into()));
+    let told = |fault: Fault| {
+        // Students read it.
+        let fault = Fault::from_text(worker.log.without_secrets(&fault.to_string()));
+        worker.say(Level::Error, EventName::JobFailed, &claimed.job, &[("error", json!(fault.to_string()))]);
+        worker.status.note(Event::Failed(fault.to_string()));
+        fault
+    };
     match done {
-        Ok(collection) => collection,
+        Ok(collection) => {
+            worker.troubles.graded();
+            collection
+        }
         Err(Failure::Ours(fault)) => {
-            // Students read it.
-            let fault = Fault::from_text(worker.log.without_secrets(&fault.to_string()));
-            worker.say(Level::Error, EventName::JobFailed, &claimed.job, &[("error", json!(fault.to_string()))]);
+            let fault = told(fault);
+            worker.troubles.failed(&fault.to_string());
             not_graded(ids, &fault, claimed.at)
         }
+        Err(Failure::OfJob(fault)) => not_graded(ids, &told(fault), claimed.at),
         Err(Failure::Theirs(text)) => not_made(ids, text, claimed.at),
     }
 }
@@ -134,9 +178,8 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     fn run(&mut self) -> Result<Collection, Failure> {
         if self.claimed.is_hopeless {
-            return Err(
-                Fault::from_text("the worker was killed over this job more than once; it is not tried again").into()
-            );
+            let why = "the worker was killed over this job more than once; it is not tried again";
+            return Err(Failure::OfJob(Fault::from_text(why)));
         }
         let begun = Instant::now();
         let folder = JobFolder::make(self.worker)?;
@@ -147,7 +190,7 @@ impl Attempt<'_> {
         let job = &self.claimed.job;
         let manifest = job.manifest.get().as_bytes();
         let setup = parse_setup(&job.test_setup_id, held.path(), Path::new("the job's manifest"), manifest);
-        let setup = setup.map_err(|error| Fault::new(&error))?;
+        let setup = setup.map_err(|error| Failure::OfJob(Fault::new(&error)))?;
         let submission = match &handed_in {
             HandedIn::File(path) => Submission::File(path),
             HandedIn::Folder(path) => Submission::Folder(path),
@@ -190,18 +233,21 @@ impl Attempt<'_> {
     }
 
     /// Returns the set-up, unpacked: of the cache, or fetched.
-    fn setup(&mut self, folder: &JobFolder) -> Result<Held, Fault> {
+    fn setup(&mut self, folder: &JobFolder) -> Result<Held, Failure> {
         let begun = Instant::now();
         let job = &self.claimed.job;
         let key = Key::new(&job.test_setup_id, &job.test_setup_url, job.manifest.get().as_bytes());
         let held = self.worker.cache.acquire(&key, &mut |into: &Path| {
-            let archive = self.fetch("set-up", &job.test_setup_url, &folder.0.join("setup.zip")).map_err(NoSetup)?;
-            let unpacked = unpack(archive, into, self.worker.archive_limits).map_err(|error| Fault::new(&error));
-            unpacked
-                .map(drop)
-                .map_err(|fault| NoSetup(Fault::from_text(format!("could not unpack the set-up: {fault}"))))
+            let archive = self.fetch_archive("set-up", &job.test_setup_url, folder)?;
+            unpack(&archive, into, self.worker.archive_limits).map(drop).map_err(|error| {
+                let fault = Fault::from_text(format!("could not unpack the set-up: {}", Fault::new(&error)));
+                if error.is_ours() { NotHad::Ours(fault) } else { NotHad::OfJob(fault) }
+            })
         });
-        let held = held.map_err(|error: CacheError<NoSetup>| Fault::new(&error))?;
+        let held = held.map_err(|error| match error {
+            CacheError::Fill(not_had) => Failure::from(not_had),
+            CacheError::Cache(fault) => Failure::Ours(Fault::new(&fault)),
+        })?;
         self.course.stages.test_setup_acquire_ms = Some(millis(begun.elapsed()));
         self.course.stages.test_setup_cache_hit = Some(held.was_there());
         self.tell_setup(&held);
@@ -228,27 +274,67 @@ impl Attempt<'_> {
         fs::create_dir(&dir)
             .map_err(|error| Fault::from_text(format!("could not make `{}`: {error}", dir.display())))?;
         self.course.stages.submission_dir_setup_ms = Some(millis(begun.elapsed()));
-        let name = job.submission_filename.as_deref().map(plain_name);
-        let path = name.map_or_else(|| folder.0.join("submission.zip"), |name| dir.join(name));
         let begun = Instant::now();
-        let file = self.fetch("submission", &job.submission_url, &path)?;
-        self.course.stages.submission_download_ms = Some(millis(begun.elapsed()));
-        if job.submission_filename.is_some() {
+        if let Some(name) = job.submission_filename.as_deref().map(plain_name) {
+            let path = dir.join(name);
+            self.fetch("submission", &job.submission_url, &path)?;
+            self.course.stages.submission_download_ms = Some(millis(begun.elapsed()));
             return Ok(HandedIn::File(path));
         }
+        let archive = self.fetch_archive("submission", &job.submission_url, folder)?;
+        self.course.stages.submission_download_ms = Some(millis(begun.elapsed()));
         self.at(Step::Unpacking);
         let begun = Instant::now();
-        unpack(file, &dir, self.worker.archive_limits).map_err(|error| of_submission(&error))?;
+        self.unpack_submission(&archive, &dir, folder)?;
         self.course.stages.submission_unpack_ms = Some(millis(begun.elapsed()));
         Ok(HandedIn::Folder(dir))
     }
 
+    /// Unpacks what was handed in. If it is no archive, it may be a page of a proxy, or have been cut where nobody has seen it: only what
+    /// comes a second time is its author's.
+    fn unpack_submission(&self, archive: &File, into: &Path, folder: &JobFolder) -> Result<(), Failure> {
+        let limits = self.worker.archive_limits;
+        let error = match unpack(archive, into, limits) {
+            Ok(_) => return Ok(()),
+            Err(error @ ArchiveError::NoArchive(_)) => error,
+            Err(error) => return Err(of_submission(&error)),
+        };
+        let job = &self.claimed.job;
+        let fields = [("of", json!("submission")), ("error", json!(Fault::new(&error).to_string()))];
+        self.worker.say(Level::Warn, EventName::DownloadRetried, job, &fields);
+        let again = self.fetch_archive("submission", &job.submission_url, folder)?;
+        let is_same = have_same_content(archive, &again);
+        if is_same.map_err(|error| Fault::from_text(format!("could not read what was fetched: {error}")))? {
+            return Err(of_submission(&error));
+        }
+        match unpack(&again, into, limits) {
+            Ok(_) => Ok(()),
+            Err(ArchiveError::NoArchive(_)) => {
+                let why = "the submission was fetched twice, was no zip archive either time, and was not the same";
+                Err(Failure::OfJob(Fault::from_text(why)))
+            }
+            Err(error) => Err(of_submission(&error)),
+        }
+    }
+
+    /// Downloads an archive. Its file has no name any more and goes with its handle: what is unpacked does not need it.
+    fn fetch_archive(&self, what: &str, url: &str, folder: &JobFolder) -> Result<File, NotHad> {
+        let path = folder.0.join("archive.zip");
+        let archive = self.fetch(what, url, &path)?;
+        let removed = fs::remove_file(&path);
+        removed.map_err(|error| {
+            NotHad::Ours(Fault::from_text(format!("could not remove the file `{}`: {error}", path.display())))
+        })?;
+        Ok(archive)
+    }
+
     /// Downloads a file, as often as it takes.
-    fn fetch(&self, what: &str, url: &str, to: &Path) -> Result<File, Fault> {
+    fn fetch(&self, what: &str, url: &str, to: &Path) -> Result<File, NotHad> {
         let (worker, job) = (self.worker, &self.claimed.job);
         let created = File::options().read(true).write(true).create_new(true).open(to);
-        let mut file = created
-            .map_err(|error| Fault::from_text(format!("could not make the file `{}`: {error}", to.display())))?;
+        let mut file = created.map_err(|error| {
+            NotHad::Ours(Fault::from_text(format!("could not make the file `{}`: {error}", to.display())))
+        })?;
         let mut told = |error: &ApiError, failed: u32, wait: Duration| {
             let error = json!(Fault::new(error).to_string());
             let fields =
@@ -259,10 +345,10 @@ impl Attempt<'_> {
         let fetched = with_retries(&worker.downloads, &worker.stop_jobs, &mut told, || {
             worker.jobs_api.download(url, &mut file, bytes_max)
         });
-        match fetched {
-            Ok(_) => Ok(file),
-            Err(error) => Err(Fault::from_text(format!("could not fetch the {what}: {}", Fault::new(&error)))),
-        }
+        let Err(error) = fetched else { return Ok(file) };
+        let fault = Fault::from_text(format!("could not fetch the {what}: {}", Fault::new(&error)));
+        let is_ours = matches!(error, ApiError::Disk { .. } | ApiError::Unsent { .. });
+        Err(if is_ours { NotHad::Ours(fault) } else { NotHad::OfJob(fault) })
     }
 }
 
@@ -278,6 +364,25 @@ fn of_submission(error: &ArchiveError) -> Failure {
         return Failure::Ours(Fault::new(error));
     }
     Failure::Theirs(format!("The submission could not be unpacked: {}\n", Fault::new(error)))
+}
+
+/// Tells whether two files hold the same bytes.
+fn have_same_content(mut one: &File, mut other: &File) -> io::Result<bool> {
+    one.rewind()?;
+    other.rewind()?;
+    let (mut one, mut other) = (BufReader::new(one), BufReader::new(other));
+    loop {
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let count = left.len().min(right.len());
+        if count == 0 {
+            return Ok(left.len() == right.len());
+        }
+        if left[..count] != right[..count] {
+            return Ok(false);
+        }
+        one.consume(count);
+        other.consume(count);
+    }
 }
 
 /// Returns the last part of a path, as a name that a file can have.
@@ -309,6 +414,25 @@ mod tests {
     use pretty_assertions::assert_eq;
 
     use super::*;
+
+    #[test]
+    fn files_are_the_same_to_their_last_byte() {
+        let file = |bytes: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            io::Write::write_all(&mut file, bytes).unwrap();
+            file
+        };
+        let long = vec![7; 100_000];
+        for (one, other, is_same) in [
+            (&[][..], &[][..], true),
+            (b"a", b"", false),
+            (&long, &long, true),
+            (&long, &long[1..], false),
+            (&[&long[1..], &[8]].concat(), &long, false),
+        ] {
+            assert_eq!(have_same_content(&file(one), &file(other)).unwrap(), is_same, "{} {}", one.len(), other.len());
+        }
+    }
 
     #[test]
     fn a_submissions_name_is_a_file_in_its_folder() {

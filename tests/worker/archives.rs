@@ -7,7 +7,7 @@ use std::path::Path;
 use zip::write::SimpleFileOptions;
 
 use crate::server::Server;
-use crate::world::{SECRET, World, collection, is_infrastructure, is_not_built, own_job, zip_of};
+use crate::world::{SECRET, World, collection, is_infrastructure, is_not_built, own_job, until, zip_of};
 
 /// A zip with a good file, and something else.
 fn with(add: impl FnOnce(&mut zip::ZipWriter<Cursor<Vec<u8>>>)) -> Vec<u8> {
@@ -125,5 +125,24 @@ fn an_archive_of_nothing_is_a_submission_of_nothing() {
     job.submission = zip_of(&[]);
     server.add_job(job);
     World::new().run_once(&server, &[]);
+    assert_eq!(collection(&server, "s1")["passCount"], 1);
+}
+
+#[test]
+fn an_archive_that_is_unpacked_takes_no_space_while_scripts_run() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    server.add_job(own_job("s1", &[("a.sh", &(world.counts_in("runs") + &world.waits_for("gate")))]));
+    let mut worker = world.start(&server, &[]);
+    until(&|| worker.text(), || world.lines("runs") == 1);
+    for name in ["setup.zip", "submission.zip", "archive.zip"] {
+        assert_eq!(found(&world.scratch(), name), 0, "{name}");
+    }
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", worker.pid())).unwrap();
+    let files = descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    let held: Vec<_> = files.filter(|file| file.to_string_lossy().contains(".zip")).collect();
+    assert!(held.is_empty(), "{held:?}");
+    world.open("gate");
+    worker.finish();
     assert_eq!(collection(&server, "s1")["passCount"], 1);
 }

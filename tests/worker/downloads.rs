@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::server::{Assigned, Fault, Route, Server};
-use crate::world::{SECRET, World, collection, is_infrastructure, own_job, said, until, zip_of};
+use crate::world::{SECRET, World, collection, is_infrastructure, is_not_built, own_job, said, until, zip_of};
 
 fn passing(id: &str) -> Assigned {
     own_job(id, &[("a.sh", "exit 0")])
@@ -80,6 +80,58 @@ fn what_is_not_there_is_asked_for_once_and_told_as_no_fault_of_the_student() {
             world.is_clean();
         }
     }
+}
+
+#[test]
+fn a_server_of_files_that_asks_for_an_hour_does_not_hold_a_slot_that_long() {
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Files, vec![Fault::Status(503, Some("3600".to_owned())); 2]);
+    server.add_job(passing("s1"));
+    let events = World::new().run_once(&server, &[]);
+    assert_eq!(collection(&server, "s1")["passCount"], 1);
+    assert_eq!(said(&events, "download_retried", "of").len(), 2);
+}
+
+#[test]
+fn a_download_whose_end_nobody_could_tell_is_fetched_again() {
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Files, [Fault::Unframed, Fault::None, Fault::Unframed]);
+    server.add_job(passing("s1"));
+    let mut file = passing("s2");
+    (file.submission, file.submission_filename) = (b"to be whole".to_vec(), Some("answer.txt".to_owned()));
+    let world = World::new();
+    let events = world.run_once(&server, &[]);
+    assert_eq!(said(&events, "download_retried", "of"), ["set-up", "submission"]);
+    server.script(Route::Files, [Fault::None, Fault::Unframed]);
+    file.set_up = zip_of(&[("a.sh", "[ \"$(cat answer.txt)\" = 'to be whole' ]")]);
+    server.add_job(file);
+    world.run_once(&server, &[]);
+    for id in ["s1", "s2"] {
+        assert_eq!(collection(&server, id)["passCount"], 1, "{id}");
+    }
+    world.is_clean();
+}
+
+#[test]
+fn a_page_in_place_of_a_submission_is_not_blamed_on_its_author() {
+    let page = |text: &str| Fault::Body(format!("<html>{text}</html>").into_bytes());
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    server.script(Route::Files, [Fault::None, page("please log in")]);
+    server.add_job(passing("once"));
+    let events = world.run_once(&server, &[]);
+    assert_eq!(collection(&server, "once")["passCount"], 1);
+    assert_eq!(said(&events, "download_retried", "of"), ["submission"]);
+    server.script(Route::Files, [Fault::None, page("at 14:04"), page("at 14:05")]);
+    server.add_job(passing("twice"));
+    world.run_once(&server, &[]);
+    is_infrastructure(&collection(&server, "twice"), "was not the same");
+    let mut theirs = passing("theirs");
+    theirs.submission = b"<html>what I have done</html>".to_vec();
+    server.add_job(theirs);
+    world.run_once(&server, &[]);
+    is_not_built(&collection(&server, "theirs"), "no zip archive");
+    world.is_clean();
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::server::{Server, State};
-use crate::world::{SECRET, Worker, World, alive, collection, is_infrastructure, own_job, said, until};
+use crate::server::{Fault, Route, Server, State};
+use crate::world::{SECRET, Worker, World, alive, collection, is_infrastructure, job, own_job, said, until};
 
 fn sleeper(number: u32) -> String {
     format!("sleep {}.{number}", 300_000 + std::process::id() % 100_000)
@@ -122,5 +122,76 @@ fn a_second_signal_ends_a_wait_for_a_server_that_is_down() {
     server.up();
     world.run_once(&server, &[]);
     assert_eq!((server.results()[&("s1".to_owned(), 1)].arrivals, world.lines("runs")), (1, 1));
+    world.is_clean();
+}
+
+/// 99: a worker whose job waits for a set-up that another worker of the user fetches, who is stopped in the middle of it.
+fn waits_for_another(act: impl FnOnce(&Server, &World, &mut Worker)) {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    server.script(Route::Files, [Fault::Stall]);
+    server.add_job(job("s1", &[("a.sh", "exit 0")]));
+    let other = world.spawn(world.command_named(&server, "other", "json").env("RUNNER_SHARED_SECRET", SECRET));
+    server.wait_until("its download", |state| state.requests.iter().any(|seen| seen.path.contains("/set-ups/")));
+    other.signal(Signal::SIGSTOP);
+    server.add_job(job("s2", &[("a.sh", "exit 0")]));
+    let mut worker = world.start(&server, &["--drain-limit", "1"]);
+    worker.wait_for("job_claimed");
+    act(&server, &world, &mut worker);
+}
+
+#[test]
+fn a_worker_that_waits_for_a_stopped_one_ends_at_its_drain_limit() {
+    waits_for_another(|server, world, worker| {
+        worker.finish();
+        is_infrastructure(&collection(server, "s2"), "while another had the lock");
+        let in_hand = std::fs::read_dir(world.path("state/worker-under-test/in-hand")).unwrap();
+        assert_eq!(in_hand.count(), 0, "it was reported");
+    });
+}
+
+#[test]
+fn a_worker_that_waits_for_a_stopped_one_ends_at_once_by_a_second_signal() {
+    waits_for_another(|server, world, worker| {
+        assert_eq!(abort(worker, [Signal::SIGTERM; 2]), Some(143), "{}", worker.text());
+        assert!(server.results().is_empty());
+        let in_hand = std::fs::read_dir(world.path("state/worker-under-test/in-hand")).unwrap();
+        assert_eq!(in_hand.count(), 1, "for the next start");
+    });
+}
+
+#[test]
+fn a_result_that_the_end_cuts_short_is_no_failure() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    server.script(Route::Results, [Fault::Silence]);
+    server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
+    let status = world.path("status.json");
+    let mut worker = world.start(&server, &["--drain-limit", "0", "--status-file", &status.display().to_string()]);
+    server.wait_until("the result", |state| state.requests.iter().any(|seen| seen.path.ends_with("/results")));
+    worker.finish();
+    let events = worker.events();
+    assert_eq!(said(&events, "results_left", "results"), [1]);
+    assert_eq!(said(&events, "result_retried", "error").len(), 0, "{}", worker.text());
+    let status: serde_json::Value = serde_json::from_slice(&std::fs::read(status).unwrap()).unwrap();
+    assert_eq!(status["failures"], 0, "{status:#}");
+    world.run_once(&server, &[]);
+    world.is_clean();
+}
+
+#[test]
+fn a_job_that_is_stopped_again_and_again_is_not_given_up() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let script = world.counts_in("runs") + &world.waits_for("gate");
+    server.add_job(own_job("s1", &[("a.sh", &script)]));
+    for run in 1..=3 {
+        let mut worker = world.start(&server, &[]);
+        until(&|| worker.text(), || world.lines("runs") == run);
+        assert_eq!(abort(&mut worker, [Signal::SIGTERM; 2]), Some(143), "{}", worker.text());
+    }
+    world.open("gate");
+    world.run_once(&server, &[]);
+    assert_eq!((collection(&server, "s1")["passCount"].clone(), world.lines("runs")), (json!(1), 4));
     world.is_clean();
 }

@@ -25,5 +25,6 @@ mod slots;
 mod soak;
 mod starts;
 mod status;
+mod troubles;
 mod users;
 mod world;

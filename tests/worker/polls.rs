@@ -105,3 +105,36 @@ fn polls_sign_each_attempt_anew() {
     assert_eq!((nonces.len(), requests.len()), (4, 4));
     assert_eq!(server.violations(), Vec::<String>::new());
 }
+
+#[test]
+fn a_worker_that_runs_once_does_not_wait_for_a_job_that_it_has_for_ever() {
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Results, vec![Fault::Status(503, None); 10_000]);
+    server.add_job(job("s1", PASSES));
+    let world = World::new();
+    let mut command = world.command(&server);
+    command.args(["--once", "--drain-limit", "0"]).env("RUNNER_RESULT_UPLOAD_RETRY_MAX_ATTEMPTS", "1000");
+    let mut worker = world.spawn(command.env("RUNNER_SHARED_SECRET", SECRET));
+    // The server offers it again and again.
+    until(&|| worker.text(), || {
+        server.requeue("s1");
+        worker.text().contains("worker_stopped")
+    });
+    assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
+    assert_eq!(said(&worker.events(), "worker_stopped", "how"), ["hindered"]);
+    assert_eq!(said(&worker.events(), "results_left", "results"), [1]);
+}
+
+#[test]
+fn a_worker_that_runs_once_tells_of_results_that_are_left() {
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Results, vec![Fault::Status(503, None); 10_000]);
+    server.add_job(job("s1", PASSES));
+    let world = World::new();
+    let mut worker = world.start(&server, &["--once", "--drain-limit", "0"]);
+    assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
+    assert_eq!(said(&worker.events(), "worker_stopped", "how"), ["unsent"]);
+    server.calm();
+    world.run_once(&server, &[]);
+    world.is_clean();
+}

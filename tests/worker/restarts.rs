@@ -1,12 +1,14 @@
 //! Workers that are killed at any moment, and jobs that are offered again.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 
 use nix::sys::signal::Signal;
 
 use crate::server::{Fault, Route, Server};
 use crate::world::{
-    SECRET, World, alive, can_be_sandboxed, collection, is_infrastructure, own_job, said, until, walls,
+    SECRET, User, World, alive, can_be_sandboxed, collection, is_infrastructure, is_root, own_job, said, until, walls,
 };
 
 /// A command that nobody else runs, and that does not end. In the words of two numbers, so that two tests have two.
@@ -70,6 +72,50 @@ fn a_job_over_which_workers_are_killed_is_given_up() {
         is_infrastructure(&collection(&server, "s1"), "killed over this job more than once");
         world.is_clean();
     }
+}
+
+#[test]
+fn jobs_that_ran_beside_one_over_which_workers_are_killed_are_done() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let ids = ["poison", "s1", "s2", "s3"];
+    for id in ids {
+        server.add_job(own_job(id, &[("a.sh", &(world.counts_in(id) + &world.waits_for("gate")))]));
+    }
+    let mut worker = world.start(&server, &["--max-jobs", "4"]);
+    until(&|| worker.text(), || ids.iter().all(|id| world.lines(id) == 1));
+    kill(&mut worker);
+    let mut worker = world.start(&server, &["--max-jobs", "4"]);
+    until(&|| worker.text(), || world.lines("poison") == 2);
+    kill(&mut worker);
+    world.open("gate");
+    world.run_once(&server, &["--max-jobs", "4"]);
+    is_infrastructure(&collection(&server, "poison"), "killed over this job");
+    for id in &ids[1..] {
+        assert_eq!((collection(&server, id)["passCount"].clone(), world.lines(id)), (1.into(), 2), "{id}");
+    }
+    world.is_clean();
+}
+
+#[test]
+fn a_job_whose_next_try_cannot_be_counted_is_not_begun() {
+    let server = Server::today(Some(SECRET));
+    let world = World::of(if is_root() { User::Ordinary } else { User::Caller });
+    server.add_job(own_job("s1", &[("a.sh", &(world.counts_in("runs") + &world.waits_for("gate")))]));
+    let mut worker = world.start(&server, &[]);
+    until(&|| worker.text(), || world.lines("runs") == 1);
+    kill(&mut worker);
+    world.open("gate");
+    let in_hand = world.path("state/worker-under-test/in-hand");
+    std::fs::set_permissions(&in_hand, Permissions::from_mode(0o500)).unwrap();
+    let mut worker = world.start(&server, &[]);
+    worker.wait_for("spool_failed");
+    worker.finish();
+    assert_eq!((world.lines("runs"), server.results().len()), (1, 0));
+    std::fs::set_permissions(&in_hand, Permissions::from_mode(0o700)).unwrap();
+    world.run_once(&server, &[]);
+    assert_eq!((collection(&server, "s1")["passCount"].clone(), world.lines("runs")), (1.into(), 2));
+    world.is_clean();
 }
 
 /// Where the kernel lets scripts signal their own processes only (Landlock since Linux 6.12), it does not even do so once.
@@ -225,7 +271,40 @@ fn the_server_hears_of_a_job_when_it_begins_and_when_it_ends() {
     world.open("gate");
     server.wait_until("the second heartbeat", |state| state.heartbeats.len() == 2);
     worker.finish();
-    let first = server.state().heartbeats[0].clone();
-    assert_eq!((&first["activeJobs"], &first["maxConcurrentJobs"]), (&1.into(), &3.into()), "{first}");
-    assert_eq!(first["workerID"], "worker-under-test");
+    let told = server.state().heartbeats.clone();
+    assert_eq!((&told[0]["activeJobs"], &told[0]["maxConcurrentJobs"]), (&1.into(), &3.into()), "{told:?}");
+    assert_eq!((&told[0]["workerID"], &told[1]["activeJobs"]), (&"worker-under-test".into(), &0.into()), "{told:?}");
+}
+
+#[test]
+fn the_last_heartbeat_of_a_worker_that_ends_tells_that_no_job_is_left() {
+    let server = Server::today(Some(SECRET));
+    server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
+    World::new().run_once(&server, &[]);
+    let last = server.state().heartbeats.last().cloned().unwrap();
+    assert_eq!(last["activeJobs"], 0, "{last}");
+}
+
+/// 97: also where the server asks for so much time that it would think us dead.
+#[test]
+fn the_server_hears_of_a_long_job_all_the_while() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    server.script(Route::Heartbeat, [Fault::None, Fault::Status(503, Some("3600".to_owned())), Fault::DropAnswer]);
+    server.script(Route::Heartbeat, vec![Fault::Status(429, Some("3600".to_owned())); 3]);
+    server.add_job(own_job("s1", &[("a.sh", &world.waits_for("gate"))]));
+    let mut command = world.command(&server);
+    command.env("RUNNER_SHARED_SECRET", SECRET).env("RUNNER_HEARTBEAT_INTERVAL_MS", "100");
+    let mut worker = world.spawn(&mut command);
+    server.wait_until("many heartbeats", |state| state.heartbeats.len() >= 10);
+    assert!(server.requeue("s1"));
+    worker.wait_for("job_duplicate");
+    world.open("gate");
+    server.wait_until("the last one", |state| state.heartbeats.last().is_some_and(|last| last["activeJobs"] == 0));
+    worker.finish();
+    let told = server.state().heartbeats.clone();
+    assert!(told[..10].iter().all(|beat| beat["activeJobs"] == 1), "{told:?}");
+    assert_eq!(server.results()[&("s1".to_owned(), 1)].arrivals, 1);
+    assert_eq!(server.violations(), Vec::<String>::new());
+    world.is_clean();
 }

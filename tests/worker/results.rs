@@ -287,8 +287,9 @@ fn a_result_that_cannot_be_signed_rightly_waits_for_the_next_start() {
     server.script(Route::Results, vec![Fault::Status(401, None); 1000]);
     server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
     let world = World::new();
-    let events = world.run_once(&server, &["--drain-limit", "1"]);
-    assert_eq!(said(&events, "results_left", "results"), [1]);
+    let mut worker = world.start(&server, &["--once", "--drain-limit", "1"]);
+    assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
+    assert_eq!(said(&worker.events(), "results_left", "results"), [1]);
     assert!(server.results().is_empty());
     server.calm();
     world.run_once(&server, &[]);

@@ -53,6 +53,21 @@ fn the_scripts_of_two_jobs_see_nothing_of_each_other() {
     }
 }
 
+#[test]
+fn a_cache_that_somebody_clears_while_the_worker_runs_is_made_again() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let mut worker = world.start(&server, &[]);
+    for (id, gone) in [("s1", "cache"), ("s2", "cache/locks"), ("s3", "cache")] {
+        server.add_job(job(id, &[("a.sh", "exit 0")]));
+        server.wait_until(id, |state| state.results.contains_key(&(id.to_owned(), 1)));
+        assert_eq!(collection(&server, id)["passCount"], 1, "{:#}", collection(&server, id));
+        fs::remove_dir_all(world.path(gone)).unwrap();
+    }
+    worker.finish();
+    world.is_clean();
+}
+
 fn fetched(state: &State) -> usize {
     state.requests.iter().filter(|seen| seen.path.starts_with("/files/set-ups/")).count()
 }

@@ -203,7 +203,29 @@ fn a_full_disk_takes_no_jobs() {
     let mut worker = world.spawn(&mut command);
     worker.wait_for("disk_low");
     worker.finish();
+    let mut worker = world.spawn(command.arg("--once"));
+    assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
+    assert_eq!(worker.wait_for("worker_stopped")["how"], "hindered");
     assert!(server.requests().is_empty());
+}
+
+#[test]
+fn threads_that_cannot_be_had_end_the_worker_with_the_remedy() {
+    let server = Server::today(Some(SECRET));
+    server.add_job(job("s1", &[("a.sh", "exit 0")]));
+    let world = World::new();
+    let worker = world.command(&server);
+    let mut command = Command::new("sh");
+    // Each thread wants 2 MiB for its stack.
+    command.args(["-c", "ulimit -v 400000 && exec \"$@\"", "-"]).arg(worker.get_program()).args(worker.get_args());
+    command.env_clear().envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.args(["--max-jobs", "256"]).env("RUNNER_SHARED_SECRET", SECRET).current_dir(world.dir.path());
+    let mut worker = world.spawn(&mut command);
+    assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
+    let why = worker.wait_for("worker_stopped")["error"].to_string();
+    assert!(why.contains("could not start a thread") && why.contains("--max-jobs"), "{why}");
+    assert_eq!(server.results().len(), 0);
+    world.is_clean();
 }
 
 #[test]

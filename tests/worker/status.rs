@@ -48,6 +48,21 @@ fn a_status_file_always_tells_what_the_worker_is_doing() {
 }
 
 #[test]
+fn what_keeps_a_worker_from_polling_is_told() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let mut command = world.command(&server);
+    command.arg("--status-file").arg(world.path("status.json")).env("RUNNER_SHARED_SECRET", SECRET);
+    let mut worker = world.spawn(command.env("RUNNER_MIN_FREE_DISK_MB", (1_u64 << 40).to_string()));
+    let status = wait_until(&world, "hindered", |status| !status["obstacle"].is_null());
+    assert_eq!((&status["obstacle"]["event"], &status["lastPoll"]), (&json!("disk_low"), &Value::Null), "{status:#}");
+    worker.finish();
+    let mut worker = world.start(&server, &["--status-file", &world.path("status.json").display().to_string()]);
+    wait_until(&world, "not any more", |status| status["obstacle"].is_null() && !status["lastPoll"].is_null());
+    worker.finish();
+}
+
+#[test]
 fn a_status_file_that_cannot_be_written_is_said_once_and_nothing_else_suffers() {
     let server = Server::today(Some(SECRET));
     server.add_job(own_job("s1", &[("a.sh", "exit 0")]));

@@ -18,6 +18,10 @@ use super::*;
 
 const ROOMY: u64 = 1 << 30;
 
+fn open(dir: &Path, bytes_max: u64) -> Result<SetupCache, CacheFault> {
+    SetupCache::open(dir, bytes_max, Stop::default())
+}
+
 fn key(name: &str) -> Key {
     Key::new(name, "http://x/setup", b"{}")
 }
@@ -51,7 +55,7 @@ fn leftovers(dir: &Path) -> Vec<String> {
 
 /// What one set-up of `kept` counts for.
 fn entry_bytes(dir: &Path) -> u64 {
-    let cache = SetupCache::open(&dir.join("measured"), ROOMY).unwrap();
+    let cache = open(&dir.join("measured"), ROOMY).unwrap();
     drop(kept(&cache, "a"));
     cache.entries().unwrap()[0].2
 }
@@ -65,12 +69,12 @@ fn world() -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn a_set_up_is_filled_once_and_found_again_also_after_a_restart() {
     let (_dir, path) = world();
-    let cache = SetupCache::open(&path, ROOMY).unwrap();
+    let cache = open(&path, ROOMY).unwrap();
     let held = kept(&cache, "a");
     assert!(!held.was_there() && held.is_kept());
     let script = held.path().join("tests/one.sh");
     assert_eq!(fs::metadata(script).unwrap().len(), 1000);
-    for cache in [cache, SetupCache::open(&path, ROOMY).unwrap()] {
+    for cache in [cache, open(&path, ROOMY).unwrap()] {
         let again = cache.acquire(&key("a"), &mut must_not_fill).unwrap();
         assert!(again.was_there() && again.path() == held.path());
     }
@@ -95,16 +99,16 @@ fn id_url_and_manifest_all_make_the_key() {
 #[test]
 fn a_folder_that_others_may_enter_is_refused() {
     let (_dir, path) = world();
-    SetupCache::open(&path, ROOMY).unwrap();
+    open(&path, ROOMY).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    let error = SetupCache::open(&path, ROOMY).unwrap_err().to_string();
+    let error = open(&path, ROOMY).unwrap_err().to_string();
     assert!(error.contains("chmod 700"), "{error}");
 }
 
 #[test]
 fn what_fails_to_fill_leaves_nothing_and_is_tried_again() {
     let (_dir, path) = world();
-    let cache = SetupCache::open(&path, ROOMY).unwrap();
+    let cache = open(&path, ROOMY).unwrap();
     let mut fails = |dir: &Path| {
         fs::write(dir.join("half"), "x").unwrap();
         Err(io::Error::other("the line dropped"))
@@ -130,12 +134,12 @@ fn whatever_a_killed_worker_leaves_is_whole_or_swept() {
     ];
     for killed_after in 1..=steps.len() {
         let (_dir, path) = world();
-        drop(kept(&SetupCache::open(&path, ROOMY).unwrap(), "whole"));
+        drop(kept(&open(&path, ROOMY).unwrap(), "whole"));
         let aside = path.join(format!("{ASIDE}1-0"));
         steps[..killed_after].iter().for_each(|step| step(&aside));
         fs::write(path.join("locks").join(fill_lock("whole")), "").unwrap();
         fs::write(path.join("locks").join(&key("gone").0), "").unwrap();
-        let cache = SetupCache::open(&path, ROOMY).unwrap();
+        let cache = open(&path, ROOMY).unwrap();
         assert_eq!(leftovers(&path), [] as [&str; 0], "killed after step {killed_after}");
         assert_eq!(names_in(&path.join("locks")).unwrap().len(), 2, "the lock of all, that of `whole`");
         cache.acquire(&key("whole"), &mut must_not_fill).unwrap();
@@ -149,9 +153,9 @@ fn fill_lock(name: &str) -> String {
 #[test]
 fn what_another_worker_makes_just_now_is_not_swept() {
     let (_dir, path) = world();
-    let cache = SetupCache::open(&path, ROOMY).unwrap();
+    let cache = open(&path, ROOMY).unwrap();
     let mut fill = |dir: &Path| {
-        SetupCache::open(&path, ROOMY).unwrap();
+        open(&path, ROOMY).unwrap();
         fill_with(10)(dir)
     };
     assert!(cache.acquire(&key("a"), &mut fill).unwrap().path().join("tests/one.sh").exists());
@@ -162,15 +166,15 @@ fn the_least_recently_used_makes_room_also_after_a_restart() {
     let (dir, path) = world();
     let bytes = entry_bytes(dir.path());
     let names = ["a", "b", "c", "d"];
-    let cache = SetupCache::open(&path, 3 * bytes).unwrap();
+    let cache = open(&path, 3 * bytes).unwrap();
     ["a", "b", "c"].iter().for_each(|name| drop(kept(&cache, name)));
     drop(cache.acquire(&key("a"), &mut must_not_fill).unwrap());
-    let cache = SetupCache::open(&path, 3 * bytes).unwrap();
+    let cache = open(&path, 3 * bytes).unwrap();
     assert_eq!(kept(&cache, "d").evicted, [key("b").0]);
     assert_eq!(there(&path, &names), ["a", "c", "d"]);
-    SetupCache::open(&path, 2 * bytes).unwrap();
+    open(&path, 2 * bytes).unwrap();
     assert_eq!(there(&path, &names), ["a", "d"], "the bound was lowered");
-    SetupCache::open(&path, 0).unwrap();
+    open(&path, 0).unwrap();
     assert_eq!((there(&path, &names), leftovers(&path)), (vec![], vec![]));
 }
 
@@ -178,12 +182,12 @@ fn the_least_recently_used_makes_room_also_after_a_restart() {
 fn what_is_in_use_is_not_removed_and_what_has_no_room_is_used_once() {
     let (dir, path) = world();
     let bytes = entry_bytes(dir.path());
-    let cache = SetupCache::open(&path, bytes).unwrap();
+    let cache = open(&path, bytes).unwrap();
     let used = kept(&cache, "a");
     let other = kept(&cache, "b");
     assert!(used.path().exists() && !other.is_kept() && other.path().join("tests/one.sh").exists());
     // Nobody else sweeps it meanwhile.
-    SetupCache::open(&path, 0).unwrap();
+    open(&path, 0).unwrap();
     assert!(used.path().exists() && other.path().join("tests/one.sh").exists());
     drop((used, other));
     assert_eq!((there(&path, &["a", "b"]), leftovers(&path)), (vec!["a"], vec![]));
@@ -215,7 +219,7 @@ fn an_entry_that_somebody_has_changed_is_thrown_away_and_filled_again() {
     ];
     for (name, change) in changes {
         let (_dir, path) = world();
-        let cache = SetupCache::open(&path, ROOMY).unwrap();
+        let cache = open(&path, ROOMY).unwrap();
         ["a", "b"].iter().for_each(|name| drop(kept(&cache, name)));
         change(&path.join(&key("a").0));
         let held = kept(&cache, "a");
@@ -230,7 +234,7 @@ fn an_entry_that_somebody_has_changed_is_thrown_away_and_filled_again() {
 #[test]
 fn a_changed_entry_that_is_in_use_stays_with_its_users_and_is_not_used_again() {
     let (_dir, path) = world();
-    let cache = SetupCache::open(&path, ROOMY).unwrap();
+    let cache = open(&path, ROOMY).unwrap();
     let first = kept(&cache, "a");
     fs::write(first.path().join("tests/one.sh"), "exit 0").unwrap();
     let second = kept(&cache, "a");
@@ -253,7 +257,7 @@ fn of_many_that_want_one_set_up_one_fills_it() {
             let (filled, barrier, path) = (&filled, &barrier, &path);
             scope.spawn(move || {
                 // A cache of one's own for each second: what is shared is the folder.
-                let cache = SetupCache::open(path, ROOMY).unwrap();
+                let cache = open(path, ROOMY).unwrap();
                 barrier.wait();
                 let mut fill = |dir: &Path| {
                     filled.fetch_add(1, Ordering::SeqCst);
@@ -284,22 +288,22 @@ fn holder(lock: &Path, how: &str) -> Child {
 #[test]
 fn what_another_process_uses_is_not_removed() {
     let (_dir, path) = world();
-    let cache = SetupCache::open(&path, ROOMY).unwrap();
+    let cache = open(&path, ROOMY).unwrap();
     ["a", "b"].iter().for_each(|name| drop(kept(&cache, name)));
     let mut other = holder(&path.join("locks").join(&key("a").0), "--shared");
-    SetupCache::open(&path, 0).unwrap();
+    open(&path, 0).unwrap();
     assert_eq!(there(&path, &["a", "b"]), ["a"]);
     assert!(kept(&cache, "a").was_there(), "both use it");
     drop(other.stdin.take());
     other.wait().unwrap();
-    SetupCache::open(&path, 0).unwrap();
+    open(&path, 0).unwrap();
     assert_eq!(there(&path, &["a", "b"]), [] as [&str; 0]);
 }
 
 #[test]
 fn what_another_process_fills_is_waited_for() {
     let (_dir, path) = world();
-    let cache = SetupCache::open(&path, ROOMY).unwrap();
+    let cache = open(&path, ROOMY).unwrap();
     let mut other = holder(&path.join("locks").join(fill_lock("a")), "--exclusive");
     thread::scope(|scope| {
         let waiting = scope.spawn(|| kept(&cache, "a").is_kept());
@@ -310,4 +314,61 @@ fn what_another_process_fills_is_waited_for() {
         other.wait().unwrap();
         assert!(waiting.join().unwrap());
     });
+}
+
+#[test]
+fn a_stop_ends_the_wait_for_another_process() {
+    let (_dir, path) = world();
+    let stop = Stop::default();
+    let cache = SetupCache::open(&path, ROOMY, stop.clone()).unwrap();
+    let locks = [fill_lock("a"), key("a").0, "all".to_owned()];
+    let others = locks.map(|name| holder(&path.join("locks").join(name), "--exclusive"));
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| cache.acquire(&key("a"), &mut must_not_fill).unwrap_err());
+        stop.set();
+        let error = waiting.join().unwrap();
+        assert!(matches!(error, CacheError::Cache(CacheFault::Stopped { .. })), "{error}");
+    });
+    for mut other in others {
+        drop(other.stdin.take());
+        other.wait().unwrap();
+    }
+}
+
+#[test]
+fn whoever_has_waited_long_enough_makes_a_set_up_for_one_use() {
+    let (_dir, path) = world();
+    let cache = SetupCache::open_for(&path, ROOMY, Stop::default(), Duration::from_millis(20)).unwrap();
+    let mut other = holder(&path.join("locks").join(fill_lock("a")), "--exclusive");
+    let held = kept(&cache, "a");
+    assert!(!held.is_kept() && held.path().join("tests/one.sh").exists());
+    drop(held);
+    assert_eq!((there(&path, &["a"]), leftovers(&path)), (vec![], vec![]));
+    let mut all = holder(&path.join("locks/all"), "--exclusive");
+    let error = cache.acquire(&key("b"), &mut fill_with(1)).unwrap_err().to_string();
+    assert!(error.contains("locks/all") && error.contains("--test-setup-cache-dir"), "{error}");
+    for other in [&mut other, &mut all] {
+        drop(other.stdin.take());
+        other.wait().unwrap();
+    }
+}
+
+#[test]
+fn folders_that_somebody_has_removed_are_made_again() {
+    let (_dir, path) = world();
+    let cache = open(&path, ROOMY).unwrap();
+    for gone in [path.clone(), path.join("locks")] {
+        drop(kept(&cache, "a"));
+        fs::remove_dir_all(gone).unwrap();
+        drop(kept(&cache, "a"));
+        assert!(kept(&cache, "a").was_there());
+        for dir in [path.clone(), path.join("locks")] {
+            assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700, "{}", dir.display());
+        }
+    }
+    let mut fill = |dir: &Path| {
+        fs::remove_dir_all(path.join("locks")).unwrap();
+        fill_with(1)(dir)
+    };
+    assert!(cache.acquire(&key("b"), &mut fill).unwrap().is_kept(), "somebody clears while it is filled");
 }

@@ -65,7 +65,8 @@ fn result(output: &str) -> Vec<u8> {
 /// Makes up to eight attempts without a pause.
 fn patiently<T>(attempt: impl FnMut() -> Result<T, ApiError>) -> Result<T, ApiError> {
     let attempts_max = NonZeroU32::new(8).unwrap();
-    let policy = Policy { base: Duration::ZERO, max: Duration::ZERO, attempts_max, is_on: true };
+    let (none, ever) = (Duration::ZERO, Duration::MAX);
+    let policy = Policy { base: none, max: none, asked_max: none, time_max: ever, attempts_max, is_on: true };
     with_retries(&policy, &Stop::default(), &mut |_, _, _| (), attempt)
 }
 

@@ -112,7 +112,14 @@ impl World {
 }
 
 fn policy() -> Policy {
-    Policy { base: SECOND, max: 30 * SECOND, attempts_max: NonZeroU32::new(3).unwrap(), is_on: true }
+    Policy {
+        base: SECOND,
+        max: 30 * SECOND,
+        asked_max: 3600 * SECOND,
+        time_max: Duration::MAX,
+        attempts_max: NonZeroU32::new(3).unwrap(),
+        is_on: true,
+    }
 }
 
 fn key() -> JobKey {

@@ -111,6 +111,14 @@ impl JobsInHand {
         Ok(Begun::Now)
     }
 
+    /// Takes back that a job was begun: nobody was killed over it, it was stopped.
+    ///
+    /// # Errors
+    /// If that cannot be written; then it counts.
+    pub(in crate::worker) fn give_back(&self, ticket: &Ticket) -> Result<(), StateError> {
+        self.record(&Ticket { tries: ticket.tries.saturating_sub(1), ..ticket.clone() })
+    }
+
     /// Forgets a job, once its result is in the spool. A power failure may bring it back, as it does the result that goes after it.
     ///
     /// # Errors

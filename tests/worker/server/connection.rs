@@ -90,7 +90,10 @@ fn answer(line: &mut Line, seen: &Seen, shared: &Shared) -> io::Result<Next> {
 
 /// Whether a client cannot have the whole answer.
 fn is_lost(fault: &Fault) -> bool {
-    matches!(fault, Fault::DropAnswer | Fault::Silence | Fault::Stall | Fault::Truncated | Fault::TruncatedChunks)
+    matches!(
+        fault,
+        Fault::DropAnswer | Fault::Silence | Fault::Stall | Fault::Truncated | Fault::TruncatedChunks | Fault::Unframed
+    )
 }
 
 impl Line {
@@ -159,6 +162,10 @@ impl Line {
                 self.write(&reply.head(reply.body.len() + 1000))?;
                 self.write(&reply.body)?;
             }
+            Fault::Unframed => {
+                self.write(&reply.unframed_head())?;
+                self.write(half)?;
+            }
             Fault::TruncatedChunks => {
                 self.write(&reply.chunked_head())?;
                 self.write(format!("{:x}\r\n", half.len().max(1)).as_bytes())?;
@@ -175,8 +182,10 @@ impl Line {
 
     /// Writes spaces until there are `bytes` or the client has gone.
     fn write_huge(&mut self, bytes: u64) -> io::Result<Next> {
-        self.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+        self.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        self.write(format!("{bytes:x}\r\n").as_bytes())?;
         io::copy(&mut io::repeat(b' ').take(bytes), &mut self.stream)?;
+        self.write(b"\r\n0\r\n\r\n")?;
         Ok(Next::Close)
     }
 

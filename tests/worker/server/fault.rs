@@ -27,9 +27,11 @@ pub(crate) enum Fault {
     Truncated,
     /// The answer is in chunks, and the last one does not come.
     TruncatedChunks,
+    /// Half of the answer's body, without a word on its length: the end of the connection looks like the body's.
+    Unframed,
     /// 200 with this instead of the work.
     Body(Vec<u8>),
-    /// 200 with so many spaces instead of the work, without a `Content-Length`.
+    /// 200 with so many spaces instead of the work, in one chunk, without a `Content-Length`.
     Huge(u64),
     /// These bytes instead of an HTTP answer.
     NotHttp(Vec<u8>),

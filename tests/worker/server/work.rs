@@ -38,6 +38,11 @@ impl Reply {
         self.head_with("Transfer-Encoding: chunked\r\n")
     }
 
+    /// Returns a head that promises nothing.
+    pub(super) fn unframed_head(&self) -> Vec<u8> {
+        self.head_with("Connection: close\r\n")
+    }
+
     fn head_with(&self, framing: &str) -> Vec<u8> {
         let headers: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         format!("HTTP/1.1 {} Planned\r\n{headers}{framing}\r\n", self.status).into_bytes()

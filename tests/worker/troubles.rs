@@ -1,0 +1,109 @@
+//! Machines on which every job fails.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::server::Server;
+use crate::world::{SECRET, World, collection, is_infrastructure, job, own_job, said, until};
+
+const PASSES: &[(&str, &str)] = &[("a.sh", "exit 0")];
+
+/// Puts a file in the place of the folder that the worker works in, so that it can do no job; returns where that was.
+fn break_down(world: &World) -> PathBuf {
+    let scratch = fs::read_dir(world.scratch()).unwrap().next().unwrap().unwrap().path();
+    fs::rename(&scratch, world.path("away")).unwrap();
+    fs::write(&scratch, "").unwrap();
+    scratch
+}
+
+fn mend(world: &World, scratch: &Path) {
+    fs::remove_file(scratch).unwrap();
+    fs::rename(world.path("away"), scratch).unwrap();
+}
+
+fn status(world: &World) -> Value {
+    fs::read(world.path("status.json")).map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap())
+}
+
+#[test]
+fn a_machine_that_fails_job_upon_job_does_not_take_them_all() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let mut command = world.command(&server);
+    command.args(["--max-jobs", "1", "--status-file"]).arg(world.path("status.json"));
+    // A pause that no test waits for.
+    command.env("RUNNER_RETRY_BASE_DELAY_MS", "3600000").env("RUNNER_RETRY_MAX_DELAY_MS", "3600000");
+    let mut worker = world.spawn(command.env("RUNNER_SHARED_SECRET", SECRET));
+    worker.wait_for("worker_started");
+    let scratch = break_down(&world);
+    for number in 1..=6 {
+        server.add_job(job(&format!("s{number}"), PASSES));
+    }
+    let told = worker.wait_for("jobs_failing");
+    assert_eq!((&told["failed"], &told["level"]), (&3.into(), &"error".into()), "{told}");
+    server.wait_until("what was taken is reported", |state| state.results.len() == 3);
+    is_infrastructure(&collection(&server, "s3"), "could not make a folder for the job");
+    until(&|| status(&world).to_string(), || status(&world)["obstacle"]["event"] == "jobs_failing");
+    let status = status(&world);
+    assert_eq!(status["failures"], 3, "{status:#}");
+    assert!(status["lastError"]["text"].to_string().contains("could not make a folder"), "{status:#}");
+    mend(&world, &scratch);
+    worker.finish();
+    assert_eq!(server.state().queue.len(), 3, "the others are for another worker");
+}
+
+#[test]
+fn a_machine_that_is_mended_works_on() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let mut worker = world.start(&server, &["--status-file", &world.path("status.json").display().to_string()]);
+    worker.wait_for("worker_started");
+    let scratch = break_down(&world);
+    for number in 1..=4 {
+        server.add_job(job(&format!("s{number}"), PASSES));
+    }
+    worker.wait_for("jobs_failing");
+    mend(&world, &scratch);
+    for id in ["last", "very-last"] {
+        server.add_job(job(id, PASSES));
+        server.wait_until(id, |state| state.results.contains_key(&(id.to_owned(), 1)));
+    }
+    assert_eq!(collection(&server, "very-last")["passCount"], 1);
+    until(&|| status(&world).to_string(), || status(&world)["obstacle"].is_null());
+    worker.finish();
+    world.is_clean();
+}
+
+#[test]
+fn one_that_runs_once_ends_with_that() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let [scratch, away] = [world.scratch(), world.path("away")].map(|path| path.display().to_string());
+    let breaks = format!("set -- '{scratch}'/*; mv \"$1\" '{away}' && : >\"$1\"");
+    server.add_job(own_job("s0", &[("a.sh", &breaks)]));
+    for number in 1..=6 {
+        server.add_job(job(&format!("s{number}"), PASSES));
+    }
+    let mut worker = world.start(&server, &["--once", "--max-jobs", "1"]);
+    assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
+    assert_eq!(said(&worker.events(), "worker_stopped", "how"), ["failed"]);
+    assert!(server.state().queue.len() >= 3, "{}", worker.text());
+}
+
+/// A job that names what is not there says nothing about the machine.
+#[test]
+fn jobs_that_fail_by_what_they_name_make_no_trouble() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    for number in 1..=6 {
+        let mut bad = own_job(&format!("s{number}"), PASSES);
+        bad.set_up = b"no archive".to_vec();
+        server.add_job(bad);
+    }
+    server.add_job(own_job("good", PASSES));
+    let events = world.run_once(&server, &["--max-jobs", "1"]);
+    assert_eq!((said(&events, "jobs_failing", "failed").len(), server.results().len()), (0, 7));
+    assert_eq!(collection(&server, "good")["passCount"], 1);
+}
