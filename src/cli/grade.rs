@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::flow::discover::MANIFEST;
 use crate::flow::job::{self, Assignment, Graded, Means, Started, Step, Submission};
 use crate::flow::scratch::{CopiesIn, Scratch};
 use crate::flow::session::sandbox_in;
-use crate::flow::setup::{SetupError, read_setup};
+use crate::flow::setup::{SetupError, read_setup, strange_keys};
 use crate::model::script::Echo;
 use crate::model::suite::Project;
 use crate::model::verdict::Fault;
@@ -25,6 +26,9 @@ use crate::rules::table::missing_marks;
 use super::args::Grade;
 use super::show::{Show, Volume};
 use super::{CliError, FAILED, print};
+
+/// Keys of one manifest that are named.
+const NAMED_MAX: usize = 20;
 
 /// Why nothing was graded.
 #[derive(Debug, thiserror::Error)]
@@ -186,6 +190,7 @@ impl Grading<'_> {
     fn grade(&self, scratch: &Scratch) -> Result<Graded, GradeError> {
         let dir = folder(&self.order.setup, scratch)?;
         let setup = read_setup(&self.ids.test_setup_id, &dir, &self.order.setup)?;
+        self.tell_strange_keys(&dir);
         let found = self.find_submission(scratch)?;
         let submission = match &found {
             Found::Nothing => Submission::Nothing,
@@ -205,6 +210,20 @@ impl Grading<'_> {
             told: &|step| self.progress(step),
         };
         Ok(job::grade(&assignment, &means, self.started)?)
+    }
+
+    /// Unknown keys are ignored by contract; who misspells one should hear of it.
+    fn tell_strange_keys(&self, dir: &Path) {
+        let found = strange_keys(dir, &self.order.setup);
+        found.misspelt.iter().for_each(|misspelt| self.show.warning(&misspelt.told.to_string()));
+        if self.volume == Volume::Verbose && !found.others.is_empty() {
+            let manifest = self.order.setup.join(MANIFEST);
+            let more = found.others.len().saturating_sub(NAMED_MAX);
+            let named =
+                found.others.iter().take(NAMED_MAX).map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            self.show.remark(&format!("`{}` has keys that are not read here: {named}{more}", manifest.display()));
+        }
     }
 
     fn find_submission(&self, scratch: &Scratch) -> Result<Found, GradeError> {

@@ -165,7 +165,7 @@ impl Show {
         });
     }
 
-    /// Writes a line for a CI service, on standard error: it must begin with what the service looks for.
+    /// Writes a line to standard error, beside the progress. Of one for a CI service it must be the whole.
     pub(super) fn annotation(&self, line: &str) {
         self.bar.suspend(|| {
             writeln!(anstream::stderr().lock(), "{line}").ok();
@@ -174,9 +174,19 @@ impl Show {
 
     /// Says what went wrong, on standard error.
     pub(super) fn error(&self, text: &str) {
-        self.bar.suspend(|| {
-            writeln!(anstream::stderr().lock(), "{RED}error{RED:#}: {}", escaped(text)).ok();
-        });
+        self.annotation(&format!("{RED}error{RED:#}: {}", escaped(text)));
+    }
+
+    /// Says what most likely is not as it was meant, on standard error.
+    pub(super) fn warning(&self, text: &str) {
+        self.annotation(&format!("{YELLOW}warning{YELLOW:#}: {}", one_line(text)));
+    }
+
+    /// Says what is worth knowing beside the results, on standard error.
+    pub(super) fn remark(&self, text: &str) {
+        if self.volume != Volume::Quiet {
+            self.annotation(&format!("note: {}", one_line(text)));
+        }
     }
 
     /// Leaves the screen as it is.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::json;
-use super::node::{At, Field, Fields, ParseError, Problem, UnknownKeys, Value, shown};
+use super::node::{At, Document, Field, Fields, Key, Node, ParseError, Problem, UnknownKeys, Value, shown};
 use super::quantity::DURATION_SECS_MAX;
 use crate::model::setup::{MakeStep, ScriptEntry, TestSetup, Tier};
 use crate::rules::nearest::nearest;
@@ -25,7 +25,7 @@ pub(crate) fn parse_setup(name: &str, dir: &Path, file: &Path, text: &[u8]) -> R
         Ok(TestSetup {
             name: name.to_owned(),
             dir: dir.to_owned(),
-            entries: present(&fields, "testSuites", entries)?.unwrap_or_default(),
+            entries: present(&fields, ENTRIES, entries)?.unwrap_or_default(),
             time_limit: present(&fields, "timeLimitSeconds", time_limit)?.unwrap_or(TIME_LIMIT_DEFAULT),
             make: present(&fields, "makefile", make)?,
         })
@@ -58,6 +58,96 @@ pub(crate) fn run_order(setup: &TestSetup) -> Vec<usize> {
     // A cycle is an error of the manifest; entries made by other means still run once each.
     order.extend(stuck);
     order
+}
+
+/// Keys of a manifest that nothing reads: of a newer Chickadee, or misspelt.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Strangers {
+    /// Those that were most likely meant to be another key, the first ones.
+    pub(crate) misspelt: Vec<Misspelt>,
+    /// Where the others are: `testSuites[1].colour`.
+    pub(crate) others: Vec<String>,
+}
+
+/// A key that was most likely meant to be another one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Misspelt {
+    pub(crate) meant: &'static str,
+    /// The same for people, with its place.
+    pub(crate) told: ParseError,
+}
+
+/// The key of the list of scripts.
+pub(crate) const ENTRIES: &str = "testSuites";
+/// All that Chickadee knows, read here or not.
+const KEYS: [&str; 10] = [
+    "schemaVersion",
+    "gradingMode",
+    "requiredFiles",
+    ENTRIES,
+    "timeLimitSeconds",
+    "makefile",
+    "starterNotebook",
+    "sections",
+    "globalVariables",
+    "testItems",
+];
+const ENTRY_KEYS: [&str; 6] = ["script", "tier", "name", "dependsOn", "points", "hint"];
+const MAKE_KEYS: [&str; 1] = ["target"];
+/// Misspelt keys that are told: to find the place of one takes another reading of the file.
+const MISSPELT_MAX: usize = 20;
+
+/// Returns the keys of a `test.properties.json` that nothing reads; of one that cannot be read, none.
+pub(crate) fn strangers(file: &Path, text: &[u8]) -> Strangers {
+    let mut found = Strangers::default();
+    let Ok(document) = json::read(file, text) else { return found };
+    let Value::Map(root) = &document.root.value else { return found };
+    found.look_among(&document, root, "", &KEYS);
+    for (key, node) in root {
+        match (key.text.as_str(), &node.value) {
+            ("makefile", Value::Map(step)) => found.look_among(&document, step, "makefile.", &MAKE_KEYS),
+            (ENTRIES, Value::List(entries)) => {
+                for (at, entry) in entries.iter().enumerate() {
+                    let Value::Map(entry) = &entry.value else { continue };
+                    found.look_among(&document, entry, &format!("{ENTRIES}[{at}]."), &ENTRY_KEYS);
+                }
+            }
+            _other => {}
+        }
+    }
+    found
+}
+
+impl Strangers {
+    fn look_among(
+        &mut self,
+        document: &Document<'_>,
+        entries: &[(Key, Node)],
+        above: &str,
+        known: &'static [&'static str],
+    ) {
+        // What is there already was not meant.
+        let is_there: BTreeSet<_> = entries.iter().map(|(key, _)| key.text.as_str()).collect();
+        let absent: Vec<_> = known.iter().copied().filter(|key| !is_there.contains(key)).collect();
+        for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
+            let meant = nearest(&key.text, absent.iter().copied());
+            let help = meant.map(|meant| (meant, format!("did you mean `{meant}`?")));
+            match help.or_else(|| misplaced(&key.text, above)).filter(|_| self.misspelt.len() < MISSPELT_MAX) {
+                Some((meant, help)) => {
+                    let message = format!("unknown key `{}` is ignored, {help}", shown(&key.text));
+                    let told = document.error(Problem::new(key.at, message));
+                    self.misspelt.push(Misspelt { meant, told });
+                }
+                None => self.others.push(format!("{above}{}", shown(&key.text))),
+            }
+        }
+    }
+}
+
+/// A limit of one script looks right in its entry.
+fn misplaced(key: &str, above: &str) -> Option<(&'static str, String)> {
+    let meant = *KEYS.iter().find(|known| **known == key)?;
+    Some((meant, format!("its place is beside `{ENTRIES}`, not in `{}`", above.trim_end_matches('.'))))
 }
 
 fn present<T>(
@@ -361,6 +451,36 @@ mod tests {
             let error = scripts(entries).unwrap_err().to_string();
             assert!(error.starts_with(&format!("test.properties.json:{expected}")), "{entries:?}: {error}");
         }
+    }
+
+    #[test]
+    fn keys_that_nothing_reads_are_told_with_what_was_meant() {
+        let text = r#"{"schemaVersion": 1, "timeLimitSecond": 3, "sections": [{"pionts": 1}], "colour": "red",
+ "makefile": {"targte": "all", "x": 1},
+ "testSuites": [{"script": "a", "pionts": 5, "points": 2},
+  {"script": "b", "pionts\u001b": 5, "dependson": [], "timeLimitSeconds": 3, "weight": 1}]}"#;
+        let found = strangers(Path::new("m.json"), text.as_bytes());
+        let told: Vec<_> = found.misspelt.iter().map(|misspelt| misspelt.told.to_string()).collect();
+        let expected = [
+            "m.json:1:22: unknown key `timeLimitSecond` is ignored, did you mean `timeLimitSeconds`?",
+            "m.json:2:15: unknown key `targte` is ignored, did you mean `target`?",
+            "m.json:4:19: unknown key `pionts\\u{1b}` is ignored, did you mean `points`?",
+            "m.json:4:38: unknown key `dependson` is ignored, did you mean `dependsOn`?",
+            "m.json:4:55: unknown key `timeLimitSeconds` is ignored, its place is beside `testSuites`, not in `testSuites[1]`",
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(found.others, ["colour", "makefile.x", "testSuites[0].pionts", "testSuites[1].weight"]);
+        for text in ["", "[]", "{\"schemaVersion\": 1, \"testItems\": []}"] {
+            assert_eq!(strangers(Path::new("m.json"), text.as_bytes()), Strangers::default(), "{text}");
+        }
+    }
+
+    #[test]
+    fn of_very_many_misspelt_keys_some_are_told() {
+        let keys: Vec<_> = (0..50_000).map(|number| format!("\"points{number}\": 1")).collect();
+        let text = format!("{{\"testSuites\": [{{{}}}]}}", keys.join(","));
+        let found = strangers(Path::new("m.json"), text.as_bytes());
+        assert_eq!((found.misspelt.len(), found.others.len()), (MISSPELT_MAX, 50_000 - MISSPELT_MAX));
     }
 
     #[test]

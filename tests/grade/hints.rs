@@ -1,0 +1,31 @@
+//! What is said beside the results: what is allowed, and most likely not what somebody meant. Results and codes are as without it.
+
+use serde_json::json;
+
+use super::{Lab, PLAIN};
+
+#[test]
+fn a_misspelt_key_of_the_manifest_is_told_and_changes_nothing() {
+    let lab = Lab::new(PLAIN);
+    let manifest = "{\"schemaVersion\": 1, \"timeLimitSecond\": 3,\n \"testSuites\": [{\"script\": \"a.sh\", \"pionts\": 5, \"colour\": 1}]}";
+    lab.file("week1/test.properties.json", manifest).file("week1/a.sh", "exit 0");
+    let told = [
+        "warning: week1/test.properties.json:1:22: unknown key `timeLimitSecond` is ignored, did you mean `timeLimitSeconds`?",
+        "warning: week1/test.properties.json:2:36: unknown key `pionts` is ignored, did you mean `points`?",
+    ];
+    let ended = lab.grade(&["week1", "--check"]);
+    ended.code(0).says("1 of 1 passed, 1 of 1 points");
+    assert_eq!(ended.stderr.lines().collect::<Vec<_>>(), told);
+    let named = "note: `week1/test.properties.json` has keys that are not read here: `testSuites[0].colour`";
+    lab.grade(&["week1", "--verbose"]).stderr_says(told[1]).stderr_says(named);
+    assert_eq!(lab.json(0, &["week1"])["warnings"], json!([]));
+}
+
+#[test]
+fn a_misspelt_list_of_scripts_is_why_there_are_none() {
+    let lab = Lab::new(PLAIN);
+    lab.file("week1/a.sh", "exit 0");
+    lab.manifest(&json!({"schemaVersion": 1, "testsuites": [{"script": "a.sh"}]}));
+    let text = "`week1/test.properties.json` lists no script in `testSuites`; unknown key `testsuites` is ignored, did you mean `testSuites`?";
+    lab.grade(&["week1"]).code(2).stderr_says(text);
+}
