@@ -27,6 +27,8 @@ use super::args::Grade;
 use super::show::{Show, Volume};
 use super::{CliError, FAILED, print};
 
+/// How archives end that are no zip, or are not called so.
+const ARCHIVES: [&str; 12] = ["tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "tzst", "7z", "rar", "jar"];
 /// Keys of one manifest that are named.
 const NAMED_MAX: usize = 20;
 
@@ -192,6 +194,9 @@ impl Grading<'_> {
         let setup = read_setup(&self.ids.test_setup_id, &dir, &self.order.setup)?;
         self.tell_strange_keys(&dir);
         let found = self.find_submission(scratch)?;
+        if let Found::File(path) = &found {
+            self.tell_archive(path);
+        }
         let submission = match &found {
             Found::Nothing => Submission::Nothing,
             Found::Folder(dir) => Submission::Folder(dir),
@@ -232,6 +237,17 @@ impl Grading<'_> {
         match kind(path)? {
             Kind::File if !is_archive => Ok(Found::File(path.clone())),
             Kind::File | Kind::Folder => folder(path, scratch).map(Found::Folder),
+        }
+    }
+
+    /// By contract a file is handed in as it is. Whoever names another archive than a zip may have meant what is in it.
+    fn tell_archive(&self, path: &Path) {
+        let is = |known: &&str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(known));
+        if ARCHIVES.iter().any(is) {
+            let path = path.display();
+            self.show.remark(&format!(
+                "`{path}` is handed in as one file; for what is in it, unpack it and name the folder"
+            ));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Lab, PLAIN};
+use super::{Lab, PLAIN, ways};
 
 #[test]
 fn a_misspelt_key_of_the_manifest_is_told_and_changes_nothing() {
@@ -28,4 +28,34 @@ fn a_misspelt_list_of_scripts_is_why_there_are_none() {
     lab.manifest(&json!({"schemaVersion": 1, "testsuites": [{"script": "a.sh"}]}));
     let text = "`week1/test.properties.json` lists no script in `testSuites`; unknown key `testsuites` is ignored, did you mean `testSuites`?";
     lab.grade(&["week1"]).code(2).stderr_says(text);
+}
+
+#[test]
+fn a_submission_in_a_folder_too_many_is_told_to_worker_and_instructor_alike() {
+    for way in ways() {
+        let lab = Lab::with(way, &[("a.sh", "cat answer", json!({}))]);
+        lab.file("packed/alice/answer", "42").file("packed/alice/sub/x", "");
+        let ended = lab.grade(&["week1", "packed"]);
+        ended
+            .code(0)
+            .says("warning: everything that was handed in lies in the folder `alice`, and the set-up has none");
+        assert_eq!(lab.json(0, &["week1", "packed"])["warnings"].as_array().unwrap().len(), 1, "{way:?}");
+        assert_eq!(lab.json(0, &["week1", "packed/alice"])["warnings"], json!([]), "{way:?}");
+        lab.file("week1/alice/readme", "");
+        assert_eq!(lab.json(0, &["week1", "packed"])["warnings"], json!([]), "{way:?}");
+    }
+}
+
+#[test]
+fn an_archive_that_is_handed_in_as_one_file_is_told() {
+    let lab = Lab::with(PLAIN, &[("a.sh", "[ -e alice.tar.gz ] || [ -e alice.JAR ] || [ -e alice.py ]", json!({}))]);
+    for (name, is_told) in [("alice.tar.gz", true), ("alice.JAR", true), ("alice.py", false)] {
+        lab.file(name, "");
+        let ended = lab.grade(&["week1", name]);
+        ended.code(0).says("1 of 1 passed");
+        let text =
+            format!("note: `{name}` is handed in as one file; for what is in it, unpack it and name the folder\n");
+        assert_eq!(ended.stderr, if is_told { text.as_str() } else { "" });
+        assert_eq!(lab.grade(&["week1", name, "--quiet"]).stderr, "");
+    }
 }

@@ -59,6 +59,14 @@ impl Tree {
         self.entries.contains_key(below)
     }
 
+    /// Returns the folder that all of its files lie in, if there is nothing beside that.
+    pub(crate) fn lone_folder(&self) -> Option<&Path> {
+        let mut top = self.entries.iter().filter(|(below, _)| below.components().count() == 1);
+        let (folder, listed) = top.next().filter(|_| top.next().is_none())?;
+        let has_files = self.entries.values().any(|listed| !listed.meta.is_dir());
+        (listed.meta.is_dir() && has_files).then_some(folder)
+    }
+
     /// Adds what another folder has and this one has not. Returns the files of the other whose place was taken: by something of the
     /// same name, or by something that is no folder where one would be needed. The places `reserved` are taken in any case.
     pub(crate) fn lay_beside(&mut self, other: Self, reserved: &[&Path]) -> Vec<PathBuf> {
@@ -262,6 +270,23 @@ mod tests {
         let left_out = tree.lay_beside(Tree::list(&other).unwrap(), &reserved);
         assert_eq!(left_out, ["gone.sh", "lib/gone.sh", "tests"].map(PathBuf::from));
         assert!(tree.has(Path::new("lib/x")) && tree.has(Path::new("real/gone.sh")) && !tree.has(Path::new("tests")));
+    }
+
+    #[test]
+    fn a_folder_is_alone_if_it_holds_all_files_and_nothing_is_beside_it() {
+        for (files, lone) in [
+            (["alice/x", "alice/sub/y"].as_slice(), Some("alice")),
+            (&["alice/x", "y"], None),
+            (&["alice/x", "bob/x"], None),
+            (&["x"], None),
+            (&[], None),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            assert_eq!(written(dir.path(), files).lone_folder(), lone.map(Path::new), "{files:?}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("alice/empty")).unwrap();
+        assert_eq!(Tree::list(dir.path()).unwrap().lone_folder(), None);
     }
 
     #[test]
