@@ -282,6 +282,7 @@ impl Grading<'_> {
                 self.show.note(&measures(graded));
             }
             self.show.collection(collection);
+            self.show.written().map_err(CliError::Output)?;
         }
         if self.order.check && !collection.has_full_marks() {
             self.show.error(&format!("`--check`: full marks are missing: {}", missing_marks(collection)));

@@ -1,5 +1,6 @@
 //! What the user sees: results on standard output; progress on standard error, a line that is drawn again on a terminal.
 
+use std::cell::OnceCell;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(super) enum Volume {
 pub(super) struct Show {
     volume: Volume,
     bar: ProgressBar,
+    /// Why a line of standard output was lost.
+    lost: OnceCell<io::Error>,
 }
 
 impl Show {
@@ -46,7 +49,7 @@ impl Show {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg} {elapsed}") {
             bar.set_style(style);
         }
-        Self { volume, bar }
+        Self { volume, bar, lost: OnceCell::new() }
     }
 
     /// Says that a stage begins.
@@ -160,9 +163,24 @@ impl Show {
     /// Writes a line to standard output, beside the progress.
     pub(super) fn line(&self, text: &str) {
         self.bar.suspend(|| {
-            // Nobody may be listening.
-            writeln!(anstream::stdout().lock(), "{text}").ok();
+            if let Err(error) = writeln!(anstream::stdout().lock(), "{text}") {
+                // The first reason is the one that counts.
+                self.lost.set(error).ok();
+            }
         });
+    }
+
+    /// Tells whether all lines could be written to standard output. A reader that goes away early has seen what it wanted.
+    ///
+    /// # Errors
+    /// If a line was lost for another reason.
+    pub(super) fn written(&self) -> Result<(), io::Error> {
+        match self.lost.get() {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(io::Error::new(error.kind(), error.to_string()))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Writes a line to standard error, beside the progress. Of one for a CI service it must be the whole.
