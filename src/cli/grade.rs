@@ -12,14 +12,18 @@ use crate::flow::scratch::{CopiesIn, Scratch};
 use crate::flow::session::sandbox_in;
 use crate::flow::setup::{SetupError, read_setup, strange_keys};
 use crate::model::script::Echo;
+use crate::model::setup::TestSetup;
 use crate::model::suite::Project;
 use crate::model::verdict::Fault;
 #[cfg(feature = "worker")]
 use crate::os::archive::{self, ArchiveError, ArchiveLimits};
+use crate::os::disk::read_config;
 use crate::os::engine::{ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
 use crate::os::interrupt::{Arrived, Interrupt, InterruptError};
 use crate::os::sandbox::SandboxError;
+use crate::os::workdir::{Tree, WorkdirError};
+use crate::rules::chickadee::surprises;
 use crate::rules::collection::{Collection, Ids};
 use crate::rules::table::missing_marks;
 
@@ -29,8 +33,11 @@ use super::{CliError, FAILED, print};
 
 /// How archives end that are no zip, or are not called so.
 const ARCHIVES: [&str; 12] = ["tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "tzst", "7z", "rar", "jar"];
-/// Keys of one manifest that are named.
+/// Keys and scripts that are named.
 const NAMED_MAX: usize = 20;
+
+const SETUP: &str = "set-up";
+const SUBMISSION: &str = "submission";
 
 /// Why nothing was graded.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +50,16 @@ pub(super) enum GradeError {
     },
     #[error("`{path}` is neither a folder nor a file; name one that is", path = .0.display())]
     Special(PathBuf),
+    #[error("the {what} cannot be copied; see to it that you may read all of it, or leave out what you may not")]
+    Unreadable {
+        what: &'static str,
+        #[source]
+        source: WorkdirError,
+    },
+    #[error("`{path}` is neither a file, a folder nor a symbolic link; a {what} cannot hold it, remove it", path = path.display())]
+    Holds { what: &'static str, path: PathBuf },
+    #[error("`{manifest}` is the manifest of a set-up; name the folder `{folder}`", manifest = manifest.display(), folder = folder.display())]
+    Manifest { manifest: PathBuf, folder: PathBuf },
     #[cfg(not(feature = "worker"))]
     #[error(
         "`{path}` is no folder, and this container-runner was built without the feature `worker`, which reads zip archives; unpack it, \
@@ -89,7 +106,14 @@ impl GradeError {
             Self::Archive { source, .. } => source.is_ours(),
             #[cfg(not(feature = "worker"))]
             Self::NoArchives(_) => false,
-            Self::Read { .. } | Self::Special(_) | Self::Setup(_) | Self::Sandbox(_) | Self::TempDir { .. } => false,
+            Self::Read { .. }
+            | Self::Special(_)
+            | Self::Unreadable { .. }
+            | Self::Holds { .. }
+            | Self::Manifest { .. }
+            | Self::Setup(_)
+            | Self::Sandbox(_)
+            | Self::TempDir { .. } => false,
             Self::Scratch { .. } | Self::Interrupt(_) | Self::Fault(_) => true,
         }
     }
@@ -190,9 +214,11 @@ impl Grading<'_> {
     }
 
     fn grade(&self, scratch: &Scratch) -> Result<Graded, GradeError> {
-        let dir = folder(&self.order.setup, scratch)?;
+        refuse_manifest(&self.order.setup)?;
+        let dir = folder(&self.order.setup, scratch, SETUP)?;
         let setup = read_setup(&self.ids.test_setup_id, &dir, &self.order.setup)?;
         self.tell_strange_keys(&dir);
+        self.tell_surprises(&setup);
         let found = self.find_submission(scratch)?;
         if let Found::File(path) = &found {
             self.tell_archive(path);
@@ -222,12 +248,30 @@ impl Grading<'_> {
         let found = strange_keys(dir, &self.order.setup);
         found.misspelt.iter().for_each(|misspelt| self.show.warning(&misspelt.told.to_string()));
         if self.volume == Volume::Verbose && !found.others.is_empty() {
-            let manifest = self.order.setup.join(MANIFEST);
-            let more = found.others.len().saturating_sub(NAMED_MAX);
-            let named =
-                found.others.iter().take(NAMED_MAX).map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            self.show.remark(&format!("`{}` has keys that are not read here: {named}{more}", manifest.display()));
+            let (manifest, keys) = (self.order.setup.join(MANIFEST), named(&found.others));
+            self.show.remark(&format!("`{}` has keys that are not read here: {keys}", manifest.display()));
+        }
+    }
+
+    /// What a shell says of such a script does not tell why.
+    fn tell_surprises(&self, setup: &TestSetup) {
+        let scripts = setup.entries.iter().map(|entry| &entry.script);
+        let read = |script: &String| Some((script.clone(), surprises(&read_config(&setup.dir.join(script)).ok()?)));
+        let found: Vec<_> = scripts.filter_map(read).collect();
+        let with_crlf: Vec<_> =
+            found.iter().filter(|(_, found)| found.has_crlf).map(|(script, _)| script.clone()).collect();
+        if !with_crlf.is_empty() {
+            let scripts = named(&with_crlf);
+            self.show.remark(&format!(
+                "line ends are those of Windows (CRLF), which sh does not understand, in {scripts}; convert them to LF"
+            ));
+        }
+        let (scripts, interpreters): (Vec<_>, Vec<_>) =
+            found.into_iter().filter_map(|(script, found)| Some((script, found.interpreter?))).unzip();
+        if let Some(first) = interpreters.first() {
+            let scripts = named(&scripts);
+            self.show
+                .remark(&format!("scripts run with /bin/sh, whatever their first line names (`#!{first}`): {scripts}"));
         }
     }
 
@@ -235,8 +279,12 @@ impl Grading<'_> {
         let Some(path) = &self.order.submission else { return Ok(Found::Nothing) };
         let is_archive = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
         match kind(path)? {
-            Kind::File if !is_archive => Ok(Found::File(path.clone())),
-            Kind::File | Kind::Folder => folder(path, scratch).map(Found::Folder),
+            Kind::File if !is_archive => {
+                let tree = Tree::of_file(path).and_then(|file| file.check_readable());
+                tree.map_err(|source| GradeError::Unreadable { what: SUBMISSION, source })?;
+                Ok(Found::File(path.clone()))
+            }
+            Kind::File | Kind::Folder => folder(path, scratch, SUBMISSION).map(Found::Folder),
         }
     }
 
@@ -292,6 +340,13 @@ impl Grading<'_> {
     }
 }
 
+/// Returns a list of the first ones, and how many more there are.
+fn named(words: &[String]) -> String {
+    let first = words.iter().take(NAMED_MAX).map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+    let more = words.len().saturating_sub(NAMED_MAX);
+    if more > 0 { format!("{first} and {more} more") } else { first }
+}
+
 /// What somebody may hand in.
 enum Kind {
     Folder,
@@ -312,13 +367,40 @@ fn kind(path: &Path) -> Result<Kind, GradeError> {
 /// Returns the folder that is named, else one in the scratch folder with what is in the archive that is named.
 ///
 /// # Errors
-/// If it cannot be read, or the archive not be unpacked.
-fn folder(named: &Path, scratch: &Scratch) -> Result<PathBuf, GradeError> {
+/// If it cannot be read or copied, or the archive not be unpacked.
+fn folder(named: &Path, scratch: &Scratch, what: &'static str) -> Result<PathBuf, GradeError> {
     match kind(named)? {
-        // Whoever names a link means the folder.
-        Kind::Folder => named.canonicalize().map_err(|source| GradeError::Read { path: named.to_path_buf(), source }),
+        Kind::Folder => {
+            // Whoever names a link means the folder.
+            let dir = named.canonicalize().map_err(|source| GradeError::Read { path: named.to_path_buf(), source })?;
+            check(&dir, what)?;
+            Ok(dir)
+        }
         Kind::File => unpacked(named, scratch),
     }
+}
+
+/// What cannot be copied is found out before anything runs: it is for whoever named it to mend, and no fault of ours.
+///
+/// # Errors
+/// If there is something.
+fn check(dir: &Path, what: &'static str) -> Result<(), GradeError> {
+    let unreadable = |source| GradeError::Unreadable { what, source };
+    let tree = Tree::list(dir).map_err(unreadable)?;
+    match tree.special() {
+        Some(below) => Err(GradeError::Holds { what, path: dir.join(below) }),
+        None => tree.check_readable().map_err(unreadable),
+    }
+}
+
+/// # Errors
+/// If it is a set-up's manifest that is named in place of the set-up.
+fn refuse_manifest(named: &Path) -> Result<(), GradeError> {
+    if named.file_name().is_none_or(|name| name != MANIFEST) || !named.is_file() {
+        return Ok(());
+    }
+    let folder = named.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Err(GradeError::Manifest { manifest: named.to_path_buf(), folder: folder.to_path_buf() })
 }
 
 #[cfg(feature = "worker")]

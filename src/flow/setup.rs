@@ -12,7 +12,7 @@ use crate::rules::parse::{ENTRIES, ParseError, Strangers, default_setup, parse_s
 /// Why a folder is no set-up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SetupError {
-    #[error("could not read `{path}`", path = path.display())]
+    #[error("could not read `{path}`; see to it that it is a file or folder that you may read", path = path.display())]
     Read {
         path: PathBuf,
         #[source]

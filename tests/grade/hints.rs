@@ -59,3 +59,21 @@ fn an_archive_that_is_handed_in_as_one_file_is_told() {
         assert_eq!(lab.grade(&["week1", name, "--quiet"]).stderr, "");
     }
 }
+
+#[test]
+fn a_script_that_sh_does_not_read_as_its_author_did_is_told() {
+    let text = "if true\r\nthen exit 0\r\nfi\r\n";
+    let scripts = [
+        ("a.sh", text, json!({})),
+        ("b.sh", "#!/bin/bash\nexit 0", json!({})),
+        ("c.sh", "#!/bin/sh\nexit 0", json!({})),
+    ];
+    let lab = Lab::with(PLAIN, &scripts);
+    let ended = lab.grade(&["week1"]);
+    ended.code(0).says("2 of 3 passed");
+    let told = [
+        "note: line ends are those of Windows (CRLF), which sh does not understand, in `a.sh`; convert them to LF",
+        "note: scripts run with /bin/sh, whatever their first line names (`#!/bin/bash`): `b.sh`",
+    ];
+    assert_eq!(ended.stderr.lines().collect::<Vec<_>>(), told);
+}

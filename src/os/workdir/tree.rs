@@ -39,7 +39,8 @@ impl Tree {
         });
         let entries = listed.collect::<Result<_, walkdir::Error>>().map_err(|error| {
             let path = error.path().unwrap_or(root).to_path_buf();
-            tried("read", &path)(error.into())
+            // Its own text would say all of it again.
+            tried("read", &path)(error.into_io_error().unwrap_or_else(|| io::Error::other("links lead in a circle")))
         })?;
         Ok(Self { entries })
     }
@@ -57,6 +58,15 @@ impl Tree {
     /// Tells whether there is something at `below`.
     pub(crate) fn has(&self, below: &Path) -> bool {
         self.entries.contains_key(below)
+    }
+
+    /// Tries to open each of its files.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub(crate) fn check_readable(&self) -> Result<(), WorkdirError> {
+        let mut files = self.entries.values().filter(|listed| listed.meta.is_file());
+        files.try_for_each(|listed| Ok(File::open(&listed.from).map(drop).map_err(tried("read", &listed.from))?))
     }
 
     /// Returns the folder that all of its files lie in, if there is nothing beside that.

@@ -246,15 +246,7 @@ fn check_prerequisites(entries: &[ScriptEntry], uses: &[Vec<At>]) -> Result<(), 
     for (entry, places) in entries.iter().zip(uses) {
         for (script, at) in entry.depends_on.iter().zip(places) {
             if !known.contains(script.as_str()) {
-                let others = entries.iter().map(|entry| entry.script.as_str());
-                let help =
-                    nearest(script, others).map_or(String::new(), |near| format!(", did you mean `{}`?", shown(near)));
-                let message = format!(
-                    "`{}` depends on `{}`, which is no script of this set-up{help}",
-                    shown(&entry.script),
-                    shown(script)
-                );
-                return Err(Problem::new(*at, message));
+                return Err(Problem::new(*at, unknown_prerequisite(entry, script, entries)));
             }
         }
     }
@@ -270,6 +262,20 @@ fn check_prerequisites(entries: &[ScriptEntry], uses: &[Vec<At>]) -> Result<(), 
     }
     let at = cycle.first().and_then(|first| uses[*first].first().copied()).unwrap_or(At(0));
     Err(Problem::new(at, format!("the scripts depend on one another in a circle: {}", names.join(" → "))))
+}
+
+fn unknown_prerequisite(entry: &ScriptEntry, script: &str, entries: &[ScriptEntry]) -> String {
+    let others = || entries.iter().filter(|other| other.script != entry.script);
+    let (of, unknown) = (shown(&entry.script), shown(script));
+    if let Some(meant) = others().find(|other| other.display_name() == script) {
+        let meant = shown(&meant.script);
+        return format!(
+            "`{of}` depends on `{unknown}`, which is no script, it is the name of `{meant}`; name the script"
+        );
+    }
+    let near = nearest(script, others().map(|other| other.script.as_str()));
+    let help = near.map_or(String::new(), |near| format!(", did you mean `{}`?", shown(near)));
+    format!("`{of}` depends on `{unknown}`, which is no script of this set-up{help}")
 }
 
 /// For each entry the indices of the entries it needs, without doubles.
@@ -384,7 +390,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_place() {
         for (text, expected) in [
-            ("", "1:1: not valid JSON: EOF while parsing a value"),
+            ("", "1:1: not valid JSON: the file is empty"),
             ("[]", "1:1: the file must hold a map of keys, found a list"),
             ("{\"a\": 1}", "1:2: the key `schemaVersion` is missing"),
             ("{\"schemaVersion\": \"1\"}", "1:19: `schemaVersion` must be a whole number, found the text `1`"),
@@ -451,6 +457,32 @@ mod tests {
             let error = scripts(entries).unwrap_err().to_string();
             assert!(error.starts_with(&format!("test.properties.json:{expected}")), "{entries:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_prerequisite_that_is_no_script_is_told_with_what_was_meant() {
+        for (entries, expected) in [
+            (
+                "{\"script\": \"a.sh\", \"name\": \"Adds two\"},\n{\"script\": \"b\", \"dependsOn\": [\"Adds two\"]}",
+                "3:31: `b` depends on `Adds two`, which is no script, it is the name of `a.sh`; name the script",
+            ),
+            (
+                "{\"script\": \"a.sh\"},\n{\"script\": \"b\", \"dependsOn\": [\"a\"]}",
+                "3:31: `b` depends on `a`, which is no script, it is the name of `a.sh`; name the script",
+            ),
+            (
+                "{\"script\": \"b.sh\", \"dependsOn\": [\"a.sh\"]}",
+                "2:34: `b.sh` depends on `a.sh`, which is no script of this set-up",
+            ),
+        ] {
+            let error = scripts(entries).unwrap_err().to_string();
+            assert_eq!(error, format!("test.properties.json:{expected}"));
+        }
+        let error = scripts("{\"script\": \"b.sh\", \"dependsOn\": [\"b\"]}").unwrap_err().to_string();
+        assert!(
+            error.ends_with("which is no script of this set-up"),
+            "a script is never told to depend on itself: {error}"
+        );
     }
 
     #[test]
