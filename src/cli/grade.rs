@@ -133,7 +133,7 @@ pub(super) fn grade(order: &Grade, settings: &Settings, volume: Volume, show: &S
     show.finish();
     match graded {
         // A signal that came after the last script takes nothing away.
-        Ok(graded) => grading.tell(&graded),
+        Ok((graded, time_limit)) => grading.tell(&graded, time_limit),
         Err(error) => {
             if let Some(code) = interrupt.exit_code() {
                 show.error("interrupted; nothing was graded");
@@ -198,7 +198,7 @@ enum Found {
 
 impl Grading<'_> {
     /// Grades in a scratch folder, which is gone afterwards.
-    fn in_scratch(&self) -> Result<Graded, GradeError> {
+    fn in_scratch(&self) -> Result<(Graded, Duration), GradeError> {
         let temp_dir = &self.settings.temp_dir;
         let named = [Some(&self.order.setup), self.order.submission.as_ref()];
         named.into_iter().flatten().try_for_each(|named| refuse_to_write_into(named, temp_dir))?;
@@ -213,7 +213,8 @@ impl Grading<'_> {
         Ok(graded)
     }
 
-    fn grade(&self, scratch: &Scratch) -> Result<Graded, GradeError> {
+    /// Returns what came of it, and the limit of each script.
+    fn grade(&self, scratch: &Scratch) -> Result<(Graded, Duration), GradeError> {
         refuse_manifest(&self.order.setup)?;
         let dir = folder(&self.order.setup, scratch, SETUP)?;
         let setup = read_setup(&self.ids.test_setup_id, &dir, &self.order.setup)?;
@@ -240,7 +241,7 @@ impl Grading<'_> {
             echo: if self.volume == Volume::Verbose { Echo::Stderr } else { Echo::Off },
             told: &|step| self.progress(step),
         };
-        Ok(job::grade(&assignment, &means, self.started)?)
+        Ok((job::grade(&assignment, &means, self.started)?, setup.time_limit))
     }
 
     /// Unknown keys are ignored by contract; who misspells one should hear of it.
@@ -321,7 +322,7 @@ impl Grading<'_> {
         }
     }
 
-    fn tell(&self, graded: &Graded) -> Result<ExitCode, CliError> {
+    fn tell(&self, graded: &Graded, time_limit: Duration) -> Result<ExitCode, CliError> {
         let collection = &graded.collection;
         if self.order.json {
             print_json(collection)?;
@@ -329,7 +330,7 @@ impl Grading<'_> {
             if self.volume == Volume::Verbose {
                 self.show.note(&measures(graded));
             }
-            self.show.collection(collection);
+            self.show.collection(collection, time_limit);
             self.show.written().map_err(CliError::Output)?;
         }
         if self.order.check && !collection.has_full_marks() {

@@ -10,11 +10,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::flow::doctor::{Check, State};
 use crate::flow::stages::suites::Progress;
 use crate::flow::trial::Judged;
+use crate::os::host::columns;
 use crate::rules::chickadee::TestStatus;
 use crate::rules::collection::Collection;
 use crate::rules::report::{escaped, one_line, quoted_end};
 use crate::rules::summary::{Counts, Record, Status};
-use crate::rules::table::{Row, STATUS_WIDTH, Table, sums};
+use crate::rules::table::{Frame, Row, STATUS_WIDTH, Table, sums};
 
 const GREEN: Style = AnsiColor::Green.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
@@ -46,7 +47,7 @@ impl Show {
         let is_drawn = volume == Volume::Usual && io::stderr().is_terminal();
         let target = if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg} {elapsed}") {
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {wide_msg} {elapsed}") {
             bar.set_style(style);
         }
         Self { volume, bar, lost: OnceCell::new() }
@@ -111,8 +112,8 @@ impl Show {
     }
 
     /// Says what came of a job: a row an outcome, what is worth knowing of it, and the sums.
-    pub(super) fn collection(&self, collection: &Collection) {
-        let table = Table::of(collection);
+    pub(super) fn collection(&self, collection: &Collection, time_limit: Duration) {
+        let table = Table::of(collection, Frame { width: columns(io::stdout()), time_limit });
         let is_shown = |row: &&Row| self.volume != Volume::Quiet || row.status != TestStatus::Pass;
         let rows: Vec<_> = table.rows.iter().filter(is_shown).collect();
         if !rows.is_empty() {

@@ -29,6 +29,32 @@ fn on_a_terminal_there_are_colours_and_progress() {
 }
 
 #[test]
+fn on_a_terminal_no_line_of_the_table_is_wider_than_it() {
+    if has(&["script", "stty"]) {
+        let name = "a\u{1b}very long name ".repeat(20);
+        let lab = Lab::with(PLAIN, &[("a.sh", "printf 'r%.0s' $(seq 900); exit 1", json!({"name": name}))]);
+        let project = lab.project.by("/usr/bin/script").variable("TERM", "xterm").variable("NO_COLOR", "1");
+        let line = format!("stty cols 90; {RUNNER} grade week1 2>/dev/null");
+        let ended = project.run(&["-qec", &line, "/dev/null"]);
+        ended.code(0).says("r…").says("a\\u{1b}very");
+        let lines: Vec<_> = ended.stdout.lines().map(|line| line.trim_end().chars().count()).collect();
+        assert!(lines.iter().all(|chars| *chars <= 90) && lines.contains(&90), "{lines:?}\n{ended}");
+    }
+}
+
+#[test]
+fn the_line_of_progress_is_not_wider_than_a_terminal_either() {
+    if has(&["script", "stty"]) {
+        let lab = Lab::with(PLAIN, &[("a.sh", "sleep 1", json!({"name": "long name ".repeat(20)}))]);
+        let project = lab.project.by("/usr/bin/script").variable("TERM", "xterm");
+        let line = format!("stty rows 24 cols 60; {RUNNER} grade week1");
+        let ended = project.run(&["-qec", &line, "/dev/null"]);
+        ended.code(0);
+        assert!(ended.stdout.contains("1/1 long name") && !ended.stdout.contains(&"long name ".repeat(6)), "{ended}");
+    }
+}
+
+#[test]
 fn no_color_takes_the_colours_away() {
     if has(&["script"]) {
         let shown = on_a_terminal(two_scripts().project.variable("NO_COLOR", "1"), "week1");
