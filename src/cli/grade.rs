@@ -1,5 +1,6 @@
 //! `container-runner grade`: a worker's job, done here for whoever writes the set-up.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -42,6 +43,8 @@ const SUBMISSION: &str = "submission";
 /// Why nothing was graded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GradeError {
+    #[error("`{0}` is of suites and means nothing to `grade`; leave it out")]
+    NoPlace(&'static str),
     #[error("could not read `{path}`; name the folder or file that is meant", path = path.display())]
     Read {
         path: PathBuf,
@@ -106,7 +109,8 @@ impl GradeError {
             Self::Archive { source, .. } => source.is_ours(),
             #[cfg(not(feature = "worker"))]
             Self::NoArchives(_) => false,
-            Self::Read { .. }
+            Self::NoPlace(_)
+            | Self::Read { .. }
             | Self::Special(_)
             | Self::Unreadable { .. }
             | Self::Holds { .. }
@@ -117,6 +121,12 @@ impl GradeError {
             Self::Scratch { .. } | Self::Interrupt(_) | Self::Fault(_) => true,
         }
     }
+}
+
+/// # Errors
+/// If a flag was given that means nothing here.
+pub(super) fn refuse_places(order: &Grade) -> Result<(), GradeError> {
+    order.no_places.given().map_or(Ok(()), |flag| Err(GradeError::NoPlace(flag)))
 }
 
 /// Grades what `order` names, and shows what came of it. Leaves nothing behind.
@@ -220,6 +230,7 @@ impl Grading<'_> {
         let setup = read_setup(&self.ids.test_setup_id, &dir, &self.order.setup)?;
         self.tell_strange_keys(&dir);
         self.tell_surprises(&setup);
+        self.tell_equal_names(&setup);
         let found = self.find_submission(scratch)?;
         if let Found::File(path) = &found {
             self.tell_archive(path);
@@ -273,6 +284,18 @@ impl Grading<'_> {
             let scripts = named(&scripts);
             self.show
                 .remark(&format!("scripts run with /bin/sh, whatever their first line names (`#!{first}`): {scripts}"));
+        }
+    }
+
+    fn tell_equal_names(&self, setup: &TestSetup) {
+        let mut first = BTreeMap::new();
+        for entry in &setup.entries {
+            if let Some(other) = first.insert(entry.display_name(), &entry.script) {
+                let (name, script) = (entry.display_name(), &entry.script);
+                self.show.warning(&format!(
+                    "`{other}` and `{script}` have the same name, `{name}`; nobody can tell their results apart"
+                ));
+            }
         }
     }
 
@@ -334,7 +357,7 @@ impl Grading<'_> {
             self.show.written().map_err(CliError::Output)?;
         }
         if self.order.check && !collection.has_full_marks() {
-            self.show.error(&format!("`--check`: full marks are missing: {}", missing_marks(collection)));
+            self.show.error(&format!("`--check`: not every test has passed: {}", missing_marks(collection)));
             return Ok(ExitCode::from(FAILED));
         }
         Ok(ExitCode::SUCCESS)
@@ -442,7 +465,5 @@ fn measures(graded: &Graded) -> String {
     measured.workdir_peak_bytes.iter().for_each(|bytes| add(format!("; at most {} KiB in its folders", bytes >> 10)));
     measured.child_process_count.iter().for_each(|count| add(format!("; {count} processes")));
     add(format!("; {} bytes of output, {} of errors", measured.stdout_bytes, measured.stderr_bytes));
-    measured.termination_reason.iter().for_each(|reason| add(format!("; decided by an end by {reason}")));
-    measured.exit_code.iter().for_each(|code| add(format!(" with code {code}")));
     text
 }

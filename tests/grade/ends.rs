@@ -31,7 +31,7 @@ fn check_passes_with_full_marks_only() {
         assert_eq!(ended.stderr, "");
         let ended = lab.grade(&["--check", "week1", "wrong"]);
         ended.code(1).says("1 of 2 passed, 0 of 3 points");
-        ended.stderr_says("error: `--check`: full marks are missing: `the answer` (fail, 3 points)\n");
+        ended.stderr_says("error: `--check`: not every test has passed: `the answer` (fail, 3 points)\n");
         // A script that is worth nothing counts: it says that something is wrong.
         lab.grade(&["--check", "week1"]).code(1).stderr_says("(fail, 3 points); `b` (fail, 0 points)");
     }

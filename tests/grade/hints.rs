@@ -77,3 +77,17 @@ fn a_script_that_sh_does_not_read_as_its_author_did_is_told() {
     ];
     assert_eq!(ended.stderr.lines().collect::<Vec<_>>(), told);
 }
+
+#[test]
+fn tests_of_one_name_are_told() {
+    let lab = Lab::with(
+        PLAIN,
+        &[("a.sh", "exit 0", json!({"name": "b"})), ("b.sh", "exit 0", json!({})), ("c.sh", "exit 0", json!({}))],
+    );
+    let ended = lab.grade(&["week1"]);
+    ended.code(0).says("3 of 3 passed");
+    assert_eq!(
+        ended.stderr,
+        "warning: `a.sh` and `b.sh` have the same name, `b`; nobody can tell their results apart\n"
+    );
+}

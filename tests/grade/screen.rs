@@ -85,7 +85,6 @@ fn verbose_shows_output_while_it_comes_and_what_was_measured() {
     let lab = two_scripts();
     let ended = lab.grade(&["week1", "--verbose"]);
     ended.code(0).stderr_says("| said").says("copied in ").says("KiB of memory; 5 bytes of output, 0 of errors");
-    ended.says("decided by an end by exit with code 1");
     assert_eq!(lab.json(0, &["week1", "--verbose"])["passCount"], 1);
 }
 
@@ -144,6 +143,15 @@ fn help_names_every_flag_and_code() {
     ] {
         assert!(ended.stdout.contains(word), "{word}\n{ended}");
     }
+    for flag in ["--project-dir", "--suites", "--proof"] {
+        assert!(!ended.stdout.contains(flag), "{flag}\n{ended}");
+        lab.grade(&["week1", flag, "x"])
+            .code(2)
+            .stderr_says(&format!("`{flag}` is of suites and means nothing to `grade`"));
+        lab.project.run(&[flag, "x", "grade", "week1"]).code(2).stderr_says(&format!("`{flag}` is of suites"));
+        assert!(lab.project.run(&["all", "--help"]).stdout.contains(flag));
+    }
+    assert!(lab.project.run(&["--help"]).stdout.contains("of grade: --check found a test that has not passed"));
     assert!(lab.project.run(&["--help"]).stdout.contains("grade"));
     assert!(lab.project.run(&["completions", "bash"]).stdout.contains("--submission-id"));
     assert!(lab.project.run(&["man"]).stdout.contains("grade"));
