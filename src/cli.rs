@@ -149,7 +149,10 @@ fn carry_out(cli: Cli, volume: Volume, show: &Show) -> Result<ExitCode, CliError
         Order::Collect { merge } if merge.is_empty() => run(&[Stage::Collect], Join::Finished),
         Order::Collect { merge } => merge_runs(&merge, &overrides, show),
         Order::Verify { path } => verify_again(path, &overrides, show),
-        Order::Grade(order) => grade::grade(&order, &Settings::read(&overrides, &host::host())?, volume, show),
+        Order::Grade(order) => {
+            grade::refuse_places(&order)?;
+            grade::grade(&order, &Settings::read(&overrides, &host::host())?, volume, show)
+        }
         Order::Doctor => doctor(&overrides, show),
         Order::Probe { what } => Ok(probe(&what)),
         Order::Completions { shell } => {

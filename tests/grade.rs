@@ -8,6 +8,8 @@ mod archives;
 mod cgroups;
 #[path = "grade/ends.rs"]
 mod ends;
+#[path = "grade/hints.rs"]
+mod hints;
 #[path = "grade/kept.rs"]
 mod kept;
 #[path = "grade/refused.rs"]

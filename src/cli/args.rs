@@ -17,9 +17,9 @@ Environment:
   NO_COLOR           no colours
 
 Exit codes:
-  0        everything passed
-  1        a suite failed
-  2        the command line or the configuration is wrong, or what is to be merged
+  0        everything passed; of grade: it was graded, whatever the marks
+  1        a suite failed; of grade: --check found a test that has not passed
+  2        the command line or the configuration is wrong, what is to be merged, or what is to be graded
   3        the runner itself failed
   129 130 143
            interrupted by SIGHUP, SIGINT, SIGTERM
@@ -80,6 +80,25 @@ impl Places {
     }
 }
 
+/// A run's `Places`, by the same names: `grade` has no use for them, so it does not offer them, and refuses them.
+#[derive(Debug, Args)]
+pub(super) struct NoPlaces {
+    #[arg(long, hide = true)]
+    project_dir: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    suites: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    proof: Option<PathBuf>,
+}
+
+impl NoPlaces {
+    /// Returns the first flag of them that was given.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let places = [&self.project_dir, &self.suites, &self.proof];
+        PLACES.iter().zip(places).find(|(_, place)| place.is_some()).map(|((_, flag), _)| *flag)
+    }
+}
+
 /// What is graded, and how.
 #[derive(Debug, Args)]
 pub(super) struct Grade {
@@ -96,7 +115,7 @@ pub(super) struct Grade {
     /// Print what the grading machine would report, a line of JSON, and nothing else.
     #[arg(long)]
     pub(super) json: bool,
-    /// Fail if there are not full marks: of the reference solution.
+    /// Fail if not every test has passed, those without points included: for the reference solution.
     #[arg(long)]
     pub(super) check: bool,
     /// The variant of the assignment: what scripts find in CHICKADEE_ASSIGNMENT_SEED.
@@ -111,6 +130,8 @@ pub(super) struct Grade {
     /// Which attempt of the student this is.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) attempt: u32,
+    #[command(flatten)]
+    pub(super) no_places: NoPlaces,
 }
 
 /// A file that has a schema.
@@ -151,7 +172,7 @@ pub(super) enum Order {
     /// Run a chickadee set-up over a submission, as a grading machine would, and show what came of it.
     ///
     /// Neither of them is written to. Files of the submission do not replace those of the set-up. Codes: 0 it was graded,
-    /// whatever the marks; 1 `--check` found marks missing; 2 the command line, the set-up or an archive is wrong, or there is no
+    /// whatever the marks; 1 `--check` found a test that has not passed; 2 the command line, the set-up or an archive is wrong, or there is no
     /// sandbox; 3 grading itself failed.
     Grade(Grade),
     /// Tell what this machine can do, and what follows. Fails if the configured run could not start.

@@ -1,24 +1,30 @@
 //! `container-runner grade`: a worker's job, done here for whoever writes the set-up.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::flow::discover::MANIFEST;
 use crate::flow::job::{self, Assignment, Graded, Means, Started, Step, Submission};
 use crate::flow::scratch::{CopiesIn, Scratch};
 use crate::flow::session::sandbox_in;
-use crate::flow::setup::{SetupError, read_setup};
+use crate::flow::setup::{SetupError, read_setup, strange_keys};
 use crate::model::script::Echo;
+use crate::model::setup::TestSetup;
 use crate::model::suite::Project;
 use crate::model::verdict::Fault;
 #[cfg(feature = "worker")]
 use crate::os::archive::{self, ArchiveError, ArchiveLimits};
+use crate::os::disk::read_config;
 use crate::os::engine::{ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::Settings;
 use crate::os::interrupt::{Arrived, Interrupt, InterruptError};
 use crate::os::sandbox::SandboxError;
+use crate::os::workdir::{Tree, WorkdirError};
+use crate::rules::chickadee::surprises;
 use crate::rules::collection::{Collection, Ids};
 use crate::rules::table::missing_marks;
 
@@ -26,9 +32,19 @@ use super::args::Grade;
 use super::show::{Show, Volume};
 use super::{CliError, FAILED, print};
 
+/// How archives end that are no zip, or are not called so.
+const ARCHIVES: [&str; 12] = ["tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "tzst", "7z", "rar", "jar"];
+/// Keys and scripts that are named.
+const NAMED_MAX: usize = 20;
+
+const SETUP: &str = "set-up";
+const SUBMISSION: &str = "submission";
+
 /// Why nothing was graded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GradeError {
+    #[error("`{0}` is of suites and means nothing to `grade`; leave it out")]
+    NoPlace(&'static str),
     #[error("could not read `{path}`; name the folder or file that is meant", path = path.display())]
     Read {
         path: PathBuf,
@@ -37,6 +53,16 @@ pub(super) enum GradeError {
     },
     #[error("`{path}` is neither a folder nor a file; name one that is", path = .0.display())]
     Special(PathBuf),
+    #[error("the {what} cannot be copied; see to it that you may read all of it, or leave out what you may not")]
+    Unreadable {
+        what: &'static str,
+        #[source]
+        source: WorkdirError,
+    },
+    #[error("`{path}` is neither a file, a folder nor a symbolic link; a {what} cannot hold it, remove it", path = path.display())]
+    Holds { what: &'static str, path: PathBuf },
+    #[error("`{manifest}` is the manifest of a set-up; name the folder `{folder}`", manifest = manifest.display(), folder = folder.display())]
+    Manifest { manifest: PathBuf, folder: PathBuf },
     #[cfg(not(feature = "worker"))]
     #[error(
         "`{path}` is no folder, and this container-runner was built without the feature `worker`, which reads zip archives; unpack it, \
@@ -83,10 +109,24 @@ impl GradeError {
             Self::Archive { source, .. } => source.is_ours(),
             #[cfg(not(feature = "worker"))]
             Self::NoArchives(_) => false,
-            Self::Read { .. } | Self::Special(_) | Self::Setup(_) | Self::Sandbox(_) | Self::TempDir { .. } => false,
+            Self::NoPlace(_)
+            | Self::Read { .. }
+            | Self::Special(_)
+            | Self::Unreadable { .. }
+            | Self::Holds { .. }
+            | Self::Manifest { .. }
+            | Self::Setup(_)
+            | Self::Sandbox(_)
+            | Self::TempDir { .. } => false,
             Self::Scratch { .. } | Self::Interrupt(_) | Self::Fault(_) => true,
         }
     }
+}
+
+/// # Errors
+/// If a flag was given that means nothing here.
+pub(super) fn refuse_places(order: &Grade) -> Result<(), GradeError> {
+    order.no_places.given().map_or(Ok(()), |flag| Err(GradeError::NoPlace(flag)))
 }
 
 /// Grades what `order` names, and shows what came of it. Leaves nothing behind.
@@ -103,7 +143,7 @@ pub(super) fn grade(order: &Grade, settings: &Settings, volume: Volume, show: &S
     show.finish();
     match graded {
         // A signal that came after the last script takes nothing away.
-        Ok(graded) => grading.tell(&graded),
+        Ok((graded, time_limit)) => grading.tell(&graded, time_limit),
         Err(error) => {
             if let Some(code) = interrupt.exit_code() {
                 show.error("interrupted; nothing was graded");
@@ -168,7 +208,7 @@ enum Found {
 
 impl Grading<'_> {
     /// Grades in a scratch folder, which is gone afterwards.
-    fn in_scratch(&self) -> Result<Graded, GradeError> {
+    fn in_scratch(&self) -> Result<(Graded, Duration), GradeError> {
         let temp_dir = &self.settings.temp_dir;
         let named = [Some(&self.order.setup), self.order.submission.as_ref()];
         named.into_iter().flatten().try_for_each(|named| refuse_to_write_into(named, temp_dir))?;
@@ -183,10 +223,18 @@ impl Grading<'_> {
         Ok(graded)
     }
 
-    fn grade(&self, scratch: &Scratch) -> Result<Graded, GradeError> {
-        let dir = folder(&self.order.setup, scratch)?;
+    /// Returns what came of it, and the limit of each script.
+    fn grade(&self, scratch: &Scratch) -> Result<(Graded, Duration), GradeError> {
+        refuse_manifest(&self.order.setup)?;
+        let dir = folder(&self.order.setup, scratch, SETUP)?;
         let setup = read_setup(&self.ids.test_setup_id, &dir, &self.order.setup)?;
+        self.tell_strange_keys(&dir);
+        self.tell_surprises(&setup);
+        self.tell_equal_names(&setup);
         let found = self.find_submission(scratch)?;
+        if let Found::File(path) = &found {
+            self.tell_archive(path);
+        }
         let submission = match &found {
             Found::Nothing => Submission::Nothing,
             Found::Folder(dir) => Submission::Folder(dir),
@@ -204,15 +252,74 @@ impl Grading<'_> {
             echo: if self.volume == Volume::Verbose { Echo::Stderr } else { Echo::Off },
             told: &|step| self.progress(step),
         };
-        Ok(job::grade(&assignment, &means, self.started)?)
+        Ok((job::grade(&assignment, &means, self.started)?, setup.time_limit))
+    }
+
+    /// Unknown keys are ignored by contract; who misspells one should hear of it.
+    fn tell_strange_keys(&self, dir: &Path) {
+        let found = strange_keys(dir, &self.order.setup);
+        found.misspelt.iter().for_each(|misspelt| self.show.warning(&misspelt.told.to_string()));
+        if self.volume == Volume::Verbose && !found.others.is_empty() {
+            let (manifest, keys) = (self.order.setup.join(MANIFEST), named(&found.others));
+            self.show.remark(&format!("`{}` has keys that are not read here: {keys}", manifest.display()));
+        }
+    }
+
+    /// What a shell says of such a script does not tell why.
+    fn tell_surprises(&self, setup: &TestSetup) {
+        let scripts = setup.entries.iter().map(|entry| &entry.script);
+        let read = |script: &String| Some((script.clone(), surprises(&read_config(&setup.dir.join(script)).ok()?)));
+        let found: Vec<_> = scripts.filter_map(read).collect();
+        let with_crlf: Vec<_> =
+            found.iter().filter(|(_, found)| found.has_crlf).map(|(script, _)| script.clone()).collect();
+        if !with_crlf.is_empty() {
+            let scripts = named(&with_crlf);
+            self.show.remark(&format!(
+                "line ends are those of Windows (CRLF), which sh does not understand, in {scripts}; convert them to LF"
+            ));
+        }
+        let (scripts, interpreters): (Vec<_>, Vec<_>) =
+            found.into_iter().filter_map(|(script, found)| Some((script, found.interpreter?))).unzip();
+        if let Some(first) = interpreters.first() {
+            let scripts = named(&scripts);
+            self.show
+                .remark(&format!("scripts run with /bin/sh, whatever their first line names (`#!{first}`): {scripts}"));
+        }
+    }
+
+    fn tell_equal_names(&self, setup: &TestSetup) {
+        let mut first = BTreeMap::new();
+        for entry in &setup.entries {
+            if let Some(other) = first.insert(entry.display_name(), &entry.script) {
+                let (name, script) = (entry.display_name(), &entry.script);
+                self.show.warning(&format!(
+                    "`{other}` and `{script}` have the same name, `{name}`; nobody can tell their results apart"
+                ));
+            }
+        }
     }
 
     fn find_submission(&self, scratch: &Scratch) -> Result<Found, GradeError> {
         let Some(path) = &self.order.submission else { return Ok(Found::Nothing) };
         let is_archive = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
         match kind(path)? {
-            Kind::File if !is_archive => Ok(Found::File(path.clone())),
-            Kind::File | Kind::Folder => folder(path, scratch).map(Found::Folder),
+            Kind::File if !is_archive => {
+                let tree = Tree::of_file(path).and_then(|file| file.check_readable());
+                tree.map_err(|source| GradeError::Unreadable { what: SUBMISSION, source })?;
+                Ok(Found::File(path.clone()))
+            }
+            Kind::File | Kind::Folder => folder(path, scratch, SUBMISSION).map(Found::Folder),
+        }
+    }
+
+    /// By contract a file is handed in as it is. Whoever names another archive than a zip may have meant what is in it.
+    fn tell_archive(&self, path: &Path) {
+        let is = |known: &&str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(known));
+        if ARCHIVES.iter().any(is) {
+            let path = path.display();
+            self.show.remark(&format!(
+                "`{path}` is handed in as one file; for what is in it, unpack it and name the folder"
+            ));
         }
     }
 
@@ -238,7 +345,7 @@ impl Grading<'_> {
         }
     }
 
-    fn tell(&self, graded: &Graded) -> Result<ExitCode, CliError> {
+    fn tell(&self, graded: &Graded, time_limit: Duration) -> Result<ExitCode, CliError> {
         let collection = &graded.collection;
         if self.order.json {
             print_json(collection)?;
@@ -246,14 +353,22 @@ impl Grading<'_> {
             if self.volume == Volume::Verbose {
                 self.show.note(&measures(graded));
             }
-            self.show.collection(collection);
+            self.show.collection(collection, time_limit);
+            self.show.written().map_err(CliError::Output)?;
         }
         if self.order.check && !collection.has_full_marks() {
-            self.show.error(&format!("`--check`: full marks are missing: {}", missing_marks(collection)));
+            self.show.error(&format!("`--check`: not every test has passed: {}", missing_marks(collection)));
             return Ok(ExitCode::from(FAILED));
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Returns a list of the first ones, and how many more there are.
+fn named(words: &[String]) -> String {
+    let first = words.iter().take(NAMED_MAX).map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+    let more = words.len().saturating_sub(NAMED_MAX);
+    if more > 0 { format!("{first} and {more} more") } else { first }
 }
 
 /// What somebody may hand in.
@@ -276,13 +391,40 @@ fn kind(path: &Path) -> Result<Kind, GradeError> {
 /// Returns the folder that is named, else one in the scratch folder with what is in the archive that is named.
 ///
 /// # Errors
-/// If it cannot be read, or the archive not be unpacked.
-fn folder(named: &Path, scratch: &Scratch) -> Result<PathBuf, GradeError> {
+/// If it cannot be read or copied, or the archive not be unpacked.
+fn folder(named: &Path, scratch: &Scratch, what: &'static str) -> Result<PathBuf, GradeError> {
     match kind(named)? {
-        // Whoever names a link means the folder.
-        Kind::Folder => named.canonicalize().map_err(|source| GradeError::Read { path: named.to_path_buf(), source }),
+        Kind::Folder => {
+            // Whoever names a link means the folder.
+            let dir = named.canonicalize().map_err(|source| GradeError::Read { path: named.to_path_buf(), source })?;
+            check(&dir, what)?;
+            Ok(dir)
+        }
         Kind::File => unpacked(named, scratch),
     }
+}
+
+/// What cannot be copied is found out before anything runs: it is for whoever named it to mend, and no fault of ours.
+///
+/// # Errors
+/// If there is something.
+fn check(dir: &Path, what: &'static str) -> Result<(), GradeError> {
+    let unreadable = |source| GradeError::Unreadable { what, source };
+    let tree = Tree::list(dir).map_err(unreadable)?;
+    match tree.special() {
+        Some(below) => Err(GradeError::Holds { what, path: dir.join(below) }),
+        None => tree.check_readable().map_err(unreadable),
+    }
+}
+
+/// # Errors
+/// If it is a set-up's manifest that is named in place of the set-up.
+fn refuse_manifest(named: &Path) -> Result<(), GradeError> {
+    if named.file_name().is_none_or(|name| name != MANIFEST) || !named.is_file() {
+        return Ok(());
+    }
+    let folder = named.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Err(GradeError::Manifest { manifest: named.to_path_buf(), folder: folder.to_path_buf() })
 }
 
 #[cfg(feature = "worker")]
@@ -323,7 +465,5 @@ fn measures(graded: &Graded) -> String {
     measured.workdir_peak_bytes.iter().for_each(|bytes| add(format!("; at most {} KiB in its folders", bytes >> 10)));
     measured.child_process_count.iter().for_each(|count| add(format!("; {count} processes")));
     add(format!("; {} bytes of output, {} of errors", measured.stdout_bytes, measured.stderr_bytes));
-    measured.termination_reason.iter().for_each(|reason| add(format!("; decided by an end by {reason}")));
-    measured.exit_code.iter().for_each(|code| add(format!(" with code {code}")));
     text
 }

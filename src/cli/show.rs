@@ -1,5 +1,6 @@
 //! What the user sees: results on standard output; progress on standard error, a line that is drawn again on a terminal.
 
+use std::cell::OnceCell;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -9,11 +10,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::flow::doctor::{Check, State};
 use crate::flow::stages::suites::Progress;
 use crate::flow::trial::Judged;
+use crate::os::host::columns;
 use crate::rules::chickadee::TestStatus;
 use crate::rules::collection::Collection;
 use crate::rules::report::{escaped, one_line, quoted_end};
 use crate::rules::summary::{Counts, Record, Status};
-use crate::rules::table::{Row, STATUS_WIDTH, Table, sums};
+use crate::rules::table::{Frame, Row, STATUS_WIDTH, Table, sums};
 
 const GREEN: Style = AnsiColor::Green.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
@@ -35,6 +37,8 @@ pub(super) enum Volume {
 pub(super) struct Show {
     volume: Volume,
     bar: ProgressBar,
+    /// Why a line of standard output was lost.
+    lost: OnceCell<io::Error>,
 }
 
 impl Show {
@@ -43,10 +47,10 @@ impl Show {
         let is_drawn = volume == Volume::Usual && io::stderr().is_terminal();
         let target = if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg} {elapsed}") {
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {wide_msg} {elapsed}") {
             bar.set_style(style);
         }
-        Self { volume, bar }
+        Self { volume, bar, lost: OnceCell::new() }
     }
 
     /// Says that a stage begins.
@@ -108,8 +112,8 @@ impl Show {
     }
 
     /// Says what came of a job: a row an outcome, what is worth knowing of it, and the sums.
-    pub(super) fn collection(&self, collection: &Collection) {
-        let table = Table::of(collection);
+    pub(super) fn collection(&self, collection: &Collection, time_limit: Duration) {
+        let table = Table::of(collection, Frame { width: columns(io::stdout()), time_limit });
         let is_shown = |row: &&Row| self.volume != Volume::Quiet || row.status != TestStatus::Pass;
         let rows: Vec<_> = table.rows.iter().filter(is_shown).collect();
         if !rows.is_empty() {
@@ -160,12 +164,27 @@ impl Show {
     /// Writes a line to standard output, beside the progress.
     pub(super) fn line(&self, text: &str) {
         self.bar.suspend(|| {
-            // Nobody may be listening.
-            writeln!(anstream::stdout().lock(), "{text}").ok();
+            if let Err(error) = writeln!(anstream::stdout().lock(), "{text}") {
+                // The first reason is the one that counts.
+                self.lost.set(error).ok();
+            }
         });
     }
 
-    /// Writes a line for a CI service, on standard error: it must begin with what the service looks for.
+    /// Tells whether all lines could be written to standard output. A reader that goes away early has seen what it wanted.
+    ///
+    /// # Errors
+    /// If a line was lost for another reason.
+    pub(super) fn written(&self) -> Result<(), io::Error> {
+        match self.lost.get() {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(io::Error::new(error.kind(), error.to_string()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Writes a line to standard error, beside the progress. Of one for a CI service it must be the whole.
     pub(super) fn annotation(&self, line: &str) {
         self.bar.suspend(|| {
             writeln!(anstream::stderr().lock(), "{line}").ok();
@@ -174,9 +193,19 @@ impl Show {
 
     /// Says what went wrong, on standard error.
     pub(super) fn error(&self, text: &str) {
-        self.bar.suspend(|| {
-            writeln!(anstream::stderr().lock(), "{RED}error{RED:#}: {}", escaped(text)).ok();
-        });
+        self.annotation(&format!("{RED}error{RED:#}: {}", escaped(text)));
+    }
+
+    /// Says what most likely is not as it was meant, on standard error.
+    pub(super) fn warning(&self, text: &str) {
+        self.annotation(&format!("{YELLOW}warning{YELLOW:#}: {}", one_line(text)));
+    }
+
+    /// Says what is worth knowing beside the results, on standard error.
+    pub(super) fn remark(&self, text: &str) {
+        if self.volume != Volume::Quiet {
+            self.annotation(&format!("note: {}", one_line(text)));
+        }
     }
 
     /// Leaves the screen as it is.

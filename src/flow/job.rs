@@ -108,7 +108,7 @@ pub(crate) struct Timings {
 /// If we, or the machine, failed: then nothing is known of the submission. A script that fails, hangs or cannot be found is an outcome.
 pub(crate) fn grade(assignment: &Assignment<'_>, means: &Means<'_>, started: Started) -> Result<Graded, Fault> {
     let begun = Instant::now();
-    let (tree, warnings) = laid(assignment).map_err(|error| Fault::new(&error))?;
+    let Laid { tree, mut warnings, lone_folder } = laid(assignment).map_err(|error| Fault::new(&error))?;
     let starter_cleanup = begun.elapsed();
     let folder = means.scratch.folder_for_copies(tree.bytes(), means.copies_in)?;
     let mut grading = Grading::new(assignment, means, tree.bytes());
@@ -121,6 +121,8 @@ pub(crate) fn grade(assignment: &Assignment<'_>, means: &Means<'_>, started: Sta
         Ran::NotMade { output } => Collection::not_made(ids, output, times),
         Ran::Scripts(outcomes) => Collection::new(ids, grading.build_status(), outcomes, times),
     };
+    // Who has full marks has packed it as it was meant.
+    warnings.extend(lone_folder.filter(|_| !collection.has_full_marks()).map(|folder| lone_folder_warning(&folder)));
     collection.warnings = warnings;
     Ok(Graded { collection, measured: grading.measured, timings: grading.timings })
 }
@@ -140,16 +142,34 @@ fn times(Started(started): Started) -> Times {
     Times { started_at: seconds_text(started), finished_at: seconds_text(Timestamp::now()) }
 }
 
-/// The submission beside the set-up, and a warning for each of its files that had to give way.
-fn laid(assignment: &Assignment<'_>) -> Result<(Tree, Vec<String>), WorkdirError> {
+/// A submission beside a set-up.
+struct Laid {
+    tree: Tree,
+    /// One for each file of the submission that had to give way.
+    warnings: Vec<String>,
+    /// A folder that the whole submission lies in, and that the set-up knows nothing of.
+    lone_folder: Option<PathBuf>,
+}
+
+fn laid(assignment: &Assignment<'_>) -> Result<Laid, WorkdirError> {
     let mut tree = Tree::list(&assignment.setup.dir)?;
     let submission = match assignment.submission {
-        Submission::Nothing => return Ok((tree, Vec::new())),
+        Submission::Nothing => return Ok(Laid { tree, warnings: Vec::new(), lone_folder: None }),
         Submission::Folder(dir) => Tree::list(dir)?,
         Submission::File(path) => Tree::of_file(path)?,
     };
+    let lone_folder = submission.lone_folder().filter(|folder| !tree.has(folder)).map(Path::to_path_buf);
     let left_out = tree.lay_beside(submission, &reserved(assignment.setup, &tree));
-    Ok((tree, left_out_warnings(&left_out)))
+    let warnings = left_out_warnings(&left_out, &preferred_makefiles(&tree));
+    Ok(Laid { tree, warnings, lone_folder })
+}
+
+fn lone_folder_warning(folder: &Path) -> String {
+    let folder = escaped(&folder.to_string_lossy());
+    format!(
+        "everything that was handed in lies in the folder `{folder}`, and the set-up has none of that name; if its scripts look outside of \
+         it, hand in (or pack) what is in the folder"
+    )
 }
 
 /// Returns what nobody hands in, whether the set-up has it or lacks it: a script, which would grade its own author; and a makefile that
@@ -161,10 +181,16 @@ fn reserved<'a>(setup: &'a TestSetup, tree: &Tree) -> Vec<&'a Path> {
     scripts.chain(makefiles.into_iter().filter(|_| has_makefile)).collect()
 }
 
-fn left_out_warnings(left_out: &[PathBuf]) -> Vec<String> {
+/// Returns those that make would look for before it finds the one that is there.
+fn preferred_makefiles(tree: &Tree) -> Vec<&'static Path> {
+    MAKEFILES.iter().map(Path::new).take_while(|file| !tree.has(file)).collect()
+}
+
+fn left_out_warnings(left_out: &[PathBuf], preferred_makefiles: &[&Path]) -> Vec<String> {
     let named = left_out.iter().take(NAMED_MAX).map(|path| {
-        let path = escaped(&path.to_string_lossy());
-        format!("`{path}` of the submission was left out: its place is the set-up's")
+        let is_preferred = preferred_makefiles.contains(&path.as_path());
+        let why = if is_preferred { "make would take it instead of the set-up's" } else { "its place is the set-up's" };
+        format!("`{}` of the submission was left out: {why}", escaped(&path.to_string_lossy()))
     });
     let more = left_out.len().saturating_sub(NAMED_MAX);
     named.chain((more > 0).then(|| format!("{more} more files of the submission were left out"))).collect()

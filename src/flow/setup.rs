@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use crate::flow::discover::{MANIFEST, list};
 use crate::model::setup::TestSetup;
 use crate::os::disk::read_config;
-use crate::rules::parse::{ParseError, default_setup, parse_setup};
+use crate::rules::parse::{ENTRIES, ParseError, Strangers, default_setup, parse_setup, strangers};
 
 /// Why a folder is no set-up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SetupError {
-    #[error("could not read `{path}`", path = path.display())]
+    #[error("could not read `{path}`; see to it that it is a file or folder that you may read", path = path.display())]
     Read {
         path: PathBuf,
         #[source]
@@ -20,8 +20,8 @@ pub(crate) enum SetupError {
     },
     #[error(transparent)]
     Parse(#[from] ParseError),
-    #[error("`{file}` lists no script in `testSuites`", file = .0.display())]
-    NoScript(PathBuf),
+    #[error("`{file}` lists no script in `{ENTRIES}`{way_out}", file = file.display())]
+    NoScript { file: PathBuf, way_out: String },
     #[error("`{setup}` is no set-up: in it are neither a {MANIFEST} nor scripts (*.sh){way_out}", setup = setup.display())]
     NoSetup { setup: PathBuf, way_out: String },
 }
@@ -53,7 +53,18 @@ pub(crate) fn read_manifest(name: &str, dir: &Path, shown: &Path) -> Result<Test
         Err(source) => return Err(SetupError::Read { path, source }),
     };
     let setup = parse_setup(name, dir, &path, &text)?;
-    if setup.entries.is_empty() { Err(SetupError::NoScript(path)) } else { Ok(setup) }
+    if setup.entries.is_empty() {
+        let misspelt = strangers(&path, &text).misspelt.into_iter().find(|misspelt| misspelt.meant == ENTRIES);
+        let way_out = misspelt.map_or_else(String::new, |misspelt| format!("; {}", misspelt.told.message));
+        return Err(SetupError::NoScript { file: path, way_out });
+    }
+    Ok(setup)
+}
+
+/// Returns the keys of the manifest in the folder `dir` that nothing reads; none where there is no manifest. They are told as of `shown`.
+pub(crate) fn strange_keys(dir: &Path, shown: &Path) -> Strangers {
+    read_config(&dir.join(MANIFEST))
+        .map_or_else(|_| Strangers::default(), |text| strangers(&shown.join(MANIFEST), &text))
 }
 
 /// Whoever packs or names a folder too many has the set-up one folder below.
@@ -104,11 +115,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_of_what_was_named() {
-        let table: [(&[(&str, &str)], &str); 4] = [
+        let table: [(&[(&str, &str)], &str); 5] = [
             (&[(MANIFEST, "{")], "week1.zip/test.properties.json:1:"),
             (
                 &[(MANIFEST, r#"{"schemaVersion": 1}"#), ("a.sh", "")],
                 "`week1.zip/test.properties.json` lists no script",
+            ),
+            (
+                &[(MANIFEST, r#"{"schemaVersion": 1, "testsuites": [{"script": "a.sh"}]}"#), ("a.sh", "")],
+                "lists no script in `testSuites`; unknown key `testsuites` is ignored, did you mean `testSuites`?",
             ),
             (
                 &[("hello.c", "")],

@@ -74,7 +74,9 @@ pub(crate) enum ArchiveError {
     Untold { told: usize },
     #[error("the archive is refused: its entry `{entry}` {why}")]
     Refused { entry: String, why: Refusal },
-    #[error("the archive is refused: it holds more than {max} {of}")]
+    #[error(
+        "the archive is refused: it holds more than {max} {of}, the limit; pack less, not what is built or downloaded"
+    )]
     TooMuch { max: u64, of: &'static str },
     #[error("the archive is damaged: its entry `{entry}` cannot be read")]
     Content {

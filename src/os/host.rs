@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -352,6 +353,12 @@ fn text(environment: &Environment, name: &'static str) -> Result<Option<String>,
     let text =
         value.to_str().ok_or_else(|| SettingsError::Value { name, value: value.to_string_lossy().into(), wanted })?;
     Ok(Some(text.to_owned()))
+}
+
+/// Returns how many columns a terminal has; of what is no terminal, or does not tell, nothing.
+pub(crate) fn columns(stream: impl AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// As libtest reads a switch.

@@ -101,6 +101,31 @@ pub(crate) fn missing_outcome(script: &str) -> TestOutcome {
     }
 }
 
+/// What in a script's text its shell takes otherwise than its author may think.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Surprises {
+    /// Lines end with CRLF, and a shell takes the CR for a part of each.
+    pub(crate) has_crlf: bool,
+    /// What the first line names as the interpreter, in vain, if it is not `sh`.
+    pub(crate) interpreter: Option<String>,
+}
+
+/// Returns what is surprising in the text of a script: it is run as `/bin/sh SCRIPT`.
+pub(crate) fn surprises(script: &[u8]) -> Surprises {
+    let first = script.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let first = String::from_utf8_lossy(first);
+    let named = first.strip_prefix("#!").map(str::trim).filter(|named| !named.is_empty() && !is_sh(named));
+    Surprises { has_crlf: script.windows(2).any(|pair| pair == b"\r\n"), interpreter: named.map(str::to_owned) }
+}
+
+/// Looks through `env`, with whatever options.
+fn is_sh(named: &str) -> bool {
+    let name = |word: &str| word.rsplit('/').next().unwrap_or_default() == "sh";
+    let mut words = named.split_whitespace();
+    let first = words.next().unwrap_or_default();
+    name(first) || (first.ends_with("/env") && words.find(|word| !word.starts_with('-')).is_some_and(name))
+}
+
 /// Returns what a failed make step said, stdout then stderr, how it ended, and what it made that cannot be kept.
 pub(crate) fn compiler_output(completion: &Completion) -> String {
     let mut output = text(&completion.stdout);
@@ -294,6 +319,22 @@ mod tests {
             leaked: Vec::new(),
             log_error: None,
             unkept: None,
+        }
+    }
+
+    #[test]
+    fn what_surprises_in_a_script_is_told() {
+        let found = |text: &str| {
+            let found = surprises(text.as_bytes());
+            (found.has_crlf, found.interpreter)
+        };
+        for text in ["", "exit 0\n", "#!/bin/sh\nexit 0\n", "#! /usr/bin/env -S sh -e\n", "#!\n", "# no\n#!/bin/bash\n"]
+        {
+            assert_eq!(found(text), (false, None), "{text:?}");
+        }
+        assert_eq!(found("#!/bin/sh\r\nexit 0\r\n"), (true, None));
+        for named in ["/bin/bash", "/usr/bin/env python3", "/usr/bin/env -S bash -e", "/opt/fish"] {
+            assert_eq!(found(&format!("#! {named}\nexit 0")), (false, Some(named.to_owned())));
         }
     }
 

@@ -1,10 +1,12 @@
 //! A collection as people read it: a row an outcome, what went wrong below it, the sums.
 
+use std::time::Duration;
+
 use crate::rules::chickadee::TestStatus;
 use crate::rules::collection::{BuildStatus, Collection, Outcome};
 use crate::rules::report::{one_line, quoted_end};
 
-/// Scripts that are named when full marks are missing.
+/// Scripts that are named when not all have passed.
 const NAMED_MAX: usize = 20;
 
 /// One line of a table, and what stands below it.
@@ -17,6 +19,23 @@ pub(crate) struct Row {
     /// Of a script that has not passed, the end of what it said, behind `| `.
     pub(crate) quote: Option<String>,
 }
+
+/// What a table is made for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frame {
+    /// Characters of a line, where a terminal bounds it. Elsewhere names are whole, and of results the beginning is shown.
+    pub(crate) width: Option<usize>,
+    /// Of one script.
+    pub(crate) time_limit: Duration,
+}
+
+/// Characters of a result where no terminal bounds it.
+const RESULT_CHARS_MAX: usize = 100;
+/// Characters of a name, and of a result, that are shown on the narrowest terminal.
+const CELL_CHARS_MIN: usize = 12;
+const GAP: &str = "  ";
+/// Head of the last column.
+const RESULT: &str = "result";
 
 /// Width of a status, in characters.
 pub(crate) const STATUS_WIDTH: usize = 7;
@@ -39,19 +58,56 @@ enum Side {
 }
 
 impl Table {
-    /// Makes the table of a collection's outcomes, in their order. Columns are as wide as what is in them.
-    pub(crate) fn of(collection: &Collection) -> Self {
+    /// Makes the table of a collection's outcomes, in their order. Columns are as wide as what is in them, or as there is room for.
+    pub(crate) fn of(collection: &Collection, frame: Frame) -> Self {
         let cells: Vec<_> = collection.outcomes.iter().map(cells).collect();
+        let results: Vec<_> = collection.outcomes.iter().map(|outcome| result(outcome, frame.time_limit)).collect();
         let heads = COLUMNS.map(|(head, _)| head.to_owned());
         let lines = || std::iter::once(&heads).chain(&cells);
-        let widths = [0, 1, 2, 3].map(|at| lines().map(|line| line[at].chars().count()).max().unwrap_or(0));
-        let rows = collection.outcomes.iter().zip(&cells).map(|(outcome, cells)| Row {
+        let mut widths = [0, 1, 2, 3].map(|at| lines().map(|line| line[at].chars().count()).max().unwrap_or(0));
+        let result_width = match frame.width {
+            None => RESULT_CHARS_MAX,
+            Some(width) => {
+                let before = STATUS_WIDTH + widths[..3].iter().sum::<usize>() + 5 * GAP.len();
+                let longest = results.iter().map(|result| result.chars().count()).fold(RESULT.len(), usize::max);
+                let (name, result) = fitted(width.saturating_sub(before), widths[3], longest);
+                widths[3] = name;
+                result
+            }
+        };
+        let rows = collection.outcomes.iter().zip(&cells).zip(&results).map(|((outcome, cells), result)| Row {
             status: outcome.status,
-            text: format!("{}  {}", joined(cells, widths), visible(&outcome.short_result)),
+            text: format!("{}{GAP}{}", joined(cells, widths), cut(result, result_width)),
             quote: end_of(outcome),
         });
-        Self { head: format!("{}  result", joined(&heads, widths)), rows: rows.collect() }
+        Self { head: format!("{}{GAP}{RESULT}", joined(&heads, widths)), rows: rows.collect() }
     }
+}
+
+/// Returns how much of the names and of the results has room. Whichever needs less than half leaves the rest to the other.
+fn fitted(room: usize, name: usize, result: usize) -> (usize, usize) {
+    let name_max = (room / 2).max(room.saturating_sub(result)).max(CELL_CHARS_MIN);
+    let name = name.min(name_max);
+    (name, room.saturating_sub(name).max(CELL_CHARS_MIN))
+}
+
+/// Returns the first `max` characters; the last is an ellipsis if there are more.
+fn cut(text: &str, max: usize) -> String {
+    if text.chars().count() <= max {
+        return text.to_owned();
+    }
+    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// What a script said last; of one that was ended, also why: by contract its short result does not tell.
+fn result(outcome: &Outcome, time_limit: Duration) -> String {
+    let said = visible(&outcome.short_result);
+    if outcome.status != TestStatus::Timeout {
+        return said;
+    }
+    let word = TestStatus::Timeout.word();
+    let said = if said == word { String::new() } else { format!("; {said}") };
+    format!("{word} after {} s (`timeLimitSeconds`){said}", time_limit.as_secs())
 }
 
 fn cells(outcome: &Outcome) -> [String; 4] {
@@ -67,9 +123,9 @@ fn cells(outcome: &Outcome) -> [String; 4] {
 fn joined(cells: &[String; 4], widths: [usize; 4]) -> String {
     let padded = cells.iter().zip(widths).zip(COLUMNS).map(|((cell, width), (_, side))| match side {
         Side::Left => format!("{cell:>width$}"),
-        Side::Right => format!("{cell:width$}"),
+        Side::Right => format!("{:width$}", cut(cell, width)),
     });
-    padded.collect::<Vec<_>>().join("  ")
+    padded.collect::<Vec<_>>().join(GAP)
 }
 
 /// As `one_line`, where a tab would shift what follows.
@@ -97,7 +153,7 @@ pub(crate) fn sums(collection: &Collection) -> String {
     )
 }
 
-/// Tells why a collection has not got full marks.
+/// Tells which scripts have not passed.
 pub(crate) fn missing_marks(collection: &Collection) -> String {
     if collection.build_status == BuildStatus::Failed {
         return "the make step failed".to_owned();
@@ -142,18 +198,62 @@ mod tests {
         Collection::new(ids, BuildStatus::Skipped, outcomes, times)
     }
 
+    const LOG: Frame = Frame { width: None, time_limit: Duration::from_secs(2) };
+
+    #[test]
+    fn on_a_terminal_names_and_results_are_cut_to_its_width() {
+        let (long, short) = ("n".repeat(300), "ä".repeat(5));
+        for (name, text) in [(&long, &long), (&long, &short), (&short, &long), (&short, &short)] {
+            let one = outcome(name, TestStatus::Fail, 1, text);
+            let lines = |width: usize| {
+                let table = Table::of(&collection(vec![one.clone()]), Frame { width: Some(width), ..LOG });
+                [table.head, table.rows[0].text.clone()].map(|line| STATUS_WIDTH + GAP.len() + line.chars().count())
+            };
+            for width in [60, 80, 200] {
+                let is_cut = name.len() + text.len() > 200;
+                let found = lines(width);
+                assert!(found[0] <= width && found[1] <= width, "{width}: {found:?}");
+                assert!(!is_cut || found.contains(&width), "{width}: all of it is used: {found:?}");
+            }
+            assert!(lines(0).iter().all(|chars| *chars < 70), "the narrowest");
+        }
+        let table = Table::of(
+            &collection(vec![outcome(&long, TestStatus::Fail, 1, "expected 4")]),
+            Frame { width: Some(80), ..LOG },
+        );
+        assert!(table.rows[0].text.ends_with("n…  expected 4"), "{}", table.rows[0].text);
+    }
+
+    #[test]
+    fn in_a_log_names_are_whole_and_results_are_cut() {
+        let long = "n".repeat(300);
+        let table = Table::of(&collection(vec![outcome(&long, TestStatus::Fail, 1, &"ä".repeat(500))]), LOG);
+        assert!(table.rows[0].text.ends_with(&format!("{long}  {}…", "ä".repeat(RESULT_CHARS_MAX - 1))));
+    }
+
+    #[test]
+    fn what_was_ended_by_its_limit_names_that() {
+        let outcomes = ["timed out", "begun"].map(|said| outcome("a", TestStatus::Timeout, 1, said)).into();
+        let rows = Table::of(&collection(outcomes), LOG).rows;
+        assert!(rows[0].text.ends_with("  timed out after 2 s (`timeLimitSeconds`)"), "{}", rows[0].text);
+        assert!(rows[1].text.ends_with("  timed out after 2 s (`timeLimitSeconds`); begun"), "{}", rows[1].text);
+    }
+
     #[test]
     fn columns_are_aligned_and_names_are_whole() {
         let long = "a name that is so long that it would not fit into any column whose width somebody had thought of";
-        let table = Table::of(&collection(vec![
-            outcome("öäü", TestStatus::Pass, 1, "passed"),
-            outcome(long, TestStatus::Timeout, 100, "timed out"),
-        ]));
+        let table = Table::of(
+            &collection(vec![
+                outcome("öäü", TestStatus::Pass, 1, "passed"),
+                outcome(long, TestStatus::Error, 100, "error"),
+            ]),
+            LOG,
+        );
         let width = long.len();
         let lines = [
             format!("tier     points    time  {:width$}  result", "test"),
             format!("public      1/1    7 ms  {:width$}  passed", "öäü"),
-            format!("release   0/100  700 ms  {long}  timed out"),
+            format!("release   0/100  700 ms  {long}  error"),
         ];
         let found: Vec<_> = std::iter::once(&table.head).chain(table.rows.iter().map(|row| &row.text)).collect();
         assert_eq!(found, lines.iter().collect::<Vec<_>>());
@@ -161,8 +261,10 @@ mod tests {
 
     #[test]
     fn what_has_not_passed_is_quoted() {
-        let table =
-            Table::of(&collection(vec![outcome("a", TestStatus::Pass, 1, ""), outcome("b", TestStatus::Fail, 1, "")]));
+        let table = Table::of(
+            &collection(vec![outcome("a", TestStatus::Pass, 1, ""), outcome("b", TestStatus::Fail, 1, "")]),
+            LOG,
+        );
         let quotes: Vec<_> = table.rows.iter().map(|row| row.quote.as_deref()).collect();
         assert_eq!(quotes, [None, Some("| said of b")]);
     }
@@ -172,7 +274,7 @@ mod tests {
         let mut evil =
             outcome("\u{1b}[2Jname\n::error::x\tcolumn", TestStatus::Error, 1, "\u{202e}short\n::set-output");
         evil.long_result = Some("::error::y\n##[group]\u{1b}[31m".to_owned());
-        let table = Table::of(&collection(vec![evil.clone()]));
+        let table = Table::of(&collection(vec![evil.clone()]), LOG);
         let text = format!("{}\n{}", table.rows[0].text, table.rows[0].quote.clone().unwrap());
         let missing = missing_marks(&collection(vec![evil]));
         for text in [&text, &missing] {

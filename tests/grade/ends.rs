@@ -31,7 +31,7 @@ fn check_passes_with_full_marks_only() {
         assert_eq!(ended.stderr, "");
         let ended = lab.grade(&["--check", "week1", "wrong"]);
         ended.code(1).says("1 of 2 passed, 0 of 3 points");
-        ended.stderr_says("error: `--check`: full marks are missing: `the answer` (fail, 3 points)\n");
+        ended.stderr_says("error: `--check`: not every test has passed: `the answer` (fail, 3 points)\n");
         // A script that is worth nothing counts: it says that something is wrong.
         lab.grade(&["--check", "week1"]).code(1).stderr_says("(fail, 3 points); `b` (fail, 0 points)");
     }
@@ -89,7 +89,21 @@ fn a_folder_for_temporary_files_that_cannot_be_had_is_our_fault_and_named() {
 fn a_full_disk_below_standard_output_is_an_error() {
     let mut lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
     lab.project = lab.project.wrapped(&["sh", "-c", "exec \"$@\" >/dev/full", "-"]);
-    lab.grade(&["week1", "--json"]).code(3).stderr_says("could not write to standard output");
+    for flags in [[].as_slice(), &["--check"], &["--quiet"], &["--json"], &["--json", "--check"]] {
+        let ended = lab.grade(&[&["week1"], flags].concat());
+        ended.code(3).stderr_says("could not write to standard output: No space left on device");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_early_is_no_error() {
+    let mut lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
+    lab.project = lab.project.wrapped(&["bash", "-c", "set -o pipefail; \"$@\" | true", "-"]);
+    for flags in [[].as_slice(), &["--check"], &["--json"]] {
+        let ended = lab.grade(&[&["week1"], flags].concat());
+        ended.code(0);
+        assert_eq!(ended.stderr, "");
+    }
 }
 
 #[test]

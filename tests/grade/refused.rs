@@ -1,9 +1,12 @@
 //! What is not graded: the command line, the set-up or the sandbox is wrong. Each is named, with the way out.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::json;
 
-use super::world::Project;
-use super::{Lab, PLAIN, RUNNER, Way, can_be_sandboxed, is_ci};
+use super::world::{Project, User};
+use super::{Lab, PLAIN, RUNNER, Way, can_be_sandboxed, is_ci, is_root, ways};
 
 fn lab() -> Lab {
     let lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
@@ -18,7 +21,7 @@ fn lab() -> Lab {
 #[test]
 fn what_is_wrong_is_named_and_nothing_is_printed() {
     let lab = lab();
-    let table: [(&[&str], &str); 15] = [
+    let table: [(&[&str], &str); 16] = [
         (&[], "SETUP"),
         (&["week1", "alice", "bob"], "'bob'"),
         (&["week1", "--attempt", "0"], "0 is not in 1.."),
@@ -33,7 +36,14 @@ fn what_is_wrong_is_named_and_nothing_is_printed() {
         (&["above"], "its folder `week1` is one: name that"),
         (&["broken"], "broken/test.properties.json:2:"),
         (&["none"], "`none/test.properties.json` lists no script in `testSuites`"),
-        (&["folder"], "could not read `folder/test.properties.json`: it is not a regular file"),
+        (
+            &["folder"],
+            "could not read `folder/test.properties.json`; see to it that it is a file or folder that you may read: it is not",
+        ),
+        (
+            &["week1/test.properties.json"],
+            "`week1/test.properties.json` is the manifest of a set-up; name the folder `week1`",
+        ),
     ];
     for (arguments, part) in table {
         for flags in [[].as_slice(), &["--json"], &["--check"]] {
@@ -43,6 +53,53 @@ fn what_is_wrong_is_named_and_nothing_is_printed() {
         }
     }
     lab.grade(&["cut"]).code(2).stderr_says("cut/test.properties.json:1:");
+}
+
+#[test]
+fn what_may_not_be_read_is_told_once_with_the_way_out() {
+    let user = if is_root() { User::Ordinary } else { User::Caller };
+    let denied = "Permission denied (os error 13)\n";
+    for (what, closed, arguments) in [
+        ("submission", "alice", ["week1", "alice"].as_slice()),
+        ("submission", "alice/sub", &["week1", "alice"]),
+        ("submission", "alice/answer", &["week1", "alice"]),
+        ("submission", "alice/answer", &["week1", "alice/answer"]),
+        ("set-up", "week1/test.properties.json", &["week1"]),
+        ("set-up", "week1", &["week1"]),
+    ] {
+        let lab = Lab::with(Way { user, ..PLAIN }, &[("a.sh", "exit 0", json!({}))]);
+        lab.file("alice/answer", "").file("alice/sub/x", "");
+        let path = lab.project.path(closed);
+        // Whoever runs it gets the files when it is started.
+        lab.grade(&["week1", "alice"]).code(0);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+        for flags in [[].as_slice(), &["--json"]] {
+            let ended = lab.grade(&[arguments, flags].concat());
+            ended.code(2).stderr_says(&format!("the {what} cannot be copied; see to it that you may read all of it"));
+            assert!(ended.stderr.contains(closed) && ended.stderr.ends_with(denied), "{ended}");
+            assert_eq!((ended.stderr.matches(denied.trim()).count(), ended.stdout.as_str()), (1, ""), "{ended}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn what_cannot_be_copied_is_for_whoever_hands_it_in_to_mend() {
+    for way in ways() {
+        for (what, pipe) in [("submission", "alice/sub/pipe"), ("set-up", "week1/pipe")] {
+            let lab = Lab::with(way, &[("a.sh", "exit 0", json!({}))]);
+            lab.file("alice/sub/x", "");
+            nix::unistd::mkfifo(&lab.project.path(pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
+            let text = format!(
+                "{pipe}` is neither a file, a folder nor a symbolic link; a {what} cannot hold it, remove it\n"
+            );
+            for flags in [[].as_slice(), &["--json"]] {
+                let ended = lab.grade(&[&["week1", "alice"], flags].concat());
+                ended.code(2).stderr_says(&text);
+                assert_eq!(ended.stdout, "");
+            }
+        }
+    }
 }
 
 #[test]

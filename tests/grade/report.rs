@@ -40,7 +40,7 @@ fn the_table_has_a_row_for_each_outcome_and_the_sums() {
             "| why",
             "error secret 0/1 N ms crashes last words",
             "| signal SIGSEGV",
-            "timeout student 0/0 N ms hangs timed out",
+            "timeout student 0/0 N ms hangs timed out after 2 s (`timeLimitSeconds`)",
             "fail public 0/1 N ms after Skipped: prerequisite 'crashes.sh' did not pass",
             "warning: `adds.sh` of the submission was left out: its place is the set-up's",
             "1 of 5 passed, 8 of 12 points, N ms",

@@ -136,7 +136,9 @@ fn an_instructor_who_grades_at_home_sees_what_the_worker_reports() {
         let server = Server::today(Some(SECRET));
         let mut failing = rich("failing");
         failing.set_up = zip_of(&[("Makefile", "made:\n\techo no; exit 1\n")]);
-        let jobs = [rich("rich"), failing];
+        failing.submission = zip_of(&[("GNUmakefile", "made:\n\ttouch made\n")]);
+        let packed = Assigned { submission: zip_of(&[("alice/answer.txt", "mine")]), ..rich("packed") };
+        let jobs = [rich("rich"), failing, packed];
         for job in &jobs {
             server.add_job(job.clone());
         }
@@ -156,6 +158,9 @@ fn an_instructor_who_grades_at_home_sees_what_the_worker_reports() {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             assert_eq!(timeless(sent(&server, id)) + "\n", timeless(graded), "{flags:?}, zip: {is_zip}");
         }
+        let warnings = |id: &str| collection(&server, id)["warnings"].to_string();
+        assert!(warnings("failing").contains("make would take it instead of the set-up's"), "{}", warnings("failing"));
+        assert!(warnings("packed").contains("lies in the folder `alice`"), "{}", warnings("packed"));
         assert_eq!(server.violations(), Vec::<String>::new());
     }
 }

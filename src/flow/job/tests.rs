@@ -193,12 +193,36 @@ fn a_submission_cannot_bring_the_script_that_grades_it() {
 #[test]
 fn a_submission_cannot_bring_a_makefile_that_make_would_prefer() {
     let evil = "all:\n\techo exit 0 >a.sh\n";
-    for name in ["GNUmakefile", "makefile", "Makefile"] {
+    for (name, why) in [
+        ("GNUmakefile", "make would take it instead of the set-up's"),
+        ("makefile", "make would take it instead of the set-up's"),
+        ("Makefile", "its place is the set-up's"),
+    ] {
         let files = [("Makefile", "all:\n\ttouch built\n"), ("a.sh", "[ -e built ] && exit 1")];
         let lab = Lab::new(&json!([{"script": "a.sh"}]), &files).with("makefile", json!({}));
         lab.write(&format!("submission/{name}"), evil);
         let collection = lab.collection(Submission::Folder(&lab.dir.path().join("submission")));
-        assert_eq!((collection.fail_count, collection.warnings.len()), (1, 1), "{name}: {collection:?}");
+        let warnings = [format!("`{name}` of the submission was left out: {why}")];
+        assert_eq!((collection.fail_count, collection.warnings.as_slice()), (1, warnings.as_slice()), "{collection:?}");
+    }
+}
+
+#[test]
+fn who_packs_a_folder_too_many_is_told_unless_that_was_right() {
+    for (test, in_set_up, is_told) in [
+        ("[ -e answer ]", "a.sh", true),
+        ("[ -e alice/answer ]", "a.sh", false),
+        ("[ -e answer ]", "alice/other", false),
+    ] {
+        let lab = Lab::new(&json!([{"script": "a.sh"}]), &[("a.sh", test)]);
+        if in_set_up != "a.sh" {
+            lab.write(&format!("setup/{in_set_up}"), "");
+        }
+        lab.write("submission/alice/answer", "42");
+        let collection = lab.collection(Submission::Folder(&lab.dir.path().join("submission")));
+        let expected = "everything that was handed in lies in the folder `alice`";
+        let found = collection.warnings.iter().any(|warning| warning.starts_with(expected));
+        assert_eq!(found, is_told, "{test} {in_set_up}: {collection:?}");
     }
 }
 
@@ -212,7 +236,7 @@ fn a_submission_may_bring_the_makefile_that_a_set_up_lacks() {
 #[test]
 fn of_many_files_that_gave_way_some_are_named() {
     let paths: Vec<_> = (0..25).map(|number| PathBuf::from(format!("{number}\u{1b}"))).collect();
-    let warnings = left_out_warnings(&paths);
+    let warnings = left_out_warnings(&paths, &[]);
     assert_eq!((warnings.len(), warnings[20].as_str()), (21, "5 more files of the submission were left out"));
     assert!(!warnings.concat().contains('\u{1b}'));
 }

@@ -59,13 +59,13 @@ impl Planned {
 /// Why an entry is refused, to be said after its name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("has no name")]
+    #[error("has no name; make the archive anew, with another tool")]
     Nameless,
     #[error("has an absolute path; make the archive of a folder, from inside it")]
     Absolute,
     #[error("leads out of the folder with `..`; make the archive of a folder, from inside it")]
     Climbs,
-    #[error("has a path with an empty part or a `.`")]
+    #[error("has a path with an empty part or a `.`; make the archive anew, with another tool")]
     Odd,
     #[error(
         "has a backslash in its name; make the archive with a tool that separates folders by `/`, or rename the file"
@@ -81,17 +81,19 @@ pub(crate) enum Refusal {
     Deep { max: u32 },
     #[error("is {kind}; put a file in its place, only files and folders are unpacked")]
     Special { kind: &'static str },
-    #[error("is a folder and has content")]
+    #[error("is a folder and has content; make the archive anew, with another tool")]
     FullFolder,
     #[error("is encrypted; make the archive without a password")]
     Encrypted,
     #[error("is compressed with method {method} ({name}); make the archive with deflate")]
     Method { method: u16, name: &'static str },
-    #[error("is there twice")]
+    #[error("is there twice; make the archive anew instead of adding to it")]
     Twice,
-    #[error("is a file here and a folder elsewhere in the archive")]
+    #[error("is a file here and a folder elsewhere in the archive; make it anew instead of adding to it")]
     BothKinds,
-    #[error("shares bytes of the archive with another entry, or with the directory")]
+    #[error(
+        "shares bytes of the archive with another entry, or with the directory; make the archive anew, with another tool"
+    )]
     Overlaps,
 }
 

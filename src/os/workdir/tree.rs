@@ -39,7 +39,8 @@ impl Tree {
         });
         let entries = listed.collect::<Result<_, walkdir::Error>>().map_err(|error| {
             let path = error.path().unwrap_or(root).to_path_buf();
-            tried("read", &path)(error.into())
+            // Its own text would say all of it again.
+            tried("read", &path)(error.into_io_error().unwrap_or_else(|| io::Error::other("links lead in a circle")))
         })?;
         Ok(Self { entries })
     }
@@ -57,6 +58,23 @@ impl Tree {
     /// Tells whether there is something at `below`.
     pub(crate) fn has(&self, below: &Path) -> bool {
         self.entries.contains_key(below)
+    }
+
+    /// Tries to open each of its files.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub(crate) fn check_readable(&self) -> Result<(), WorkdirError> {
+        let mut files = self.entries.values().filter(|listed| listed.meta.is_file());
+        files.try_for_each(|listed| Ok(File::open(&listed.from).map(drop).map_err(tried("read", &listed.from))?))
+    }
+
+    /// Returns the folder that all of its files lie in, if there is nothing beside that.
+    pub(crate) fn lone_folder(&self) -> Option<&Path> {
+        let mut top = self.entries.iter().filter(|(below, _)| below.components().count() == 1);
+        let (folder, listed) = top.next().filter(|_| top.next().is_none())?;
+        let has_files = self.entries.values().any(|listed| !listed.meta.is_dir());
+        (listed.meta.is_dir() && has_files).then_some(folder)
     }
 
     /// Adds what another folder has and this one has not. Returns the files of the other whose place was taken: by something of the
@@ -262,6 +280,23 @@ mod tests {
         let left_out = tree.lay_beside(Tree::list(&other).unwrap(), &reserved);
         assert_eq!(left_out, ["gone.sh", "lib/gone.sh", "tests"].map(PathBuf::from));
         assert!(tree.has(Path::new("lib/x")) && tree.has(Path::new("real/gone.sh")) && !tree.has(Path::new("tests")));
+    }
+
+    #[test]
+    fn a_folder_is_alone_if_it_holds_all_files_and_nothing_is_beside_it() {
+        for (files, lone) in [
+            (["alice/x", "alice/sub/y"].as_slice(), Some("alice")),
+            (&["alice/x", "y"], None),
+            (&["alice/x", "bob/x"], None),
+            (&["x"], None),
+            (&[], None),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            assert_eq!(written(dir.path(), files).lone_folder(), lone.map(Path::new), "{files:?}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("alice/empty")).unwrap();
+        assert_eq!(Tree::list(dir.path()).unwrap().lone_folder(), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(super) fn read<'a>(file: &'a Path, bytes: &'a [u8]) -> Result<Document<'a>, 
         None => {
             let offset = offset(text, &error).saturating_sub(1);
             Location::of_offset(text.as_bytes(), offset)
-                .error(file, format!("not valid JSON: {}", without_place(&error)))
+                .error(file, format!("not valid JSON: {}", in_plain_words(text, &error)))
         }
     })?;
     Ok(Document { file, root, locate: Box::new(move |at| locate(text, at)) })
@@ -70,9 +70,25 @@ fn is_escaped(text: &[u8], at: usize) -> bool {
     text[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
-fn without_place(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
+/// The library's texts are for those who know how it reads; and end with a place of their own.
+fn in_plain_words(text: &str, error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    let plain = match message {
+        _empty if text.trim().is_empty() => "the file is empty",
+        "EOF while parsing a value" => "the file ends where a value is missing",
+        "EOF while parsing an object" => "the file ends within a map; a `}` is missing",
+        "EOF while parsing a list" => "the file ends within a list; a `]` is missing",
+        "EOF while parsing a string" => "the file ends within a text; a `\"` is missing",
+        "expected ident" | "expected value" => {
+            "no value begins so; text stands in `\"`, the only words outside are true, false and null"
+        }
+        "key must be a string" => "a key must stand in `\"`",
+        "trailing comma" => "there is a comma behind the last value; remove it",
+        "trailing characters" => "something follows the end of the document; remove it",
+        other => other,
+    };
+    plain.to_owned()
 }
 
 #[cfg(test)]
@@ -109,9 +125,17 @@ mod tests {
     #[test]
     fn what_is_not_json_is_refused_with_its_place() {
         for (text, expected) in [
-            ("", "t.json:1:1: not valid JSON: EOF while parsing a value"),
-            ("{\n  \"a\": 1,\n}", "t.json:3:1: not valid JSON: trailing comma"),
-            ("{} x", "t.json:1:4: not valid JSON: trailing characters"),
+            ("", "t.json:1:1: not valid JSON: the file is empty"),
+            (" \n", "t.json:1:2: not valid JSON: the file is empty"),
+            ("{\"a\": ", "t.json:1:6: not valid JSON: the file ends where a value is missing"),
+            ("{\"a\": 1", "t.json:1:7: not valid JSON: the file ends within a map; a `}` is missing"),
+            ("[1", "t.json:1:2: not valid JSON: the file ends within a list; a `]` is missing"),
+            ("{\"a", "t.json:1:3: not valid JSON: the file ends within a text; a `\"` is missing"),
+            ("{\"a\": nope}", "t.json:1:8: not valid JSON: no value begins so; text stands in"),
+            ("{\"a\": yes}", "t.json:1:7: not valid JSON: no value begins so; text stands in"),
+            ("{a: 1}", "t.json:1:2: not valid JSON: a key must stand in `\"`"),
+            ("{\n  \"a\": 1,\n}", "t.json:3:1: not valid JSON: there is a comma behind the last value; remove it"),
+            ("{} x", "t.json:1:4: not valid JSON: something follows the end of the document; remove it"),
             ("{\"a\": \"\tb\"}", "t.json:1:8: not valid JSON: control character"),
         ] {
             let error = read(Path::new("t.json"), text.as_bytes()).map(|_| ()).unwrap_err().to_string();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::json;
-use super::node::{At, Field, Fields, ParseError, Problem, UnknownKeys, Value, shown};
+use super::node::{At, Document, Field, Fields, Key, Node, ParseError, Problem, UnknownKeys, Value, shown};
 use super::quantity::DURATION_SECS_MAX;
 use crate::model::setup::{MakeStep, ScriptEntry, TestSetup, Tier};
 use crate::rules::nearest::nearest;
@@ -25,7 +25,7 @@ pub(crate) fn parse_setup(name: &str, dir: &Path, file: &Path, text: &[u8]) -> R
         Ok(TestSetup {
             name: name.to_owned(),
             dir: dir.to_owned(),
-            entries: present(&fields, "testSuites", entries)?.unwrap_or_default(),
+            entries: present(&fields, ENTRIES, entries)?.unwrap_or_default(),
             time_limit: present(&fields, "timeLimitSeconds", time_limit)?.unwrap_or(TIME_LIMIT_DEFAULT),
             make: present(&fields, "makefile", make)?,
         })
@@ -58,6 +58,96 @@ pub(crate) fn run_order(setup: &TestSetup) -> Vec<usize> {
     // A cycle is an error of the manifest; entries made by other means still run once each.
     order.extend(stuck);
     order
+}
+
+/// Keys of a manifest that nothing reads: of a newer Chickadee, or misspelt.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Strangers {
+    /// Those that were most likely meant to be another key, the first ones.
+    pub(crate) misspelt: Vec<Misspelt>,
+    /// Where the others are: `testSuites[1].colour`.
+    pub(crate) others: Vec<String>,
+}
+
+/// A key that was most likely meant to be another one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Misspelt {
+    pub(crate) meant: &'static str,
+    /// The same for people, with its place.
+    pub(crate) told: ParseError,
+}
+
+/// The key of the list of scripts.
+pub(crate) const ENTRIES: &str = "testSuites";
+/// All that Chickadee knows, read here or not.
+const KEYS: [&str; 10] = [
+    "schemaVersion",
+    "gradingMode",
+    "requiredFiles",
+    ENTRIES,
+    "timeLimitSeconds",
+    "makefile",
+    "starterNotebook",
+    "sections",
+    "globalVariables",
+    "testItems",
+];
+const ENTRY_KEYS: [&str; 6] = ["script", "tier", "name", "dependsOn", "points", "hint"];
+const MAKE_KEYS: [&str; 1] = ["target"];
+/// Misspelt keys that are told: to find the place of one takes another reading of the file.
+const MISSPELT_MAX: usize = 20;
+
+/// Returns the keys of a `test.properties.json` that nothing reads; of one that cannot be read, none.
+pub(crate) fn strangers(file: &Path, text: &[u8]) -> Strangers {
+    let mut found = Strangers::default();
+    let Ok(document) = json::read(file, text) else { return found };
+    let Value::Map(root) = &document.root.value else { return found };
+    found.look_among(&document, root, "", &KEYS);
+    for (key, node) in root {
+        match (key.text.as_str(), &node.value) {
+            ("makefile", Value::Map(step)) => found.look_among(&document, step, "makefile.", &MAKE_KEYS),
+            (ENTRIES, Value::List(entries)) => {
+                for (at, entry) in entries.iter().enumerate() {
+                    let Value::Map(entry) = &entry.value else { continue };
+                    found.look_among(&document, entry, &format!("{ENTRIES}[{at}]."), &ENTRY_KEYS);
+                }
+            }
+            _other => {}
+        }
+    }
+    found
+}
+
+impl Strangers {
+    fn look_among(
+        &mut self,
+        document: &Document<'_>,
+        entries: &[(Key, Node)],
+        above: &str,
+        known: &'static [&'static str],
+    ) {
+        // What is there already was not meant.
+        let is_there: BTreeSet<_> = entries.iter().map(|(key, _)| key.text.as_str()).collect();
+        let absent: Vec<_> = known.iter().copied().filter(|key| !is_there.contains(key)).collect();
+        for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
+            let meant = nearest(&key.text, absent.iter().copied());
+            let help = meant.map(|meant| (meant, format!("did you mean `{meant}`?")));
+            match help.or_else(|| misplaced(&key.text, above)).filter(|_| self.misspelt.len() < MISSPELT_MAX) {
+                Some((meant, help)) => {
+                    let message = format!("unknown key `{}` is ignored, {help}", shown(&key.text));
+                    let told = document.error(Problem::new(key.at, message));
+                    self.misspelt.push(Misspelt { meant, told });
+                }
+                None => self.others.push(format!("{above}{}", shown(&key.text))),
+            }
+        }
+    }
+}
+
+/// A limit of one script looks right in its entry.
+fn misplaced(key: &str, above: &str) -> Option<(&'static str, String)> {
+    let meant = *KEYS.iter().find(|known| **known == key)?;
+    Some((meant, format!("its place is beside `{ENTRIES}`, not in `{}`", above.trim_end_matches('.'))))
 }
 
 fn present<T>(
@@ -156,15 +246,7 @@ fn check_prerequisites(entries: &[ScriptEntry], uses: &[Vec<At>]) -> Result<(), 
     for (entry, places) in entries.iter().zip(uses) {
         for (script, at) in entry.depends_on.iter().zip(places) {
             if !known.contains(script.as_str()) {
-                let others = entries.iter().map(|entry| entry.script.as_str());
-                let help =
-                    nearest(script, others).map_or(String::new(), |near| format!(", did you mean `{}`?", shown(near)));
-                let message = format!(
-                    "`{}` depends on `{}`, which is no script of this set-up{help}",
-                    shown(&entry.script),
-                    shown(script)
-                );
-                return Err(Problem::new(*at, message));
+                return Err(Problem::new(*at, unknown_prerequisite(entry, script, entries)));
             }
         }
     }
@@ -180,6 +262,20 @@ fn check_prerequisites(entries: &[ScriptEntry], uses: &[Vec<At>]) -> Result<(), 
     }
     let at = cycle.first().and_then(|first| uses[*first].first().copied()).unwrap_or(At(0));
     Err(Problem::new(at, format!("the scripts depend on one another in a circle: {}", names.join(" → "))))
+}
+
+fn unknown_prerequisite(entry: &ScriptEntry, script: &str, entries: &[ScriptEntry]) -> String {
+    let others = || entries.iter().filter(|other| other.script != entry.script);
+    let (of, unknown) = (shown(&entry.script), shown(script));
+    if let Some(meant) = others().find(|other| other.display_name() == script) {
+        let meant = shown(&meant.script);
+        return format!(
+            "`{of}` depends on `{unknown}`, which is no script, it is the name of `{meant}`; name the script"
+        );
+    }
+    let near = nearest(script, others().map(|other| other.script.as_str()));
+    let help = near.map_or(String::new(), |near| format!(", did you mean `{}`?", shown(near)));
+    format!("`{of}` depends on `{unknown}`, which is no script of this set-up{help}")
 }
 
 /// For each entry the indices of the entries it needs, without doubles.
@@ -294,7 +390,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_place() {
         for (text, expected) in [
-            ("", "1:1: not valid JSON: EOF while parsing a value"),
+            ("", "1:1: not valid JSON: the file is empty"),
             ("[]", "1:1: the file must hold a map of keys, found a list"),
             ("{\"a\": 1}", "1:2: the key `schemaVersion` is missing"),
             ("{\"schemaVersion\": \"1\"}", "1:19: `schemaVersion` must be a whole number, found the text `1`"),
@@ -361,6 +457,62 @@ mod tests {
             let error = scripts(entries).unwrap_err().to_string();
             assert!(error.starts_with(&format!("test.properties.json:{expected}")), "{entries:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_prerequisite_that_is_no_script_is_told_with_what_was_meant() {
+        for (entries, expected) in [
+            (
+                "{\"script\": \"a.sh\", \"name\": \"Adds two\"},\n{\"script\": \"b\", \"dependsOn\": [\"Adds two\"]}",
+                "3:31: `b` depends on `Adds two`, which is no script, it is the name of `a.sh`; name the script",
+            ),
+            (
+                "{\"script\": \"a.sh\"},\n{\"script\": \"b\", \"dependsOn\": [\"a\"]}",
+                "3:31: `b` depends on `a`, which is no script, it is the name of `a.sh`; name the script",
+            ),
+            (
+                "{\"script\": \"b.sh\", \"dependsOn\": [\"a.sh\"]}",
+                "2:34: `b.sh` depends on `a.sh`, which is no script of this set-up",
+            ),
+        ] {
+            let error = scripts(entries).unwrap_err().to_string();
+            assert_eq!(error, format!("test.properties.json:{expected}"));
+        }
+        let error = scripts("{\"script\": \"b.sh\", \"dependsOn\": [\"b\"]}").unwrap_err().to_string();
+        assert!(
+            error.ends_with("which is no script of this set-up"),
+            "a script is never told to depend on itself: {error}"
+        );
+    }
+
+    #[test]
+    fn keys_that_nothing_reads_are_told_with_what_was_meant() {
+        let text = r#"{"schemaVersion": 1, "timeLimitSecond": 3, "sections": [{"pionts": 1}], "colour": "red",
+ "makefile": {"targte": "all", "x": 1},
+ "testSuites": [{"script": "a", "pionts": 5, "points": 2},
+  {"script": "b", "pionts\u001b": 5, "dependson": [], "timeLimitSeconds": 3, "weight": 1}]}"#;
+        let found = strangers(Path::new("m.json"), text.as_bytes());
+        let told: Vec<_> = found.misspelt.iter().map(|misspelt| misspelt.told.to_string()).collect();
+        let expected = [
+            "m.json:1:22: unknown key `timeLimitSecond` is ignored, did you mean `timeLimitSeconds`?",
+            "m.json:2:15: unknown key `targte` is ignored, did you mean `target`?",
+            "m.json:4:19: unknown key `pionts\\u{1b}` is ignored, did you mean `points`?",
+            "m.json:4:38: unknown key `dependson` is ignored, did you mean `dependsOn`?",
+            "m.json:4:55: unknown key `timeLimitSeconds` is ignored, its place is beside `testSuites`, not in `testSuites[1]`",
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(found.others, ["colour", "makefile.x", "testSuites[0].pionts", "testSuites[1].weight"]);
+        for text in ["", "[]", "{\"schemaVersion\": 1, \"testItems\": []}"] {
+            assert_eq!(strangers(Path::new("m.json"), text.as_bytes()), Strangers::default(), "{text}");
+        }
+    }
+
+    #[test]
+    fn of_very_many_misspelt_keys_some_are_told() {
+        let keys: Vec<_> = (0..50_000).map(|number| format!("\"points{number}\": 1")).collect();
+        let text = format!("{{\"testSuites\": [{{{}}}]}}", keys.join(","));
+        let found = strangers(Path::new("m.json"), text.as_bytes());
+        assert_eq!((found.misspelt.len(), found.others.len()), (MISSPELT_MAX, 50_000 - MISSPELT_MAX));
     }
 
     #[test]

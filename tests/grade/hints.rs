@@ -1,0 +1,93 @@
+//! What is said beside the results: what is allowed, and most likely not what somebody meant. Results and codes are as without it.
+
+use serde_json::json;
+
+use super::{Lab, PLAIN, ways};
+
+#[test]
+fn a_misspelt_key_of_the_manifest_is_told_and_changes_nothing() {
+    let lab = Lab::new(PLAIN);
+    let manifest = "{\"schemaVersion\": 1, \"timeLimitSecond\": 3,\n \"testSuites\": [{\"script\": \"a.sh\", \"pionts\": 5, \"colour\": 1}]}";
+    lab.file("week1/test.properties.json", manifest).file("week1/a.sh", "exit 0");
+    let told = [
+        "warning: week1/test.properties.json:1:22: unknown key `timeLimitSecond` is ignored, did you mean `timeLimitSeconds`?",
+        "warning: week1/test.properties.json:2:36: unknown key `pionts` is ignored, did you mean `points`?",
+    ];
+    let ended = lab.grade(&["week1", "--check"]);
+    ended.code(0).says("1 of 1 passed, 1 of 1 points");
+    assert_eq!(ended.stderr.lines().collect::<Vec<_>>(), told);
+    let named = "note: `week1/test.properties.json` has keys that are not read here: `testSuites[0].colour`";
+    lab.grade(&["week1", "--verbose"]).stderr_says(told[1]).stderr_says(named);
+    assert_eq!(lab.json(0, &["week1"])["warnings"], json!([]));
+}
+
+#[test]
+fn a_misspelt_list_of_scripts_is_why_there_are_none() {
+    let lab = Lab::new(PLAIN);
+    lab.file("week1/a.sh", "exit 0");
+    lab.manifest(&json!({"schemaVersion": 1, "testsuites": [{"script": "a.sh"}]}));
+    let text = "`week1/test.properties.json` lists no script in `testSuites`; unknown key `testsuites` is ignored, did you mean `testSuites`?";
+    lab.grade(&["week1"]).code(2).stderr_says(text);
+}
+
+#[test]
+fn a_submission_in_a_folder_too_many_is_told_to_worker_and_instructor_alike() {
+    for way in ways() {
+        let lab = Lab::with(way, &[("a.sh", "cat answer", json!({}))]);
+        lab.file("packed/alice/answer", "42").file("packed/alice/sub/x", "");
+        let ended = lab.grade(&["week1", "packed"]);
+        ended
+            .code(0)
+            .says("warning: everything that was handed in lies in the folder `alice`, and the set-up has none");
+        assert_eq!(lab.json(0, &["week1", "packed"])["warnings"].as_array().unwrap().len(), 1, "{way:?}");
+        assert_eq!(lab.json(0, &["week1", "packed/alice"])["warnings"], json!([]), "{way:?}");
+        lab.file("week1/alice/readme", "");
+        assert_eq!(lab.json(0, &["week1", "packed"])["warnings"], json!([]), "{way:?}");
+    }
+}
+
+#[test]
+fn an_archive_that_is_handed_in_as_one_file_is_told() {
+    let lab = Lab::with(PLAIN, &[("a.sh", "[ -e alice.tar.gz ] || [ -e alice.JAR ] || [ -e alice.py ]", json!({}))]);
+    for (name, is_told) in [("alice.tar.gz", true), ("alice.JAR", true), ("alice.py", false)] {
+        lab.file(name, "");
+        let ended = lab.grade(&["week1", name]);
+        ended.code(0).says("1 of 1 passed");
+        let text =
+            format!("note: `{name}` is handed in as one file; for what is in it, unpack it and name the folder\n");
+        assert_eq!(ended.stderr, if is_told { text.as_str() } else { "" });
+        assert_eq!(lab.grade(&["week1", name, "--quiet"]).stderr, "");
+    }
+}
+
+#[test]
+fn a_script_that_sh_does_not_read_as_its_author_did_is_told() {
+    let text = "if true\r\nthen exit 0\r\nfi\r\n";
+    let scripts = [
+        ("a.sh", text, json!({})),
+        ("b.sh", "#!/bin/bash\nexit 0", json!({})),
+        ("c.sh", "#!/bin/sh\nexit 0", json!({})),
+    ];
+    let lab = Lab::with(PLAIN, &scripts);
+    let ended = lab.grade(&["week1"]);
+    ended.code(0).says("2 of 3 passed");
+    let told = [
+        "note: line ends are those of Windows (CRLF), which sh does not understand, in `a.sh`; convert them to LF",
+        "note: scripts run with /bin/sh, whatever their first line names (`#!/bin/bash`): `b.sh`",
+    ];
+    assert_eq!(ended.stderr.lines().collect::<Vec<_>>(), told);
+}
+
+#[test]
+fn tests_of_one_name_are_told() {
+    let lab = Lab::with(
+        PLAIN,
+        &[("a.sh", "exit 0", json!({"name": "b"})), ("b.sh", "exit 0", json!({})), ("c.sh", "exit 0", json!({}))],
+    );
+    let ended = lab.grade(&["week1"]);
+    ended.code(0).says("3 of 3 passed");
+    assert_eq!(
+        ended.stderr,
+        "warning: `a.sh` and `b.sh` have the same name, `b`; nobody can tell their results apart\n"
+    );
+}
