@@ -251,7 +251,8 @@ pub struct Usage {
     pub memory_peak_bytes: Option<u64>,
     /// Processes and threads that were started; known of sandboxed scripts.
     pub started: Option<u64>,
-    /// What lay in the folders that it may write to when all of them had ended, the set-up's files not counted, in bytes; known of sandboxed scripts.
+    /// What lay in the folders that it may write to when all of them had ended, the set-up's files not counted, in bytes; known of
+    /// sandboxed scripts.
     pub written_bytes: Option<u64>,
 }
 

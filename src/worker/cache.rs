@@ -2,8 +2,8 @@
 //!
 //! `<cache>/<key>/setup` is a set-up, `<key>/meta.json` tells its size and how it was left; the time of the latter's last change is that
 //! of the last use. Whoever uses an entry has a shared lock on `locks/<key>`, whoever removes one has it alone, and whoever fills
-//! one has `locks/<key>.fill`; so several workers of a user may share the folder. An entry is made beside (`.new-…`, its folder locked by its maker) and renamed, and renamed
-//! before it is removed: whoever is killed leaves an entry whole or what the next worker sweeps.
+//! one has `locks/<key>.fill`; so several workers of a user may share the folder. An entry is made beside (`.new-…`, its folder locked
+//! by its maker) and renamed, and renamed before it is removed: whoever is killed leaves an entry whole or what the next worker sweeps.
 //!
 //! Scripts without a sandbox run as the user that owns all this. What the kernel says of the files (`Tree::digest`) is compared before
 //! each use: a script that writes to an entry, by accident or to cheat, does not change what the next job is graded with. One that writes

@@ -143,7 +143,8 @@ for name in sys.argv[1:]:
 /// Asks every program and module of the tables, and returns what is there. Takes as long as the slowest of them, at most the sum of
 /// `LIMITS`. Only absolute folders of `search_path` count. The programs run in `work_dir` and get `PATH`, `HOME` and `LANG`.
 ///
-/// `runner` is of the kind that scripts have: what they do not see is not here. It keeps a slot for each program that ran at the same time: one that was made for this should be dropped afterwards.
+/// `runner` is of the kind that scripts have: what they do not see is not here. It keeps a slot for each program that ran at the same
+/// time: one that was made for this should be dropped afterwards.
 pub(super) fn discover(runner: &dyn ScriptRunner, search_path: &OsStr, home: &Path, work_dir: &Path) -> Profile {
     let mut profile = Profile {
         platform: std::env::consts::OS.to_owned(),
