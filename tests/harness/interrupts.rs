@@ -54,7 +54,8 @@ fn endless(user: User) -> Project {
 }
 
 fn interrupted_by(signal: Signal, code: i32, user: User) {
-    let project = endless(user);
+    // These tests may have been started with nohup(1).
+    let project = endless(user).wrapped(&["/usr/bin/env", "--default-signal=HUP"]);
     let running = project.start(&[]);
     project.wait_for("block");
     running.signal(signal);

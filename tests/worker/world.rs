@@ -80,10 +80,13 @@ impl World {
     }
 
     pub(crate) fn command_named(&self, server: &Server, worker_id: &str, log_format: &str) -> Command {
-        let mut command = match self.user {
-            User::Caller => Command::new(env!("CARGO_BIN_EXE_chickadee-runner")),
-            User::Ordinary => Command::new(self.path("chickadee-runner")),
+        let worker = match self.user {
+            User::Caller => PathBuf::from(env!("CARGO_BIN_EXE_chickadee-runner")),
+            User::Ordinary => self.path("chickadee-runner"),
         };
+        // These tests may have been started with nohup(1).
+        let mut command = Command::new("/usr/bin/env");
+        command.arg("--default-signal=HUP").arg(worker);
         if self.user == User::Ordinary {
             command.uid(NOBODY).gid(NOBODY);
         }
