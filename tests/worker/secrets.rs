@@ -115,7 +115,7 @@ fn what_is_the_workers_does_not_lie_where_the_sandbox_shows_it() {
             world.dir.path().display()
         );
         let worker = world.command_named(&server, "w", "json");
-        let kept = worker.get_args().take(6).chain(["--once".as_ref()]);
+        let kept = worker.get_args().take(8).chain(["--once".as_ref()]);
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", &script, "sh"]).arg(worker.get_program()).args(kept).args(flags);
         for (variable, folder) in [("RUNNER_STATE_DIR", "state2"), ("RUNNER_TEST_SETUP_CACHE_DIR", "cache2")] {
