@@ -35,6 +35,15 @@ fn fills(world: &World) -> String {
     format!("dd if=/dev/zero of='{}' bs=4k 2>/dev/null\n", world.path("state/full").display())
 }
 
+/// A job whose script fills the disk of the state folder, a server that meets results with `faults` first, and a worker that has begun.
+fn filled(faults: impl IntoIterator<Item = Fault>, more: &[&str]) -> (Server, World, Worker) {
+    let (server, world) = (Server::today(Some(SECRET)), World::new());
+    server.script(Route::Results, faults);
+    server.add_job(own_job("s1", &[("a.sh", &fills(&world))]));
+    let worker = start(&world, &server, more);
+    (server, world, worker)
+}
+
 /// A path in the state folder as the worker sees it.
 fn seen(world: &World, worker: &Worker, below: &str) -> PathBuf {
     format!("/proc/{}/root{}", worker.pid(), world.path("state").join(below).display()).into()
@@ -86,11 +95,7 @@ fn a_result_that_was_never_on_the_disk_and_not_taken_is_told_by_the_exit_code() 
     if !is_root() {
         return;
     }
-    let server = Server::today(Some(SECRET));
-    server.script(Route::Results, vec![Fault::Status(503, None); 10_000]);
-    let world = World::new();
-    server.add_job(own_job("s1", &[("a.sh", &fills(&world))]));
-    let mut worker = start(&world, &server, &["--drain-limit", "1"]);
+    let (_server, _world, mut worker) = filled(vec![Fault::Status(503, None); 10_000], &["--drain-limit", "1"]);
     worker.wait_for("result_retried");
     worker.signal(Signal::SIGTERM);
     assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
@@ -104,11 +109,7 @@ fn a_result_in_memory_reaches_the_disk_before_the_end_if_there_is_room_by_then()
     if !is_root() {
         return;
     }
-    let server = Server::today(Some(SECRET));
-    server.script(Route::Results, vec![Fault::Status(503, None); 10_000]);
-    let world = World::new();
-    server.add_job(own_job("s1", &[("a.sh", &fills(&world))]));
-    let mut worker = start(&world, &server, &["--drain-limit", "1"]);
+    let (_server, world, mut worker) = filled(vec![Fault::Status(503, None); 10_000], &["--drain-limit", "1"]);
     worker.wait_for("results_in_memory");
     fs::remove_file(seen(&world, &worker, "full")).unwrap();
     until(&|| worker.text(), || count(&world, &worker, "spool") == 1 && count(&world, &worker, "in-hand") == 0);
@@ -122,10 +123,7 @@ fn a_job_without_a_record_is_not_run_a_second_time() {
     if !is_root() {
         return;
     }
-    let server = Server::today(Some(SECRET));
-    let world = World::new();
-    server.add_job(own_job("s1", &[("a.sh", &fills(&world))]));
-    let mut worker = start(&world, &server, &["--max-jobs", "2"]);
+    let (server, world, mut worker) = filled([], &["--max-jobs", "2"]);
     worker.wait_for("result_sent");
     // Where the record of that job was.
     fs::write(seen(&world, &worker, "fuller"), vec![0; 1 << 20]).unwrap_err();
@@ -145,11 +143,7 @@ fn a_result_in_memory_that_is_refused_for_good_leaves_no_job_in_hand() {
     if !is_root() {
         return;
     }
-    let server = Server::today(Some(SECRET));
-    server.script(Route::Results, [Fault::Status(422, None)]);
-    let world = World::new();
-    server.add_job(own_job("s1", &[("a.sh", &fills(&world))]));
-    let mut worker = start(&world, &server, &[]);
+    let (_server, world, mut worker) = filled([Fault::Status(422, None)], &[]);
     worker.wait_for("result_set_aside");
     until(&|| worker.text(), || count(&world, &worker, "in-hand") == 0);
     worker.finish();
