@@ -15,11 +15,8 @@ fn start_with(world: &World, server: &Server, folder: &str, configure: impl FnOn
     let folder = world.path(folder);
     fs::create_dir(&folder).unwrap();
     let mount = format!("mount -t tmpfs -o size=512k,mode=700 tmpfs '{}' && exec \"$@\"", folder.display());
-    let worker = world.command(server);
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &mount, "sh"]).arg(worker.get_program()).args(worker.get_args());
-    command.env_clear().envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    configure(command.env("RUNNER_SHARED_SECRET", SECRET).current_dir(world.dir.path()));
+    let mut command = world.wrapped(server, &["unshare", "--mount", "sh", "-c", &mount, "sh"]);
+    configure(&mut command);
     world.spawn(&mut command)
 }
 

@@ -77,16 +77,8 @@ fn a_sandbox_that_cannot_be_had_is_said_before_any_poll() {
     let world = World::new();
     let no_namespaces =
         "echo 0 >/proc/sys/user/max_user_namespaces && echo 0 >/proc/sys/user/max_mnt_namespaces && exec \"$@\"";
-    let worker = world.command(&server);
-    let behind = |flags: &[&str]| {
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "bash", "-c", no_namespaces, "-"]);
-        command.arg(worker.get_program()).args(worker.get_args()).args(flags).env_clear();
-        command
-            .envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))))
-            .env("RUNNER_SHARED_SECRET", SECRET);
-        run(command.current_dir(world.dir.path()))
-    };
+    let words = ["unshare", "--user", "--map-root-user", "bash", "-c", no_namespaces, "-"];
+    let behind = |flags: &[&str]| run(world.wrapped(&server, &words).args(flags));
     let (code, text) = behind(&["--once", "--sandbox"]);
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("`--sandbox` was asked for; mend what is missing"), "{text}");
@@ -168,14 +160,9 @@ fn with_open_files(soft: u32, hard: u32) -> (Option<i32>, String) {
         let script = world.counts_in("runs") + &all_run + &world.waits_for("gate");
         server.add_job(own_job(&format!("s{number}"), &[("a.sh", &script)]));
     }
-    let worker = world.command(&server);
-    let mut command = Command::new("bash");
-    command.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$@\""), "-"]);
-    command.arg(worker.get_program()).args(worker.get_args()).args(["--once", "--max-jobs", "8"]).env_clear();
-    command
-        .envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))))
-        .env("RUNNER_SHARED_SECRET", SECRET);
-    let (code, text) = run(command.current_dir(world.dir.path()));
+    let limited = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$@\"");
+    let mut command = world.wrapped(&server, &["bash", "-c", &limited, "-"]);
+    let (code, text) = run(command.args(["--once", "--max-jobs", "8"]));
     let passed = server.results().values().filter(|stored| stored.collection()["passCount"] == 1).count();
     assert_eq!(passed, if code == Some(0) { 8 } else { 0 }, "{text}");
     (code, text)
@@ -214,13 +201,9 @@ fn threads_that_cannot_be_had_end_the_worker_with_the_remedy() {
     let server = Server::today(Some(SECRET));
     server.add_job(job("s1", &[("a.sh", "exit 0")]));
     let world = World::new();
-    let worker = world.command(&server);
-    let mut command = Command::new("sh");
     // Each thread wants 2 MiB for its stack.
-    command.args(["-c", "ulimit -v 400000 && exec \"$@\"", "-"]).arg(worker.get_program()).args(worker.get_args());
-    command.env_clear().envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.args(["--max-jobs", "256"]).env("RUNNER_SHARED_SECRET", SECRET).current_dir(world.dir.path());
-    let mut worker = world.spawn(&mut command);
+    let mut command = world.wrapped(&server, &["sh", "-c", "ulimit -v 400000 && exec \"$@\"", "-"]);
+    let mut worker = world.spawn(command.args(["--max-jobs", "256"]));
     assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
     let why = worker.wait_for("worker_stopped")["error"].to_string();
     assert!(why.contains("could not start a thread") && why.contains("--max-jobs"), "{why}");

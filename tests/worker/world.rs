@@ -99,6 +99,16 @@ impl World {
         command
     }
 
+    /// A worker that signs, started by another program: the worker and its arguments follow `words`, and more may follow them.
+    pub(crate) fn wrapped(&self, server: &Server, words: &[&str]) -> Command {
+        let worker = self.command(server);
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(worker.get_program()).args(worker.get_args());
+        command.env_clear().envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("RUNNER_SHARED_SECRET", SECRET).current_dir(self.dir.path());
+        command
+    }
+
     /// Starts a worker that signs.
     pub(crate) fn start(&self, server: &Server, more: &[&str]) -> Worker {
         let mut command = self.command(server);
