@@ -18,6 +18,8 @@ mod refused;
 mod report;
 #[path = "grade/screen.rs"]
 mod screen;
+#[path = "grade/settings.rs"]
+mod settings;
 #[path = "harness/world.rs"]
 mod world;
 

@@ -109,7 +109,7 @@ pub(super) struct Grade {
     /// laid beside the set-up].
     #[arg(value_hint = clap::ValueHint::AnyPath)]
     pub(super) submission: Option<PathBuf>,
-    /// Run make and the scripts in the sandbox.
+    /// Run make and the scripts in the sandbox, with the limits and the files that RUNNER_SANDBOX_* gives those of a worker.
     #[arg(long)]
     pub(super) sandbox: bool,
     /// Print what the grading machine would report, a line of JSON, and nothing else.

@@ -14,15 +14,14 @@ use crate::flow::session::sandbox_in;
 use crate::flow::setup::{SetupError, read_setup, strange_keys};
 use crate::model::script::Echo;
 use crate::model::setup::TestSetup;
-use crate::model::suite::Project;
 use crate::model::verdict::Fault;
 #[cfg(feature = "worker")]
 use crate::os::archive::{self, ArchiveError, ArchiveLimits};
 use crate::os::disk::read_config;
 use crate::os::engine::{ScriptRunner, UnsandboxedScriptRunner};
-use crate::os::host::Settings;
+use crate::os::host::{SandboxSettings, Settings, ValueError};
 use crate::os::interrupt::{Arrived, Interrupt, InterruptError};
-use crate::os::sandbox::SandboxError;
+use crate::os::sandbox::{SandboxError, shown_by};
 use crate::os::workdir::{Tree, WorkdirError};
 use crate::rules::chickadee::surprises;
 use crate::rules::collection::{Collection, Ids};
@@ -79,6 +78,8 @@ pub(super) enum GradeError {
     },
     #[error(transparent)]
     Setup(#[from] SetupError),
+    #[error(transparent)]
+    Value(#[from] ValueError),
     #[error("`--sandbox` was asked for; nothing was run")]
     Sandbox(#[from] SandboxError),
     #[error("temporary files would go to `{temp_dir}`, which is in `{named}`, and that is not written to; set TMPDIR to another folder", temp_dir = temp_dir.display(), named = named.display())]
@@ -116,6 +117,7 @@ impl GradeError {
             | Self::Holds { .. }
             | Self::Manifest { .. }
             | Self::Setup(_)
+            | Self::Value(_)
             | Self::Sandbox(_)
             | Self::TempDir { .. } => false,
             Self::Scratch { .. } | Self::Interrupt(_) | Self::Fault(_) => true,
@@ -134,11 +136,12 @@ pub(super) fn refuse_places(order: &Grade) -> Result<(), GradeError> {
 /// # Errors
 /// If nothing was graded. With `--json`, if we failed, what a worker would report of that is printed all the same.
 pub(super) fn grade(order: &Grade, settings: &Settings, volume: Volume, show: &Show) -> Result<ExitCode, CliError> {
+    let sandbox = order.sandbox.then(|| settings.workers_sandbox()).transpose().map_err(GradeError::from)?;
     let interrupt = Interrupt::new().map_err(GradeError::from)?;
     interrupt.listen(interrupted).map_err(GradeError::from)?;
     show.begin("grade");
-    let grading =
-        Grading { order, settings, volume, show, interrupt: &interrupt, ids: ids(order), started: Started::now() };
+    let (ids, started) = (ids(order), Started::now());
+    let grading = Grading { order, settings, sandbox, volume, show, interrupt: &interrupt, ids, started };
     let graded = grading.in_scratch();
     show.finish();
     match graded {
@@ -192,6 +195,8 @@ fn stem(path: &Path) -> String {
 struct Grading<'a> {
     order: &'a Grade,
     settings: &'a Settings,
+    /// As a worker here would have it.
+    sandbox: Option<SandboxSettings>,
     volume: Volume,
     show: &'a Show,
     interrupt: &'a Interrupt,
@@ -324,14 +329,14 @@ impl Grading<'_> {
     }
 
     fn runner(&self, scratch: &Scratch) -> Result<Box<dyn ScriptRunner>, GradeError> {
-        if self.order.sandbox {
-            return Ok(Box::new(sandbox_in(scratch, &Project::default(), false)?));
-        }
-        Ok(Box::new(UnsandboxedScriptRunner::new()))
+        let Some(SandboxSettings { limits, shows }) = &self.sandbox else {
+            return Ok(Box::new(UnsandboxedScriptRunner::new()));
+        };
+        Ok(Box::new(sandbox_in(scratch, shows, *limits, false)?))
     }
 
     fn copies_in(&self) -> CopiesIn {
-        match (self.order.sandbox, self.settings.temp_dir_is_named) {
+        match (self.sandbox.is_some(), self.settings.temp_dir_is_named) {
             (true, _) => CopiesIn::Sandbox,
             (false, false) => CopiesIn::Memory,
             (false, true) => CopiesIn::Disk,
@@ -345,8 +350,25 @@ impl Grading<'_> {
         }
     }
 
+    /// What a script says of a program that it does not find does not tell that the sandbox hides it.
+    fn tell_hidden_programs(&self) {
+        let Some(SandboxSettings { shows, .. }) = &self.sandbox else { return };
+        let is_hidden = |dir: &PathBuf| dir.is_absolute() && dir.is_dir() && shown_by(dir, shows).is_none();
+        let hidden = std::env::split_paths(&self.settings.search_path).filter(is_hidden);
+        let hidden: Vec<_> = hidden.map(|dir| dir.display().to_string()).collect();
+        if !hidden.is_empty() {
+            self.show.remark(&format!(
+                "scripts in the sandbox do not see these folders of PATH: {}; if they need what is there, name it in RUNNER_SANDBOX_SHOWS",
+                named(&hidden)
+            ));
+        }
+    }
+
     fn tell(&self, graded: &Graded, time_limit: Duration) -> Result<ExitCode, CliError> {
         let collection = &graded.collection;
+        if !collection.has_full_marks() {
+            self.tell_hidden_programs();
+        }
         if self.order.json {
             print_json(collection)?;
         } else {

@@ -132,7 +132,9 @@ fn writable_above(dir: &std::path::Path) -> bool {
 /// Whether scripts can run in the sandbox: a script tries what they must not.
 fn of_sandbox(settings: &Settings, project: &Project) -> Check {
     let tried = Scratch::make(&settings.temp_dir).map_err(|error| chain(&error)).and_then(|scratch| {
-        let held = sandbox_in(&scratch, project, false).map(drop).map_err(|error| chain(&error));
+        let held = sandbox_in(&scratch, &project.sandbox_shows, project.sandbox_limits, false)
+            .map(drop)
+            .map_err(|error| chain(&error));
         let removed =
             scratch.remove().map_err(|error| format!("could not remove `{}`: {error}", scratch.path().display()));
         held.and(removed)

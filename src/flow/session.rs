@@ -15,7 +15,7 @@ use crate::flow::scratch::{CopiesIn, Scratch, describe, sweep};
 use crate::flow::stages::Stage;
 use crate::flow::trial::Judged;
 use crate::flow::turn::{self, Turn};
-use crate::model::script::{Completion, Echo, Limits, Script, SignalReach};
+use crate::model::script::{Completion, Echo, Limits, SandboxLimits, Script, SignalReach};
 use crate::model::suite::{Host, OnRestoreFailure, Project, SuiteName};
 use crate::model::verdict::Fault;
 use crate::os::disk::{Known, Replaced, read_config};
@@ -531,7 +531,11 @@ fn make_workplace(
 ) -> Result<(Scratch, Option<SandboxedScriptRunner>), SessionError> {
     let made = Scratch::make(temp_dir);
     let scratch = made.map_err(|source| SessionError::Scratch { path: temp_dir.to_owned(), source })?;
-    match project.sandbox.then(|| sandbox_in(&scratch, project, is_tried)).transpose() {
+    match project
+        .sandbox
+        .then(|| sandbox_in(&scratch, &project.sandbox_shows, project.sandbox_limits, is_tried))
+        .transpose()
+    {
         Ok(sandbox) => Ok((scratch, sandbox)),
         Err(error) => {
             // That it stays would not be the worse of the two.
@@ -541,17 +545,17 @@ fn make_workplace(
     }
 }
 
-/// Builds the sandbox for scripts that work in the scratch folder, and tries it if nobody has in this run.
+/// Builds the sandbox for scripts that work in the scratch folder and may read `shows`, and tries it if nobody has in this run.
 ///
 /// # Errors
 /// If it cannot be had here.
 pub(crate) fn sandbox_in(
     scratch: &Scratch,
-    project: &Project,
+    shows: &[PathBuf],
+    limits: SandboxLimits,
     is_tried: bool,
 ) -> Result<SandboxedScriptRunner, SandboxError> {
-    let base = scratch.sandboxed();
-    let sandbox = SandboxedScriptRunner::new(&base, &project.sandbox_shows, project.sandbox_limits)?;
+    let sandbox = SandboxedScriptRunner::new(&scratch.sandboxed(), shows, limits)?;
     if !is_tried {
         sandbox.probe()?;
     }

@@ -1,5 +1,7 @@
 //! The machine and the environment, read once: the only place that looks at variables.
 
+mod variables;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -12,6 +14,8 @@ use std::time::Duration;
 
 use crate::model::script::Environment;
 use crate::model::suite::Host;
+
+pub(crate) use variables::{SandboxSettings, ValueError, Variables, number};
 
 /// What the environment says about a run. A value that does not parse is an error, never a default.
 #[derive(Debug, Clone)]
@@ -54,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) temp_dir: PathBuf,
     /// Whether `TMPDIR` names it.
     pub(crate) temp_dir_is_named: bool,
+    /// For what not every order reads.
+    variables: Variables,
 }
 
 /// Variables of libtest: the command line may overrule them, so numbers are not parsed here.
@@ -101,9 +107,9 @@ pub(crate) struct GitHub {
 /// Why the environment cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
-    #[error("`{name}` is `{value}`, but it must be {wanted}; correct it or unset it")]
-    Value { name: &'static str, value: String, wanted: &'static str },
-    #[error("`{name}` names `{path}`, which is not a folder; correct it or unset it", path = path.display())]
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    #[error("`{name}` names `{path}`, which is not a folder; correct it or leave it out", path = path.display())]
     NotAFolder { name: &'static str, path: PathBuf },
     #[error("could not find out the working directory")]
     WorkingDirectory(#[source] io::Error),
@@ -140,17 +146,15 @@ impl Settings {
         let cwd = std::env::current_dir().map_err(SettingsError::WorkingDirectory)?;
         // Absolute, because blocks see them too, and run elsewhere.
         overrides.flags.iter().for_each(|(name, value)| environment.set(name, cwd.join(value)));
-        Self::from_environment(&environment, &cwd, overrides, host)
+        Self::from_variables(Variables::new(environment, cwd), overrides, host)
     }
 
-    fn from_environment(
-        environment: &Environment,
-        cwd: &Path,
-        overrides: &Overrides,
-        host: &Host,
-    ) -> Result<Self, SettingsError> {
-        let text = |name| text(environment, name);
-        let folder = |name| folder(environment, name, cwd);
+    fn from_variables(variables: Variables, overrides: &Overrides, host: &Host) -> Result<Self, SettingsError> {
+        let text = |name| variables.text(name);
+        let path = |name| variables.path(name);
+        let folder = |name| folder(&variables, name);
+        let named = |start| named(&variables, start);
+        let cwd = variables.cwd();
         let in_container = host.container_id.is_some();
         let project_dir = match (folder("PROJECT_DIR")?, &overrides.project_dir) {
             (Some(dir), _) => dir,
@@ -161,8 +165,6 @@ impl Settings {
             (None, None) => folder("CARGO_MANIFEST_DIR")?.unwrap_or_else(|| cwd.to_path_buf()),
         };
         let below = |dir: &Option<PathBuf>| dir.as_ref().map(|dir| project_dir.join(dir));
-        let path = |name| path(environment, name, cwd);
-        let named = |start| named(environment, start, cwd);
         let proof_dir =
             path("PROOF_DIR").or_else(|| below(&overrides.proof_dir)).unwrap_or_else(|| project_dir.join(".proof"));
         let jsonl = match path("RUNNER_JSONL") {
@@ -191,16 +193,13 @@ impl Settings {
             },
             package_binaries: named("NEXTEST_BIN_EXE_").chain(named("CARGO_BIN_EXE_")).collect(),
             product: overrides.product.as_ref().map(|path| cwd.join(path)),
-            block_environment: environment.iter().filter(|(name, _)| !is_cargos(name)).cloned().collect(),
-            tool_environment: environment
-                .iter()
-                .filter(|(name, _)| !is_cargos(name) || is_home(name))
-                .cloned()
-                .collect(),
-            search_path: environment.get("PATH").map_or_else(|| DEFAULT_SEARCH_PATH.into(), Clone::clone),
+            block_environment: variables.all().filter(|(name, _)| !is_cargos(name)).cloned().collect(),
+            tool_environment: variables.all().filter(|(name, _)| !is_cargos(name) || is_home(name)).cloned().collect(),
+            search_path: variables.value("PATH").map_or_else(|| DEFAULT_SEARCH_PATH.into(), Clone::clone),
             temp_dir_is_named: path("TMPDIR").is_some(),
             temp_dir: path("TMPDIR").unwrap_or_else(|| "/tmp".into()),
             project_dir,
+            variables,
         })
     }
 
@@ -214,6 +213,14 @@ impl Settings {
         let path = |variable: &String| self.package_binaries.get(OsStr::new(variable)).cloned();
         let named = variables.into_iter().flatten().find_map(|name| Some((format!("`{name}`"), path(&name)?)));
         named.or_else(|| Some(("`Harness::product`".to_owned(), self.product.clone()?)))
+    }
+
+    /// Returns what a worker with this environment is told of its sandbox.
+    ///
+    /// # Errors
+    /// On a value that cannot be used.
+    pub(crate) fn workers_sandbox(&self) -> Result<SandboxSettings, ValueError> {
+        self.variables.sandbox()
     }
 
     /// Finds a program as a shell would.
@@ -346,15 +353,6 @@ fn is_home(name: &OsStr) -> bool {
     name == "CARGO_HOME" || name == "RUSTUP_HOME"
 }
 
-/// An empty variable counts as absent.
-fn text(environment: &Environment, name: &'static str) -> Result<Option<String>, SettingsError> {
-    let Some(value) = environment.get(name).filter(|value| !value.is_empty()) else { return Ok(None) };
-    let wanted = "UTF-8 text";
-    let text =
-        value.to_str().ok_or_else(|| SettingsError::Value { name, value: value.to_string_lossy().into(), wanted })?;
-    Ok(Some(text.to_owned()))
-}
-
 /// Returns how many columns a terminal has; of what is no terminal, or does not tell, nothing.
 pub(crate) fn columns(stream: impl AsFd) -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(stream).ok()?;
@@ -366,23 +364,15 @@ fn is_on(value: Option<String>) -> bool {
     value.is_some_and(|value| value != "0")
 }
 
-fn path(environment: &Environment, name: &str, cwd: &Path) -> Option<PathBuf> {
-    environment.get(name).filter(|value| !value.is_empty()).map(|value| cwd.join(value))
-}
-
 /// Returns the paths in the variables whose names begin with `start`.
-fn named<'a>(
-    environment: &'a Environment,
-    start: &'a str,
-    cwd: &'a Path,
-) -> impl Iterator<Item = (OsString, PathBuf)> + 'a {
+fn named<'a>(variables: &'a Variables, start: &'a str) -> impl Iterator<Item = (OsString, PathBuf)> + 'a {
     let is_one = move |name: &OsStr| name.as_bytes().starts_with(start.as_bytes());
-    let named = environment.iter().filter(move |(name, value)| is_one(name) && !value.is_empty());
-    named.map(|(name, value)| (name.clone(), cwd.join(value)))
+    let named = variables.all().filter(move |(name, value)| is_one(name) && !value.is_empty());
+    named.map(|(name, value)| (name.clone(), variables.cwd().join(value)))
 }
 
-fn folder(environment: &Environment, name: &'static str, cwd: &Path) -> Result<Option<PathBuf>, SettingsError> {
-    match path(environment, name, cwd) {
+fn folder(variables: &Variables, name: &'static str) -> Result<Option<PathBuf>, SettingsError> {
+    match variables.path(name) {
         Some(path) if !path.is_dir() => Err(SettingsError::NotAFolder { name, path }),
         other => Ok(other),
     }
@@ -392,10 +382,10 @@ fn nextest(run_id: Option<String>, attempt: Option<String>) -> Result<Option<Nex
     let Some(run_id) = run_id else { return Ok(None) };
     let attempt = match attempt {
         None => 1,
-        Some(value) => value.parse().map_err(|_| SettingsError::Value {
+        Some(value) => value.parse().map_err(|_| ValueError {
             name: "NEXTEST_ATTEMPT",
             value,
-            wanted: "a whole number",
+            wanted: "a whole number".to_owned(),
         })?,
     };
     Ok(Some(Nextest { run_id, attempt }))
@@ -405,15 +395,9 @@ fn github(is_on: Option<String>, workspace: Option<PathBuf>, step_summary: Optio
     is_on.filter(|value| value == "true").map(|_| GitHub { workspace, step_summary })
 }
 
-fn suite_timeout(text: Option<String>) -> Result<Option<Duration>, SettingsError> {
+fn suite_timeout(text: Option<String>) -> Result<Option<Duration>, ValueError> {
     let Some(value) = text else { return Ok(None) };
-    match value.parse() {
-        Ok(seconds @ 1..=SUITE_TIMEOUT_MAX_S) => Ok(Some(Duration::from_secs(seconds))),
-        Ok(_) | Err(_) => {
-            let wanted = "a whole number of seconds from 1 to 10000000";
-            Err(SettingsError::Value { name: "SUITE_TIMEOUT_SEC", value, wanted })
-        }
-    }
+    number("SUITE_TIMEOUT_SEC", value, 1, SUITE_TIMEOUT_MAX_S).map(|seconds| Some(Duration::from_secs(seconds)))
 }
 
 #[cfg(test)]
@@ -423,7 +407,7 @@ mod tests {
     fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
         let environment = variables.iter().map(|(n, v)| (OsString::from(n), OsString::from(v))).collect();
         let host = Host { distro: "arch".into(), container_id: None };
-        Settings::from_environment(&environment, Path::new("/"), &Overrides::default(), &host)
+        Settings::from_variables(Variables::new(environment, "/".into()), &Overrides::default(), &host)
     }
 
     #[test]
@@ -456,7 +440,7 @@ mod tests {
     #[test]
     fn a_project_dir_that_is_none_is_an_error() {
         let error = read(&[("PROJECT_DIR", "/no/such/folder")]).unwrap_err().to_string();
-        assert_eq!(error, "`PROJECT_DIR` names `/no/such/folder`, which is not a folder; correct it or unset it");
+        assert_eq!(error, "`PROJECT_DIR` names `/no/such/folder`, which is not a folder; correct it or leave it out");
     }
 
     #[test]
@@ -465,7 +449,8 @@ mod tests {
         let host = Host { distro: "arch".into(), container_id: None };
         let given = |variables: &[&str], name: Option<&str>| {
             let environment = variables.iter().map(|name| (OsString::from(name), OsString::from(name))).collect();
-            let settings = Settings::from_environment(&environment, Path::new("/"), &overrides, &host).unwrap();
+            let settings =
+                Settings::from_variables(Variables::new(environment, "/".into()), &overrides, &host).unwrap();
             settings.given_product(name).unwrap().1
         };
         let (cargo, both) = ("CARGO_BIN_EXE_a-b", ["CARGO_BIN_EXE_a-b", "NEXTEST_BIN_EXE_a-b"]);

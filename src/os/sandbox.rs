@@ -43,8 +43,9 @@ pub struct SandboxedScriptRunner {
     disk_bytes_max: u64,
 }
 
+pub(crate) use crate::os::engine::enclosure::shown_by;
 #[cfg(feature = "worker")]
-pub(crate) use crate::os::engine::enclosure::{shown_by, shown_in};
+pub(crate) use crate::os::engine::enclosure::shown_in;
 
 impl SandboxedScriptRunner {
     /// Plans a sandbox for scripts whose work folders lie in `base`, which is made if it is not there, and must be ours alone. Scripts also see

@@ -7,13 +7,11 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use crate::model::script::{Environment, SandboxLimits};
-use crate::os::host;
+use crate::os::host::{self, SandboxSettings, ValueError, Variables, number};
 use crate::worker::log::Format;
 
 pub(super) use address::{ApiAddress, BadAddress};
@@ -127,10 +125,8 @@ pub(super) struct Config {
     pub(super) max_jobs: NonZeroUsize,
     /// Whether scripts run in the sandbox.
     pub(super) sandbox: bool,
-    /// What one sandboxed script may use.
-    pub(super) sandbox_limits: SandboxLimits,
-    /// What sandboxed scripts may read, beside the machine's programs and settings.
-    pub(super) sandbox_shows: Vec<PathBuf>,
+    /// What of it.
+    pub(super) sandbox_settings: SandboxSettings,
     /// What requests are signed with.
     pub(super) secret: Option<Secret>,
     /// Where a secret may lie, whether it is this one or not.
@@ -204,8 +200,8 @@ pub(super) enum Warning {
 /// Why the worker cannot start as it was told to.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConfigError {
-    #[error("{name} is `{value}`, but it must be {wanted}; correct it or leave it out", value = value.escape_debug())]
-    Value { name: &'static str, value: String, wanted: String },
+    #[error(transparent)]
+    Value(#[from] ValueError),
     #[error("`--api-base-url` is `{value}`, but {why}; write it as in `https://chickadee.example.org`", value = value.escape_debug())]
     Address { value: String, why: BadAddress },
     #[error("no folder is known for {what}: neither `{variable}` nor `HOME` is set; name one with `{flag}`")]
@@ -220,8 +216,7 @@ pub(super) enum ConfigError {
 
 /// What a worker finds itself in.
 struct Surroundings {
-    environment: Environment,
-    cwd: PathBuf,
+    variables: Variables,
     hostname: String,
     /// Where a secret may lie, first to last.
     secret_files: [PathBuf; 2],
@@ -236,26 +231,22 @@ impl Config {
     pub(super) fn read(flags: Flags) -> Result<Self, ConfigError> {
         let cwd = std::env::current_dir().map_err(ConfigError::WorkingDirectory)?;
         let surroundings = Surroundings {
-            environment: std::env::vars_os().collect(),
             hostname: host::hostname().map_err(ConfigError::Hostname)?,
             secret_files: [cwd.join(secret::FILE), Path::new("/data").join(secret::FILE)],
             is_stderr_terminal: io::stderr().is_terminal(),
-            cwd,
+            variables: Variables::new(std::env::vars_os().collect(), cwd),
         };
         surroundings.config(flags)
     }
 }
 
-const MIB: u64 = 1 << 20;
-/// No disk is larger, and bytes still fit a number.
-const MB_MAX: u64 = 1 << 40;
 const DELAY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 const ATTEMPTS_MAX: u64 = 1000;
 /// A server gives jobs away of which it hears nothing for longer.
 const HEARTBEAT_MS_MAX: u64 = 30_000;
 const HEARTBEAT_MS_MIN: u64 = 100;
 const DRAIN_SEC_MAX: u64 = 24 * 60 * 60;
-const JOBS_MAX: usize = 256;
+const JOBS_MAX: u64 = 256;
 const WORKER_ID_BYTES_MAX: usize = 128;
 
 impl Surroundings {
@@ -273,31 +264,33 @@ impl Surroundings {
             hostname: self.hostname.clone(),
             max_jobs: max_jobs(flags.max_jobs)?,
             sandbox: flags.sandbox,
-            sandbox_limits: self.sandbox_limits()?,
-            sandbox_shows: self.sandbox_shows(),
+            sandbox_settings: self.variables.sandbox()?,
             secret,
             secret_files: self.secret_files.clone(),
             cache_dir: self.folder(&CACHE, flags.test_setup_cache_dir)?,
-            cache_bytes_max: self.mebibytes("RUNNER_TEST_SETUP_CACHE_MAX_MB", 2048, 0)?,
-            download_bytes_max: self.mebibytes("RUNNER_MAX_DOWNLOAD_MB", 512, 1)?,
-            free_disk_bytes_min: self.mebibytes("RUNNER_MIN_FREE_DISK_MB", 128, 0)?,
+            cache_bytes_max: self.variables.mebibytes("RUNNER_TEST_SETUP_CACHE_MAX_MB", 2048, 0)?,
+            download_bytes_max: self.variables.mebibytes("RUNNER_MAX_DOWNLOAD_MB", 512, 1)?,
+            free_disk_bytes_min: self.variables.mebibytes("RUNNER_MIN_FREE_DISK_MB", 128, 0)?,
             state_dir: self.folder(&STATE, flags.state_dir)?,
             drain_limit: self.drain_limit(flags.drain_limit)?,
             log_format: self.log_format(flags.log_format),
-            status_file: flags.status_file.map(|path| self.cwd.join(path)),
-            ca_file: flags.ca_file.map(|path| self.cwd.join(path)).or_else(|| self.path("RUNNER_CA_FILE")),
+            status_file: flags.status_file.map(|path| self.variables.cwd().join(path)),
+            ca_file: flags
+                .ca_file
+                .map(|path| self.variables.cwd().join(path))
+                .or_else(|| self.variables.path("RUNNER_CA_FILE")),
             once: flags.once,
             retry: self.retry()?,
             heartbeat_interval: self.heartbeat_interval()?,
             discovers_capabilities: self.switch("RUNNER_CAPABILITY_DISCOVERY_ENABLED")?,
-            temp_dir: self.path("TMPDIR").unwrap_or_else(|| "/tmp".into()),
-            search_path: self.environment.get("PATH").map_or_else(|| host::DEFAULT_SEARCH_PATH.into(), Clone::clone),
+            temp_dir: self.variables.path("TMPDIR").unwrap_or_else(|| "/tmp".into()),
+            search_path: self.variables.value("PATH").map_or_else(|| host::DEFAULT_SEARCH_PATH.into(), Clone::clone),
             warnings,
         })
     }
 
     fn secret(&self, flag: Option<&OsStr>, warnings: &mut Vec<Warning>) -> Result<Option<Secret>, ConfigError> {
-        let variables = ["RUNNER_SHARED_SECRET", "WORKER_SHARED_SECRET"].map(|name| (name, self.environment.get(name)));
+        let variables = ["RUNNER_SHARED_SECRET", "WORKER_SHARED_SECRET"].map(|name| (name, self.variables.value(name)));
         let found = secret::find(flag, &variables, &self.secret_files)?;
         if flag.is_some() {
             warnings.push(Warning::SecretInArguments);
@@ -314,46 +307,26 @@ impl Surroundings {
         Ok(Some(found.secret))
     }
 
-    fn worker_id(&self, flag: Option<String>) -> Result<String, ConfigError> {
+    fn worker_id(&self, flag: Option<String>) -> Result<String, ValueError> {
         let id = flag.unwrap_or_else(|| format!("worker-{}", self.hostname));
         // It is the value of a header, where blanks at the ends are nobody's (RFC 9110, 5.5).
         let is_fit =
             (1..=WORKER_ID_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control) && id == id.trim();
         let wanted = || format!("1 to {WORKER_ID_BYTES_MAX} bytes without control characters and blanks at its ends");
-        if is_fit { Ok(id) } else { Err(ConfigError::Value { name: "`--worker-id`", value: id, wanted: wanted() }) }
+        if is_fit { Ok(id) } else { Err(ValueError { name: "--worker-id", value: id, wanted: wanted() }) }
     }
 
-    fn drain_limit(&self, flag: Option<String>) -> Result<Duration, ConfigError> {
+    fn drain_limit(&self, flag: Option<String>) -> Result<Duration, ValueError> {
         let seconds = match flag {
-            Some(value) => number("`--drain-limit`", value, 0, DRAIN_SEC_MAX),
-            None => self.number("RUNNER_DRAIN_LIMIT_SEC", 300, 0, DRAIN_SEC_MAX),
+            Some(value) => number("--drain-limit", value, 0, DRAIN_SEC_MAX),
+            None => self.variables.number("RUNNER_DRAIN_LIMIT_SEC", 300, 0, DRAIN_SEC_MAX),
         };
         seconds.map(Duration::from_secs)
     }
 
-    /// The least values are those of `sandbox-limits` in runner.yaml.
-    fn sandbox_limits(&self) -> Result<SandboxLimits, ConfigError> {
-        let usual = SandboxLimits::default();
-        let count = |name, default: u32, min| {
-            let number = self.number(name, default.into(), min, u32::MAX.into());
-            number.map(|number| u32::try_from(number).unwrap_or(u32::MAX))
-        };
-        Ok(SandboxLimits {
-            processes_max: count("RUNNER_SANDBOX_PROCESSES", usual.processes_max, 2)?,
-            open_files_max: count("RUNNER_SANDBOX_OPEN_FILES", usual.open_files_max, 16)?,
-            memory_bytes_max: self.mebibytes("RUNNER_SANDBOX_MEMORY_MB", usual.memory_bytes_max / MIB, 4)?,
-            disk_bytes_max: self.mebibytes("RUNNER_SANDBOX_DISK_MB", usual.disk_bytes_max / MIB, 1)?,
-            disk_files_max: count("RUNNER_SANDBOX_FILES", usual.disk_files_max, 1)?,
-        })
-    }
-
-    fn sandbox_shows(&self) -> Vec<PathBuf> {
-        let paths = self.value("RUNNER_SANDBOX_SHOWS").into_iter().flat_map(std::env::split_paths);
-        paths.filter(|path| !path.as_os_str().is_empty()).map(|path| self.cwd.join(path)).collect()
-    }
-
-    fn retry(&self) -> Result<RetrySettings, ConfigError> {
-        let delay = |name, default_ms| self.number(name, default_ms, 1, DELAY_MS_MAX).map(Duration::from_millis);
+    fn retry(&self) -> Result<RetrySettings, ValueError> {
+        let delay =
+            |name, default_ms| self.variables.number(name, default_ms, 1, DELAY_MS_MAX).map(Duration::from_millis);
         Ok(RetrySettings {
             is_on: self.switch("RUNNER_NETWORK_RETRY_ENABLED")?,
             base: delay("RUNNER_RETRY_BASE_DELAY_MS", 1000)?,
@@ -364,33 +337,23 @@ impl Surroundings {
         })
     }
 
-    fn heartbeat_interval(&self) -> Result<Duration, ConfigError> {
+    fn heartbeat_interval(&self) -> Result<Duration, ValueError> {
         let name = "RUNNER_HEARTBEAT_INTERVAL_MS";
-        self.number(name, HEARTBEAT_MS_MAX, HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX).map(Duration::from_millis)
+        self.variables.number(name, HEARTBEAT_MS_MAX, HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX).map(Duration::from_millis)
     }
 
-    fn attempts(&self, name: &'static str, default: u64) -> Result<NonZeroU32, ConfigError> {
-        let attempts = self.number(name, default, 1, ATTEMPTS_MAX)?;
+    fn attempts(&self, name: &'static str, default: u64) -> Result<NonZeroU32, ValueError> {
+        let attempts = self.variables.number(name, default, 1, ATTEMPTS_MAX)?;
         Ok(u32::try_from(attempts).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN))
     }
 
-    fn mebibytes(&self, name: &'static str, default: u64, min: u64) -> Result<u64, ConfigError> {
-        self.number(name, default, min, MB_MAX).map(|mebibytes| mebibytes * MIB)
-    }
-
-    fn number(&self, name: &'static str, default: u64, min: u64, max: u64) -> Result<u64, ConfigError> {
-        self.text(name)?.map_or(Ok(default), |value| number(name, value, min, max))
-    }
-
     /// On if it is not set.
-    fn switch(&self, name: &'static str) -> Result<bool, ConfigError> {
-        let Some(value) = self.text(name)? else { return Ok(true) };
-        match value.to_ascii_lowercase().as_str() {
+    fn switch(&self, name: &'static str) -> Result<bool, ValueError> {
+        let Some(value) = self.variables.text(name)? else { return Ok(true) };
+        match value.trim().to_ascii_lowercase().as_str() {
             "1" | "true" | "yes" | "on" => Ok(true),
             "0" | "false" | "no" | "off" => Ok(false),
-            _other => {
-                Err(ConfigError::Value { name, value, wanted: "1, true, yes or on, or 0, false, no or off".to_owned() })
-            }
+            _other => Err(ValueError { name, value, wanted: "1, true, yes or on, or 0, false, no or off".to_owned() }),
         }
     }
 
@@ -401,8 +364,8 @@ impl Surroundings {
             LogFormat::Text => true,
         };
         let has_colours = self.is_stderr_terminal
-            && self.value("NO_COLOR").is_none()
-            && self.value("TERM").is_some_and(|term| term != "dumb");
+            && self.variables.value("NO_COLOR").is_none()
+            && self.variables.value("TERM").is_some_and(|term| term != "dumb");
         match (is_text, has_colours) {
             (false, _) => Format::Json,
             (true, false) => Format::Text,
@@ -412,34 +375,21 @@ impl Surroundings {
 
     /// The first that is named, in the order of `Folder`'s fields.
     fn folder(&self, folder: &Folder, flag: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
-        let named = flag.map(|path| self.cwd.join(path)).or_else(|| self.path(folder.variable));
+        let named = flag.map(|path| self.variables.cwd().join(path)).or_else(|| self.variables.path(folder.variable));
         let below = Path::new("chickadee-runner").join(folder.below);
         // Of systemd, which may name several, and of the XDG Base Directory Specification, where a relative path is none.
-        let systemd = || std::env::split_paths(self.value(folder.systemd)?).next();
+        let systemd = || std::env::split_paths(self.variables.value(folder.systemd)?).next();
         let xdg = || {
-            self.value(folder.xdg).map(PathBuf::from).filter(|path| path.is_absolute()).map(|path| path.join(&below))
+            self.variables
+                .value(folder.xdg)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+                .map(|path| path.join(&below))
         };
-        let home = || self.path("HOME").map(|home| home.join(folder.home).join(&below));
+        let home = || self.variables.path("HOME").map(|home| home.join(folder.home).join(&below));
         let found = named.or_else(systemd).or_else(xdg).or_else(home);
         let Folder { what, variable, flag, .. } = *folder;
         found.ok_or(ConfigError::NoFolder { what, variable, flag })
-    }
-
-    fn path(&self, name: &str) -> Option<PathBuf> {
-        self.value(name).map(|value| self.cwd.join(value))
-    }
-
-    fn text(&self, name: &'static str) -> Result<Option<String>, ConfigError> {
-        let Some(value) = self.value(name) else { return Ok(None) };
-        let text = value.to_str().map(|text| text.trim().to_owned());
-        let error =
-            || ConfigError::Value { name, value: value.to_string_lossy().into(), wanted: "UTF-8 text".to_owned() };
-        text.ok_or_else(error).map(Some)
-    }
-
-    /// An empty variable counts as absent.
-    fn value(&self, name: &str) -> Option<&OsString> {
-        self.environment.get(name).filter(|value| !value.is_empty())
     }
 }
 
@@ -475,18 +425,9 @@ const CACHE: Folder = Folder {
     below: "setups",
 };
 
-fn max_jobs(value: String) -> Result<NonZeroUsize, ConfigError> {
-    let jobs = NonZeroUsize::from_str(&value).ok().filter(|jobs| jobs.get() <= JOBS_MAX);
-    jobs.ok_or_else(|| ConfigError::Value {
-        name: "`--max-jobs`",
-        value,
-        wanted: format!("a whole number from 1 to {JOBS_MAX}"),
-    })
-}
-
-fn number(name: &'static str, value: String, min: u64, max: u64) -> Result<u64, ConfigError> {
-    let number = value.parse().ok().filter(|number| (min..=max).contains(number));
-    number.ok_or_else(|| ConfigError::Value { name, value, wanted: format!("a whole number from {min} to {max}") })
+fn max_jobs(value: String) -> Result<NonZeroUsize, ValueError> {
+    let jobs = number("--max-jobs", value, 1, JOBS_MAX)?;
+    Ok(usize::try_from(jobs).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN))
 }
 
 #[cfg(test)]

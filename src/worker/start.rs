@@ -159,7 +159,7 @@ fn ours(config: &Config) -> Vec<Ours<'_>> {
 /// # Errors
 /// If sandboxed scripts could read something of ours.
 fn refuse_what_scripts_could_read(config: &Config) -> Result<(), StartError> {
-    let shown = &config.sandbox_shows;
+    let shown = &config.sandbox_settings.shows;
     for Ours { path, is_open, has_known_names, elsewhere } in ours(config) {
         let whole = shown_by(path, shown).filter(|_| is_open || !host::is_root());
         let part = || shown_in(path, shown).filter(|_| has_known_names);
@@ -313,7 +313,7 @@ fn runner(config: &Config, scratch: &Scratch, log: &Log) -> Result<Box<dyn Scrip
 }
 
 fn sandbox(config: &Config, scratch: &Scratch) -> Result<SandboxedScriptRunner, SandboxError> {
-    SandboxedScriptRunner::new(&scratch.sandboxed(), &config.sandbox_shows, config.sandbox_limits)
+    SandboxedScriptRunner::new(&scratch.sandboxed(), &config.sandbox_settings.shows, config.sandbox_settings.limits)
 }
 
 fn policy(settings: RetrySettings, attempts_max: std::num::NonZeroU32) -> Policy {

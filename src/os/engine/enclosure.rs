@@ -6,9 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-#[cfg(feature = "worker")]
-use std::path::Component;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -65,7 +63,6 @@ const PRIVATE: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
 /// Returns through what of this machine scripts see what lies at `path`, or would if it were there: something that they always see, or one
 /// of `readable`. They may read it if its mode lets them.
-#[cfg(feature = "worker")]
 pub(crate) fn shown_by<'a>(path: &Path, readable: &'a [PathBuf]) -> Option<&'a Path> {
     let real = resolved(path);
     let always = SHOWN.iter().map(Path::new).find(|shown| real.starts_with(shown));
@@ -80,7 +77,6 @@ pub(crate) fn shown_in<'a>(path: &Path, readable: &'a [PathBuf]) -> Option<&'a P
 }
 
 /// Follows the links of a path, as far as there is something.
-#[cfg(feature = "worker")]
 fn resolved(path: &Path) -> PathBuf {
     path.components().fold(PathBuf::new(), |mut real, component| {
         if component == Component::ParentDir {

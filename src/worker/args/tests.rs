@@ -10,9 +10,9 @@ const HOME: (&str, &str) = ("HOME", "/homes/grader");
 
 /// In a folder where there is no secret.
 fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
+    let environment = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
     Surroundings {
-        environment: variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect(),
-        cwd: "/no/such/folder".into(),
+        variables: Variables::new(environment, "/no/such/folder".into()),
         hostname: "box".to_owned(),
         secret_files: ["/no/such/folder/a", "/no/such/folder/b"].map(PathBuf::from),
         is_stderr_terminal: false,
@@ -36,7 +36,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.cache_dir, Path::new("/homes/grader/.cache/chickadee-runner/setups"));
     assert_eq!(config.state_dir, Path::new("/homes/grader/.local/state/chickadee-runner"));
     let bytes = [config.cache_bytes_max, config.download_bytes_max, config.free_disk_bytes_min];
-    assert_eq!(bytes, [2048 * MIB, 512 * MIB, 128 * MIB]);
+    assert_eq!(bytes, [2048 << 20, 512 << 20, 128 << 20]);
     assert_eq!((config.drain_limit, config.log_format), (Duration::from_secs(300), Format::Json));
     let attempts = |number| NonZeroU32::new(number).unwrap();
     let retry = RetrySettings {
@@ -114,11 +114,6 @@ fn what_cannot_be_used_is_named_with_its_value_and_the_way_out() {
         ("RUNNER_TEST_SETUP_CACHE_MAX_MB", ["-1", "1.5"]),
         ("RUNNER_MAX_DOWNLOAD_MB", ["0", "99999999999999999999"]),
         ("RUNNER_MIN_FREE_DISK_MB", ["much", "1099511627777"]),
-        ("RUNNER_SANDBOX_MEMORY_MB", ["3", "2G"]),
-        ("RUNNER_SANDBOX_DISK_MB", ["0", "all"]),
-        ("RUNNER_SANDBOX_FILES", ["0", "4294967296"]),
-        ("RUNNER_SANDBOX_PROCESSES", ["1", "-1"]),
-        ("RUNNER_SANDBOX_OPEN_FILES", ["15", "1.5"]),
         ("RUNNER_DRAIN_LIMIT_SEC", ["-1", "x"]),
         ("RUNNER_RETRY_BASE_DELAY_MS", ["0", "86400001"]),
         ("RUNNER_RETRY_MAX_DELAY_MS", ["0", "1s"]),
@@ -192,7 +187,7 @@ fn help_has_every_variable_and_exit_code() {
     use clap::CommandFactory as _;
 
     let help = Flags::command().render_long_help().to_string();
-    let source = include_str!("../args.rs");
+    let source = concat!(include_str!("../args.rs"), include_str!("../../os/host/variables.rs"));
     let names = source.split('"').filter(|text| text.starts_with("RUNNER_") && !text.contains(' '));
     let missing: Vec<_> = names.filter(|name| !help.contains(name)).collect();
     assert_eq!(missing, [] as [&str; 0]);
@@ -201,16 +196,9 @@ fn help_has_every_variable_and_exit_code() {
 }
 
 #[test]
-fn the_sandbox_has_the_usual_limits_unless_they_are_named() {
-    let config = read(&["--sandbox"], &[]).unwrap();
-    assert_eq!((config.sandbox_limits, config.sandbox_shows), (SandboxLimits::default(), Vec::<PathBuf>::new()));
-    let named = [
-        ("RUNNER_SANDBOX_MEMORY_MB", "4096"),
-        ("RUNNER_SANDBOX_PROCESSES", "2"),
-        ("RUNNER_SANDBOX_SHOWS", "/srv/data::here"),
-    ];
-    let config = read(&["--sandbox"], &named).unwrap();
-    assert_eq!((config.sandbox_limits.memory_bytes_max, config.sandbox_limits.processes_max), (4 << 30, 2));
-    assert_eq!(config.sandbox_shows[0], Path::new("/srv/data"));
-    assert!(config.sandbox_shows.len() == 2 && config.sandbox_shows[1].is_absolute(), "{:?}", config.sandbox_shows);
+fn the_sandbox_is_as_the_environment_says() {
+    let config = read(&["--sandbox"], &[("RUNNER_SANDBOX_MEMORY_MB", "4096")]).unwrap();
+    assert_eq!(config.sandbox_settings.limits.memory_bytes_max, 4 << 30);
+    let error = read(&[], &[("RUNNER_SANDBOX_MEMORY_MB", "3")]).unwrap_err().to_string();
+    assert!(error.contains("`RUNNER_SANDBOX_MEMORY_MB`"), "{error}");
 }

@@ -1,0 +1,93 @@
+//! The sandbox of a worker with the same environment: its limits, and what its scripts see.
+
+use serde_json::json;
+
+use super::world::Project;
+use super::{Lab, PLAIN, RUNNER, can_be_sandboxed, is_ci};
+
+const SANDBOXED: super::Way = super::Way { flags: &["--sandbox"], ..PLAIN };
+
+fn with(lab: Lab, name: &str, value: &str) -> Lab {
+    Lab { project: lab.project.variable(name, value), ..lab }
+}
+
+fn is_tried() -> bool {
+    assert!(!is_ci() || can_be_sandboxed(), "CI must be able to make a sandbox");
+    can_be_sandboxed()
+}
+
+#[test]
+fn scripts_may_use_what_a_workers_may() {
+    // Each fails beyond the limit that is set, and passes within the usual one.
+    let table = [
+        ("RUNNER_SANDBOX_DISK_MB", "2", "head -c 4000000 /dev/zero >zeros"),
+        ("RUNNER_SANDBOX_FILES", "20", "i=0; while [ $i -lt 100 ]; do : >f$i || exit 1; i=$((i + 1)); done"),
+        ("RUNNER_SANDBOX_OPEN_FILES", "16", "[ \"$(ulimit -n)\" -gt 16 ]"),
+        ("RUNNER_SANDBOX_PROCESSES", "4", "for i in 1 2 3 4 5 6 7 8; do sleep 0.2 & done; wait"),
+        ("RUNNER_SANDBOX_MEMORY_MB", "40", "x=$(head -c 60000000 /dev/zero | tr '\\0' x) && [ ${#x} = 60000000 ]"),
+    ];
+    if !is_tried() {
+        return;
+    }
+    for (name, value, script) in table {
+        let lab = Lab::with(SANDBOXED, &[("a.sh", script, json!({}))]);
+        assert_eq!(lab.json(0, &["week1"])["passCount"], 1, "{name}: usual");
+        let lab = with(lab, name, value);
+        assert_eq!(lab.json(0, &["week1"])["passCount"], 0, "{name}={value}");
+    }
+}
+
+#[test]
+fn scripts_see_what_a_workers_do() {
+    if !is_tried() {
+        return;
+    }
+    let lab = Lab::with(SANDBOXED, &[("a.sh", "cat \"$PWD/../../../../shown/fact\" 2>/dev/null || exit 1", json!({}))]);
+    let shown = lab.project.path("shown").display().to_string();
+    lab.file("shown/fact", "42").file("week1/a.sh", &format!("cat {shown}/fact"));
+    assert_eq!(lab.json(0, &["week1"])["passCount"], 0);
+    let lab = with(lab, "RUNNER_SANDBOX_SHOWS", &shown);
+    assert_eq!(lab.json(0, &["week1"])["outcomes"][0]["shortResult"], "42");
+}
+
+#[test]
+fn what_a_worker_would_not_start_with_is_refused_before_anything_runs() {
+    let project = Project::bare().by(RUNNER).variable("RUNNER_SANDBOX_MEMORY_MB", "2G");
+    let ran = project.path("ran").display().to_string();
+    project.file("week1/a.sh", format!("echo x >{ran}"));
+    let ended = project.run(&["grade", "--sandbox", "--json", "week1"]);
+    ended.code(2).stderr_says("error: `RUNNER_SANDBOX_MEMORY_MB` is `2G`, but it must be a whole number from 4 to ");
+    assert!(ended.stdout.is_empty() && !project.path("ran").exists(), "{ended}");
+    project.run(&["grade", "week1"]).code(0).says("1 of 1 passed");
+    if is_tried() {
+        let project = Project::bare().by(RUNNER).variable("RUNNER_SANDBOX_SHOWS", "/no/such/folder");
+        project.file("week1/a.sh", "exit 0");
+        project.run(&["grade", "--sandbox", "week1"]).code(2).stderr_says("`/no/such/folder`, which is not there");
+    }
+}
+
+#[test]
+fn a_program_that_the_sandbox_hides_is_told_where_something_failed() {
+    if !is_tried() {
+        return;
+    }
+    let lab = Lab::with(SANDBOXED, &[("a.sh", "tool", json!({}))]);
+    let bin = lab.project.path("bin").display().to_string();
+    lab.file("bin/tool", "#!/bin/sh\nexit 0\n");
+    assert!(std::process::Command::new("chmod").args(["+x", &format!("{bin}/tool")]).status().unwrap().success());
+    let lab = with(lab, "PATH", &format!("/usr/bin:/bin:{bin}:/no/such/folder"));
+    let note = format!(
+        "note: scripts in the sandbox do not see these folders of PATH: `{bin}`; if they need what is there, name it in RUNNER_SANDBOX_SHOWS\n"
+    );
+    let ended = lab.grade(&["week1"]);
+    ended.code(0).says("0 of 1 passed");
+    assert_eq!(ended.stderr, note);
+    let lab = with(lab, "RUNNER_SANDBOX_SHOWS", &bin);
+    let ended = lab.grade(&["week1"]);
+    ended.code(0).says("1 of 1 passed");
+    assert_eq!(ended.stderr, "");
+    let lab = Lab { way: PLAIN, ..with(lab, "RUNNER_SANDBOX_SHOWS", "") };
+    let ended = lab.grade(&["week1"]);
+    ended.code(0).says("1 of 1 passed");
+    assert_eq!(ended.stderr, "", "without a sandbox nothing is hidden");
+}
