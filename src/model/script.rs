@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -123,6 +123,17 @@ impl Default for SandboxLimits {
             disk_files_max: 50_000,
         }
     }
+}
+
+/// Folders of which sandboxed scripts have one of their own.
+const OWN: [&str; 4] = ["/dev", "/proc", "/tmp", "/var/tmp"];
+
+/// Tells why sandboxed scripts cannot be shown the absolute path of this machine, if they cannot.
+pub(crate) fn why_not_shown(path: &Path) -> Option<&'static str> {
+    if path.parent().is_none() || path.components().any(|part| part == Component::ParentDir) {
+        return Some("name what is in it that scripts need");
+    }
+    OWN.iter().any(|own| path.starts_with(own)).then_some("scripts have one of their own there")
 }
 
 /// Tells whether a character does not show what it is: it would drive a terminal, turn what stands beside it around, or make XML

@@ -56,7 +56,7 @@ impl SandboxedScriptRunner {
     /// If the folder cannot be made or given to the user that scripts run as; if there is no user to whom nothing belongs; on architectures
     /// without a filter for system calls.
     pub fn new(base: &Path, readable: &[PathBuf], limits: SandboxLimits) -> Result<Self, SandboxError> {
-        if let Some(missing) = readable.iter().find(|path| path.symlink_metadata().is_err()) {
+        if let Some(missing) = readable.iter().find(|path| path.metadata().is_err()) {
             return Err(SandboxError::NotThere(missing.clone()));
         }
         let open_files_max = enclosure::open_files_max();
@@ -117,8 +117,8 @@ impl SandboxedScriptRunner {
         let (bytes, before) = (tree.bytes(), Tree::list(&script.work_dir)?.bytes());
         if bytes > before.saturating_add(self.disk_bytes_max) {
             return Err(NotKept::Theirs(format!(
-                "it is {bytes} bytes, holes counted, more than the {before} before and the {} of `sandbox-limits.disk`; make less, or \
-                 raise that",
+                "it is {bytes} bytes, holes counted, more than the {before} before and the {} of `sandbox-limits.disk` (of a worker \
+                 RUNNER_SANDBOX_DISK_MB); make less, or raise that",
                 self.disk_bytes_max
             )));
         }
@@ -139,8 +139,8 @@ impl NotKept {
     fn unreadable(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::StorageFull {
             // To let ourselves in takes room, of the script's own.
-            let reason =
-                "it has used all that `sandbox-limits.disk` and `sandbox-limits.files` allow; make less, or raise them";
+            let reason = "it has used all that `sandbox-limits.disk` and `sandbox-limits.files` (of a worker RUNNER_SANDBOX_DISK_MB and \
+                          RUNNER_SANDBOX_FILES) allow; make less, or raise them";
             return Self::Theirs(reason.to_owned());
         }
         error.into()

@@ -66,7 +66,9 @@ fn files_with_holes_do_not_fill_the_disk(user: User) {
     project.setup("set", &manifest(&["1.sh"], &json!({})), &[("Makefile", makefile), ("1.sh", "exit 0")]);
     project.run(&[]).code(101);
     let result = project.result("set/1");
-    result.assert_fail("make step failed").assert_fail("of `sandbox-limits.disk`; make less");
+    result
+        .assert_fail("make step failed")
+        .assert_fail("of `sandbox-limits.disk` (of a worker RUNNER_SANDBOX_DISK_MB); make less");
 }
 
 fn suites_beside_are_not_in_the_sandbox(user: User) {
@@ -118,6 +120,13 @@ fn what_the_project_shows_can_be_read(user: User) {
     project.run(&[]).code(0);
     let project = Project::with("sandbox-shows: [/var/lib]\n").of(user);
     project.file("suites/set/1.sh", "ls -A /var/lib | grep -q . && ! touch /var/lib/x && [ ! -e /var/log ]");
+    project.run(&[]).code(0);
+    // Links of every Linux: to a folder, to one above it, and to one that is shown anyway.
+    let project = Project::with("sandbox-shows: [/var/lock, /var/run/lock, /bin/sh]\n").of(user);
+    project.file(
+        "suites/set/1.sh",
+        "[ -d /var/lock/. ] && [ -d /var/run/lock/. ] && [ -x /bin/sh ] && ! touch /var/lock/x",
+    );
     project.run(&[]).code(0);
 }
 

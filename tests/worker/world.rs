@@ -44,7 +44,12 @@ impl World {
 
     /// A world that belongs to `user`, with a program that it may run.
     pub(crate) fn of(user: User) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::within(&std::env::temp_dir(), user)
+    }
+
+    /// One in `folder`.
+    pub(crate) fn within(folder: &Path, user: User) -> Self {
+        let dir = tempfile::tempdir_in(folder).unwrap();
         let world = Self { dir, user };
         fs::create_dir(world.scratch()).unwrap();
         if user == User::Ordinary {

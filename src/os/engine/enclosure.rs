@@ -100,7 +100,8 @@ impl Enclosure {
         for (target, path) in LINKS {
             root.links.push((OsString::from(target), PathBuf::from(path)));
         }
-        SHOWN.iter().map(Path::new).chain(readable.iter().map(PathBuf::as_path)).for_each(|path| root.show(path));
+        SHOWN.iter().for_each(|path| root.show_machines(Path::new(path)));
+        readable.iter().for_each(|path| root.show(path));
         DEVICES.iter().for_each(|path| root.device(Path::new(path)));
         let is_private = PRIVATE.iter().any(|private| base.starts_with(private));
         if !is_private {
@@ -225,7 +226,8 @@ struct Root {
 
 /// A path of the machine that is shown.
 struct Seen {
-    path: PathBuf,
+    source: PathBuf,
+    target: PathBuf,
     is_folder: bool,
     is_device: bool,
 }
@@ -233,8 +235,8 @@ struct Seen {
 impl Seen {
     fn planned(&self) -> io::Result<Shown> {
         Ok(Shown {
-            source: c_string_at("/oldroot", &self.path)?,
-            target: c_string_at("/new", &self.path)?,
+            source: c_string_at("/oldroot", &self.source)?,
+            target: c_string_at("/new", &self.target)?,
             is_folder: self.is_folder,
             is_device: self.is_device,
         })
@@ -253,27 +255,48 @@ impl Root {
     }
 
     fn has(&self, path: &Path) -> bool {
-        self.folders.iter().any(|folder| folder == path) || self.shown.iter().any(|seen| path.starts_with(&seen.path))
+        self.folders.iter().any(|folder| folder == path) || self.is_seen(path)
     }
 
-    fn show(&mut self, path: &Path) {
+    fn is_seen(&self, path: &Path) -> bool {
+        self.shown.iter().any(|seen| path.starts_with(&seen.target))
+    }
+
+    /// Something that every script sees, if it is there. What is a link is one for scripts: what it leads to is shown as well.
+    fn show_machines(&mut self, path: &Path) {
         let Ok(meta) = path.symlink_metadata() else { return };
-        if self.shown.iter().any(|seen| path.starts_with(&seen.path)) {
+        match fs::read_link(path) {
+            Ok(target) => self.links.push((target.into_os_string(), path.to_owned())),
+            Err(_) => self.mount(path, path, meta.is_dir()),
+        }
+    }
+
+    /// Something that is shown on demand, under the name that was given: links on the way to it lead where scripts cannot follow.
+    fn show(&mut self, path: &Path) {
+        let (Ok(source), Ok(meta)) = (path.canonicalize(), path.metadata()) else { return };
+        let is_behind_link = self.links.iter().any(|(_, link)| path.starts_with(link));
+        let target = if is_behind_link { &source } else { path };
+        self.mount(&source, target, meta.is_dir());
+    }
+
+    fn mount(&mut self, source: &Path, target: &Path, is_folder: bool) {
+        if self.is_seen(target) {
             return;
         }
-        if let Some(parent) = path.parent() {
+        if let Some(parent) = target.parent() {
             self.folder(parent);
         }
-        if meta.is_symlink() {
-            self.links.extend(fs::read_link(path).ok().map(|target| (target.into_os_string(), path.to_owned())));
-        } else {
-            self.shown.push(Seen { path: path.to_owned(), is_folder: meta.is_dir(), is_device: false });
-        }
+        self.shown.push(Seen { source: source.to_owned(), target: target.to_owned(), is_folder, is_device: false });
     }
 
     fn device(&mut self, path: &Path) {
         if path.exists() {
-            self.shown.push(Seen { path: path.to_owned(), is_folder: false, is_device: true });
+            self.shown.push(Seen {
+                source: path.to_owned(),
+                target: path.to_owned(),
+                is_folder: false,
+                is_device: true,
+            });
         }
     }
 }

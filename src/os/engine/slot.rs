@@ -155,7 +155,7 @@ impl Slot {
             let reason = io::ErrorKind::OutOfMemory.into();
             return Err(EngineError::Scarce {
                 action: START_SUPERVISOR,
-                remedy: "raise `sandbox-limits.memory`",
+                remedy: "raise `sandbox-limits.memory` (of a worker RUNNER_SANDBOX_MEMORY_MB)",
                 reason,
             });
         }

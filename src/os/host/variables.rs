@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::model::script::{Environment, SandboxLimits};
+use crate::model::script::{Environment, SandboxLimits, why_not_shown};
 
 /// No disk is larger, and bytes still fit a number.
 const MB_MAX: u64 = 1 << 40;
@@ -103,7 +103,18 @@ impl Variables {
             disk_bytes_max: self.mebibytes("RUNNER_SANDBOX_DISK_MB", usual.disk_bytes_max / MIB, 1)?,
             disk_files_max: count("RUNNER_SANDBOX_FILES", usual.disk_files_max, 1)?,
         };
-        Ok(SandboxSettings { limits, shows: self.paths("RUNNER_SANDBOX_SHOWS") })
+        Ok(SandboxSettings { limits, shows: self.sandbox_shows()? })
+    }
+
+    fn sandbox_shows(&self) -> Result<Vec<PathBuf>, ValueError> {
+        let name = "RUNNER_SANDBOX_SHOWS";
+        let paths = self.paths(name);
+        let Some((path, reason)) = paths.iter().find_map(|path| Some((path, why_not_shown(path)?))) else {
+            return Ok(paths);
+        };
+        let value = self.value(name).map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
+        let wanted = format!("paths separated by colons, without `{}`: {reason}", path.display());
+        Err(ValueError { name, value, wanted })
     }
 }
 
@@ -147,6 +158,21 @@ mod tests {
         };
         let shows = ["/srv/data", "/no/such/folder/here"].map(PathBuf::from).to_vec();
         assert_eq!(named.sandbox().unwrap(), SandboxSettings { limits, shows });
+    }
+
+    #[test]
+    fn what_no_script_could_see_is_refused() {
+        for (value, path, reason) in [
+            ("/srv:/tmp/x", "/tmp/x", "scripts have one of their own there"),
+            ("/", "/", "name what is in it that scripts need"),
+            ("data/../..", "/no/such/folder/data/../..", "name what is in it that scripts need"),
+        ] {
+            let error = variables(&[("RUNNER_SANDBOX_SHOWS", value)]).sandbox().unwrap_err().to_string();
+            let whole = format!(
+                "`RUNNER_SANDBOX_SHOWS` is `{value}`, but it must be paths separated by colons, without `{path}`: {reason}; correct it or leave it out"
+            );
+            assert_eq!(error, whole);
+        }
     }
 
     #[test]

@@ -47,8 +47,8 @@ pub enum SandboxError {
     Open(String),
     /// The script that tries the walls did not come to its end.
     #[error(
-        "the sandbox could not be tried: {0}; what a shell needs must be allowed: raise `sandbox-limits`, or the limits of who runs this \
-         (ulimit -u, ulimit -n, ulimit -v)"
+        "the sandbox could not be tried: {0}; what a shell needs must be allowed: raise `sandbox-limits` (of a worker \
+         RUNNER_SANDBOX_*), or the limits of who runs this (ulimit -u, ulimit -n, ulimit -v)"
     )]
     Untried(String),
 }

@@ -1,6 +1,6 @@
 //! `runner.yaml` -> Project.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
@@ -10,7 +10,7 @@ use super::node::{Field, Fields, ParseError, Problem, UnknownKeys, Value, shown}
 use super::quantity::{self, Quantity};
 use super::task::{DURATION, Distros, PATH, PATHS};
 use super::yaml;
-use crate::model::script::SandboxLimits;
+use crate::model::script::{SandboxLimits, why_not_shown};
 use crate::model::suite::{
     Build, DistroGate, Isolation, OnRestoreFailure, PresenceRules, Product, Project, RestoreCheck,
 };
@@ -360,9 +360,6 @@ fn sandbox_limits(fields: &Fields<'_>) -> Result<SandboxLimits, Problem> {
     })
 }
 
-/// What scripts have of their own, so that the machine's cannot be there.
-const OWN: [&str; 4] = ["/dev", "/proc", "/tmp", "/var/tmp"];
-
 /// A path of the machine that can be shown.
 struct MachinesPath;
 
@@ -385,14 +382,11 @@ fn machines_path(field: Field<'_>) -> Result<PathBuf, Problem> {
     if !path.has_root() {
         return wrong("it must start with `/`");
     }
-    if path.parent().is_none() || path.components().any(|part| part == Component::ParentDir) {
-        return wrong("name what is in it that scripts need");
+    match why_not_shown(path) {
+        Some(reason) => wrong(reason),
+        // Without what does not count.
+        None => Ok(path.components().collect()),
     }
-    if OWN.iter().any(|own| path.starts_with(own)) {
-        return wrong("scripts have one of their own there");
-    }
-    // Without what does not count.
-    Ok(path.components().collect())
 }
 
 #[cfg(test)]
