@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::api::{ApiError, Job, Polled};
-use super::log::EventName;
+use super::log::{EventName, seconds};
 use super::retry::Class;
 use super::sender::forget;
 use super::shared::Worker;
@@ -169,8 +169,7 @@ fn troubled(worker: &Worker, pace: &mut Pace, trouble: &Trouble) -> Option<Next>
         return Some(Next::Change(IDLE_MAX));
     }
     let pause = pace.trouble(trouble)?;
-    let fields =
-        [("failed", json!(trouble.failed)), ("error", json!(trouble.last)), ("next_s", json!(pause.as_secs_f32()))];
+    let fields = [("failed", json!(trouble.failed)), ("error", json!(trouble.last)), ("next_s", seconds(pause))];
     worker.log.event(Level::Error, EventName::JobsFailing, &fields);
     Some(Next::Pause(pause, Ended::Failed))
 }
@@ -222,9 +221,13 @@ fn tell_failed_poll(worker: &Worker, error: &ApiError, delay: Duration) {
         (_, Class::Auth) => EventName::AuthenticationRefused,
         (_, Class::Retry { .. } | Class::Terminal | Class::Stopped) => EventName::PollFailed,
     };
-    let error = worker.log.without_secrets(&Fault::new(error).to_string());
-    worker.status.note(status::Event::Failed(error.clone()));
-    worker.log.event(Level::Warn, event, &[("error", json!(error)), ("next_s", json!(delay.as_secs_f32()))]);
+    let mut text = Fault::new(error).to_string();
+    if matches!(error, ApiError::Status { code: 404 | 405 | 501, .. } | ApiError::Garbage { .. }) {
+        text.push_str("; see whether `--api-base-url` is where the API is");
+    }
+    let text = worker.log.without_secrets(&text);
+    worker.status.note(status::Event::Failed(text.clone()));
+    worker.log.event(Level::Warn, event, &[("error", json!(text)), ("next_s", seconds(delay))]);
 }
 
 /// Whether an offered job is taken.

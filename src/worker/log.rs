@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
@@ -154,6 +155,11 @@ impl Line<'_> {
         }
         text + "\n"
     }
+}
+
+/// A time in seconds, to the millisecond.
+pub(super) fn seconds(time: Duration) -> Value {
+    json!((time.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
 /// A text stands without quotes where it is one word.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::api::{ApiError, JobApi, JobKey};
-use super::log::{EventName, Log};
+use super::log::{EventName, Log, seconds};
 use super::report::{BODY_BYTES_MAX, shrunk};
 use super::retry::{Class, Jitter, Policy};
 use super::spool::{Spool, SpoolError, Spooled};
@@ -267,7 +267,7 @@ impl Post<'_> {
             Class::Stopped => return Sent::Later(policy.later(None, jitter)),
         };
         parcel.failed = failed;
-        let fields = [("error", json!(text.clone())), ("failed", json!(failed)), ("next_s", json!(delay.as_secs()))];
+        let fields = [("error", json!(text.clone())), ("failed", json!(failed)), ("next_s", seconds(delay))];
         self.say(Level::Warn, EventName::ResultRetried, parcel, &fields);
         self.status.note(status::Event::Failed(text));
         Sent::Later(delay)

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::api::{ApiError, Job, JobKey};
 use super::cache::{CacheError, Held, Key, Source};
-use super::log::EventName;
+use super::log::{EventName, seconds};
 use super::report::{Course, Report};
 use super::retry::with_retries;
 use super::sender::{Parcel, forget};
@@ -337,8 +337,7 @@ impl Attempt<'_> {
         })?;
         let mut told = |error: &ApiError, failed: u32, wait: Duration| {
             let error = json!(Fault::new(error).to_string());
-            let fields =
-                [("of", json!(what)), ("error", error), ("failed", json!(failed)), ("next_s", json!(wait.as_secs()))];
+            let fields = [("of", json!(what)), ("error", error), ("failed", json!(failed)), ("next_s", seconds(wait))];
             worker.say(Level::Warn, EventName::DownloadRetried, job, &fields);
         };
         let bytes_max = worker.config.download_bytes_max;

@@ -35,10 +35,17 @@ fn a_server_in_trouble_is_polled_again_until_it_answers() {
 
 #[test]
 fn a_server_that_is_being_deployed_is_polled_again() {
-    let statuses = [400, 404, 405, 413, 422, 501];
-    let faults: Vec<_> = statuses.iter().map(|status| Fault::Status(*status, None)).collect();
+    let statuses = [(400, false), (404, true), (405, true), (413, false), (422, false), (501, true)];
+    let faults: Vec<_> = statuses.iter().map(|(status, _)| Fault::Status(*status, None)).collect();
     let told = recovers_from(&faults, "poll_failed");
     assert_eq!(told.len(), statuses.len(), "{told:#?}");
+    for (text, (status, may_be_elsewhere)) in told.iter().zip(statuses) {
+        assert_eq!(
+            text.ends_with("; see whether `--api-base-url` is where the API is"),
+            may_be_elsewhere,
+            "{status}: {text}"
+        );
+    }
 }
 
 #[test]
