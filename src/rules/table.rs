@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
 use crate::rules::chickadee::TestStatus;
 use crate::rules::collection::{BuildStatus, Collection, Outcome};
 use crate::rules::report::{one_line, quoted_end};
@@ -23,16 +25,16 @@ pub(crate) struct Row {
 /// What a table is made for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame {
-    /// Characters of a line, where a terminal bounds it. Elsewhere names are whole, and of results the beginning is shown.
+    /// Columns of a line, where a terminal bounds it. Elsewhere names are whole, and of results the beginning is shown.
     pub(crate) width: Option<usize>,
     /// Of one script.
     pub(crate) time_limit: Duration,
 }
 
-/// Characters of a result where no terminal bounds it.
-const RESULT_CHARS_MAX: usize = 100;
-/// Characters of a name, and of a result, that are shown on the narrowest terminal.
-const CELL_CHARS_MIN: usize = 12;
+/// Columns of a result where no terminal bounds it: wide characters take two (Unicode Standard Annex 11).
+const RESULT_WIDTH_MAX: usize = 100;
+/// Columns of a name, and of a result, that are shown on the narrowest terminal.
+const CELL_WIDTH_MIN: usize = 12;
 const GAP: &str = "  ";
 /// Head of the last column.
 const RESULT: &str = "result";
@@ -64,12 +66,12 @@ impl Table {
         let results: Vec<_> = collection.outcomes.iter().map(|outcome| result(outcome, frame.time_limit)).collect();
         let heads = COLUMNS.map(|(head, _)| head.to_owned());
         let lines = || std::iter::once(&heads).chain(&cells);
-        let mut widths = [0, 1, 2, 3].map(|at| lines().map(|line| line[at].chars().count()).max().unwrap_or(0));
+        let mut widths = [0, 1, 2, 3].map(|at| lines().map(|line| line[at].width()).max().unwrap_or(0));
         let result_width = match frame.width {
-            None => RESULT_CHARS_MAX,
+            None => RESULT_WIDTH_MAX,
             Some(width) => {
                 let before = STATUS_WIDTH + widths[..3].iter().sum::<usize>() + 5 * GAP.len();
-                let longest = results.iter().map(|result| result.chars().count()).fold(RESULT.len(), usize::max);
+                let longest = results.iter().map(|result| result.width()).fold(RESULT.len(), usize::max);
                 let (name, result) = fitted(width.saturating_sub(before), widths[3], longest);
                 widths[3] = name;
                 result
@@ -86,17 +88,23 @@ impl Table {
 
 /// Returns how much of the names and of the results has room. Whichever needs less than half leaves the rest to the other.
 fn fitted(room: usize, name: usize, result: usize) -> (usize, usize) {
-    let name_max = (room / 2).max(room.saturating_sub(result)).max(CELL_CHARS_MIN);
+    let name_max = (room / 2).max(room.saturating_sub(result)).max(CELL_WIDTH_MIN);
     let name = name.min(name_max);
-    (name, room.saturating_sub(name).max(CELL_CHARS_MIN))
+    (name, room.saturating_sub(name).max(CELL_WIDTH_MIN))
 }
 
-/// Returns the first `max` characters; the last is an ellipsis if there are more.
+/// Returns what has room in `max` columns; an ellipsis is last if there is more.
 fn cut(text: &str, max: usize) -> String {
-    if text.chars().count() <= max {
+    if text.width() <= max {
         return text.to_owned();
     }
-    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
+    let mut room = max.saturating_sub(1);
+    let fits = |letter: &char| {
+        let left = room.checked_sub(letter.width().unwrap_or(0));
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 /// What a script said last; of one that was ended, also why: by contract its short result does not tell.
@@ -123,7 +131,11 @@ fn cells(outcome: &Outcome) -> [String; 4] {
 fn joined(cells: &[String; 4], widths: [usize; 4]) -> String {
     let padded = cells.iter().zip(widths).zip(COLUMNS).map(|((cell, width), (_, side))| match side {
         Side::Left => format!("{cell:>width$}"),
-        Side::Right => format!("{:width$}", cut(cell, width)),
+        Side::Right => {
+            let shown = cut(cell, width);
+            let rest = width.saturating_sub(shown.width());
+            format!("{shown}{:rest$}", "")
+        }
     });
     padded.collect::<Vec<_>>().join(GAP)
 }
@@ -202,18 +214,23 @@ mod tests {
 
     #[test]
     fn on_a_terminal_names_and_results_are_cut_to_its_width() {
-        let (long, short) = ("n".repeat(300), "ä".repeat(5));
-        for (name, text) in [(&long, &long), (&long, &short), (&short, &long), (&short, &short)] {
+        let (long, short, wide) = ("n".repeat(300), "ä".repeat(5), "算".repeat(150));
+        for (name, text) in [(&long, &long), (&long, &short), (&short, &long), (&short, &short), (&wide, &wide)] {
             let one = outcome(name, TestStatus::Fail, 1, text);
             let lines = |width: usize| {
                 let table = Table::of(&collection(vec![one.clone()]), Frame { width: Some(width), ..LOG });
-                [table.head, table.rows[0].text.clone()].map(|line| STATUS_WIDTH + GAP.len() + line.chars().count())
+                [table.head, table.rows[0].text.clone()].map(|line| STATUS_WIDTH + GAP.len() + line.width())
             };
             for width in [60, 80, 200] {
                 let is_cut = name.len() + text.len() > 200;
                 let found = lines(width);
                 assert!(found[0] <= width && found[1] <= width, "{width}: {found:?}");
-                assert!(!is_cut || found.contains(&width), "{width}: all of it is used: {found:?}");
+                // Half of a wide character is none.
+                let all = if name == &wide { width - 2..=width } else { width..=width };
+                assert!(
+                    !is_cut || found.iter().any(|found| all.contains(found)),
+                    "{width}: all of it is used: {found:?}"
+                );
             }
             assert!(lines(0).iter().all(|chars| *chars < 70), "the narrowest");
         }
@@ -228,7 +245,7 @@ mod tests {
     fn in_a_log_names_are_whole_and_results_are_cut() {
         let long = "n".repeat(300);
         let table = Table::of(&collection(vec![outcome(&long, TestStatus::Fail, 1, &"ä".repeat(500))]), LOG);
-        assert!(table.rows[0].text.ends_with(&format!("{long}  {}…", "ä".repeat(RESULT_CHARS_MAX - 1))));
+        assert!(table.rows[0].text.ends_with(&format!("{long}  {}…", "ä".repeat(RESULT_WIDTH_MAX - 1))));
     }
 
     #[test]
@@ -245,6 +262,7 @@ mod tests {
         let table = Table::of(
             &collection(vec![
                 outcome("öäü", TestStatus::Pass, 1, "passed"),
+                outcome("足し算", TestStatus::Pass, 1, "passed"),
                 outcome(long, TestStatus::Error, 100, "error"),
             ]),
             LOG,
@@ -253,6 +271,8 @@ mod tests {
         let lines = [
             format!("tier     points    time  {:width$}  result", "test"),
             format!("public      1/1    7 ms  {:width$}  passed", "öäü"),
+            // Each of the three takes two columns.
+            format!("public      1/1    7 ms  {:rest$}  passed", "足し算", rest = width - 3),
             format!("release   0/100  700 ms  {long}  error"),
         ];
         let found: Vec<_> = std::iter::once(&table.head).chain(table.rows.iter().map(|row| &row.text)).collect();
