@@ -1,6 +1,6 @@
 //! `container-runner grade`: a worker's job, done here for whoever writes the set-up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -355,7 +355,9 @@ impl Grading<'_> {
         let Some(SandboxSettings { shows, .. }) = &self.sandbox else { return };
         let is_hidden = |dir: &PathBuf| dir.is_absolute() && dir.is_dir() && shown_by(dir, shows).is_none();
         let hidden = std::env::split_paths(&self.settings.search_path).filter(is_hidden);
-        let hidden: Vec<_> = hidden.map(|dir| dir.display().to_string()).collect();
+        let mut hidden: Vec<_> = hidden.map(|dir| dir.display().to_string()).collect();
+        let mut known = BTreeSet::new();
+        hidden.retain(|dir| known.insert(dir.clone()));
         if !hidden.is_empty() {
             self.show.remark(&format!(
                 "scripts in the sandbox do not see these folders of PATH: {}; if they need what is there, name it in RUNNER_SANDBOX_SHOWS",
@@ -366,7 +368,7 @@ impl Grading<'_> {
 
     fn tell(&self, graded: &Graded, time_limit: Duration) -> Result<ExitCode, CliError> {
         let collection = &graded.collection;
-        if !collection.has_full_marks() {
+        if collection.lacked_a_program() {
             self.tell_hidden_programs();
         }
         if self.order.json {

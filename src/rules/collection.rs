@@ -171,6 +171,13 @@ impl Collection {
         self.final_status() == "passed" && self.total_tests > 0
     }
 
+    /// Tells whether something that has not passed said, in the words of shells and of the C library, that a program was not there.
+    pub(crate) fn lacked_a_program(&self) -> bool {
+        let failed = self.outcomes.iter().filter(|outcome| outcome.status != TestStatus::Pass);
+        let mut said = failed.filter_map(|outcome| outcome.long_result.as_ref()).chain(&self.compiler_output);
+        said.any(|text| ["not found", "No such file or directory"].iter().any(|words| text.contains(words)))
+    }
+
     /// Returns the JSON text, without a line's end.
     ///
     /// # Errors
