@@ -26,7 +26,7 @@ use crate::model::verdict::Fault;
 use crate::os::engine::{Leaf, tee};
 use crate::os::host::{self, Overrides, Settings, SettingsError};
 use crate::os::probe::Probe;
-use crate::rules::report::{Failure, escaped, failure_text, quoted};
+use crate::rules::report::{Failure, counted, escaped, failure_text, quoted};
 use crate::rules::schema;
 use args::{Cli, Order, SchemaOf};
 use grade::GradeError;
@@ -41,8 +41,8 @@ const FAULT: u8 = 3;
 
 /// Runs `container-runner`: the whole of its `main`.
 ///
-/// Returns 0 if everything passed, 1 if a suite failed, 2 if the command line or the configuration is wrong, 3 if the runner
-/// itself failed, 130 or 143 after SIGINT or SIGTERM, and the code of the command by which a stage failed.
+/// Returns 0 if everything passed, 1 if something was found that has not, 2 if the command line or the configuration is wrong, 3 if the
+/// runner itself failed, 129, 130 or 143 after SIGHUP, SIGINT or SIGTERM, and the code of the command by which a stage failed.
 #[must_use]
 pub fn main() -> ExitCode {
     if let Some(code) = tee::run_if_called_as_product() {
@@ -88,6 +88,8 @@ enum CliError {
     Stage(StageFailure),
     #[error("{0}")]
     Fault(Fault),
+    #[error("`{flag}` concerns suites and has no meaning for `{order}`; leave it out")]
+    NeedlessPlace { order: &'static str, flag: &'static str },
     #[error("nothing has been run in `{path}`: there is no `run.json` that can be read; run the stages first", path = .0.display())]
     NothingRun(PathBuf),
     #[error(transparent)]
@@ -115,7 +117,7 @@ impl From<Fault> for CliError {
 impl CliError {
     fn code(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::Plan(_) | Self::NothingRun(_) => CONFIGURATION,
+            Self::Settings(_) | Self::Plan(_) | Self::NeedlessPlace { .. } | Self::NothingRun(_) => CONFIGURATION,
             Self::Verify(VerifyError::Read { .. }) => CONFIGURATION,
             // It is what is looked at that is at fault.
             Self::Verify(VerifyError::Bundle(_)) => FAILED,
@@ -138,6 +140,9 @@ fn chain(error: &dyn Error) -> String {
 }
 
 fn carry_out(cli: Cli, volume: Volume, show: &Show) -> Result<ExitCode, CliError> {
+    if let Some((order, flag)) = cli.order.needless_place() {
+        return Err(CliError::NeedlessPlace { order, flag });
+    }
     let overrides = Overrides { flags: cli.places.into_variables(), ..Overrides::default() };
     let run = |stages: &[Stage], join| Runner { overrides: &overrides, volume, show }.run(stages, join);
     match cli.order {
@@ -149,19 +154,16 @@ fn carry_out(cli: Cli, volume: Volume, show: &Show) -> Result<ExitCode, CliError
         Order::Collect { merge } if merge.is_empty() => run(&[Stage::Collect], Join::Finished),
         Order::Collect { merge } => merge_runs(&merge, &overrides, show),
         Order::Verify { path } => verify_again(path, &overrides, show),
-        Order::Grade(order) => {
-            grade::refuse_places(&order)?;
-            grade::grade(&order, &Settings::read(&overrides, &host::host())?, volume, show)
-        }
+        Order::Grade(order) => grade::grade(&order, &Settings::read(&overrides, &host::host())?, volume, show),
         Order::Doctor => doctor(&overrides, show),
         Order::Probe { what } => Ok(probe(&what)),
-        Order::Completions { shell } => {
+        Order::Completions { shell, .. } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "container-runner", &mut script);
             print(&script)
         }
-        Order::Schema { file } => print(schema(file).as_bytes()),
-        Order::Man => {
+        Order::Schema { file, .. } => print(schema(file).as_bytes()),
+        Order::Man { .. } => {
             let mut page = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(CliError::Output)?;
             print(&page)
@@ -177,22 +179,22 @@ fn verify_again(path: Option<PathBuf>, overrides: &Overrides, show: &Show) -> Re
     };
     let verified = verify(&path)?;
     verified.problems.iter().for_each(|problem| show.line(&problem.to_string()));
-    let (files, trials) = (verified.files, verified.trials);
-    show.verdict(verified.problems.len(), &format!("{files} files, {trials} trials in {}", path.display()));
+    let (files, trials) = (counted(verified.files, "file"), counted(verified.trials, "trial"));
+    show.verdict(verified.problems.len(), &format!("{files}, {trials} in {}", path.display()));
     Ok(if verified.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 /// Merges runs, and tells what keeps them from having passed together.
 fn merge_runs(shards: &[PathBuf], overrides: &Overrides, show: &Show) -> Result<ExitCode, CliError> {
     let target = Settings::read(overrides, &host::host())?.proof_dir;
-    let merged = merge(shards, &target, &|text| show.note(text))?;
+    let merged = merge(shards, &target, &|text| show.tell(text))?;
     merged.failures.iter().for_each(|failure| show.failure(failure));
     if merged.not_selected > 0 {
-        show.note(&format!("{} trials are in none of these runs", merged.not_selected));
+        show.tell(&format!("selected in none of these runs: {}", counted(merged.not_selected, "trial")));
     }
-    let (trials, runs, bundle) = (merged.trials, shards.len(), merged.collected.bundle.display());
-    let (run_id, files) = (&merged.run_id, merged.collected.files);
-    show.note(&format!("merged {trials} trials of {runs} runs into run {run_id}: {files} files in {bundle}"));
+    let (trials, runs) = (counted(merged.trials, "trial"), counted(shards.len(), "run"));
+    let (files, bundle) = (counted(merged.collected.files, "file"), merged.collected.bundle.display());
+    show.tell(&format!("merged {trials} of {runs} into run {}: {files} in {bundle}", merged.run_id));
     show.counts(merged.counts);
     Ok(if merged.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
@@ -290,7 +292,7 @@ impl Runner<'_> {
         let selection = Selection { selected: plan.trials.len(), not_selected: plan.left_out };
         let echo = if self.volume == Volume::Verbose { Echo::Stderr } else { Echo::Off };
         let part = Part { selection, echo, shown: Shown::OfFailed, join, reach: SignalReach::Machine, interrupted };
-        let session = Session::open(settings, host, project, part, &|text| self.show.note(text))?;
+        let session = Session::open(settings, host, project, part, &|text| self.show.tell(text))?;
         Ok((session, plan))
     }
 
@@ -300,9 +302,9 @@ impl Runner<'_> {
         let goes_on = || session.interrupt.signal().is_none();
         match collect(session.proof.dir(), &goes_on) {
             Ok(collected) => {
-                let (files, trials, bundle) = (collected.files, collected.trials, collected.bundle.display());
-                let run_id = session.proof.run_id();
-                self.show.note(&format!("packed {files} files of {trials} trials of run {run_id} into {bundle}"));
+                let (files, trials) = (counted(collected.files, "file"), counted(collected.trials, "trial"));
+                let (run_id, bundle) = (session.proof.run_id(), collected.bundle.display());
+                self.show.tell(&format!("packed {files} of {trials} of run {run_id} into {bundle}"));
                 Ok(())
             }
             Err(error) => {
@@ -317,7 +319,7 @@ impl Runner<'_> {
     /// Returns whether nothing that it judged has failed.
     fn run_one(&self, session: &Session, plan: &Plan, stage: Stage) -> Result<bool, StageFailure> {
         self.show.stage(stage.as_str());
-        let say = |text: &str| self.show.note(text);
+        let say = |text: &str| self.show.tell(text);
         match stage {
             Stage::Preflight => stages::preflight::run(session, &say).map(|()| true),
             Stage::Deps => stages::deps::run(session, &say).map(|()| true),
@@ -341,7 +343,7 @@ impl Runner<'_> {
                 self.show.trial(&progress, &explain);
             }
         })?;
-        let annotations = session.tell_github(&|text| self.show.note(text));
+        let annotations = session.tell_github(&|text| self.show.tell(text));
         annotations.iter().for_each(|annotation| self.show.annotation(annotation));
         self.show.counts(counts);
         Ok(counts.fail == 0)

@@ -27,7 +27,7 @@ use crate::model::verdict::Fault;
 use crate::os::engine::tee;
 use crate::os::host::{self, Overrides, Settings, SettingsError};
 use crate::rules::junit;
-use crate::rules::report::{Failure, escaped, failure_text, quoted};
+use crate::rules::report::{Failure, counted, escaped, failure_text, quoted};
 use flags::{Color, FlagError, Flags, Format, Shuffle};
 use line::Line;
 use report::{Beginning, Ended, LogFile, Outcome, Report, ReportError, Style, json};
@@ -42,8 +42,8 @@ const FAULT: u8 = 3;
 /// Runs the suites of this package: the whole of `tests/suites.rs`.
 ///
 /// Returns 0 if every selected trial passed (also if a filter selects none), 101 if one failed or the command line is wrong, 2
-/// if the configuration is wrong, 3 if the harness itself failed, 130 or 143 after SIGINT or SIGTERM, and the code of the
-/// command that failed if a stage did.
+/// if the configuration is wrong, 3 if the harness itself failed, 129, 130 or 143 after SIGHUP, SIGINT or SIGTERM, and the code
+/// of the command that failed if a stage did.
 #[must_use]
 pub fn main() -> ExitCode {
     Harness::new().run()
@@ -359,7 +359,8 @@ fn run_trials(
     match ran.map(|conclusion| conclusion.num_failed) {
         Ok(0) => Ok(line.report.has_failed()),
         Ok(bugs) => {
-            Err(Fault::from_text(format!("{bugs} trials ended in a bug of proving-ground; please report it")).into())
+            let trials = counted(usize::try_from(bugs).unwrap_or(usize::MAX), "trial");
+            Err(Fault::from_text(format!("{trials} ended in a bug of proving-ground; please report it")).into())
         }
         Err(_) => {
             let text = format!("the trials could not be run with {threads} threads; choose fewer with --test-threads");

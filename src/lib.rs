@@ -23,7 +23,7 @@
 //! [`Harness`] is for folders other than the usual ones. README.md has every key, setting, output and limit, and what the
 //! harness does **not** protect against: without `sandbox: true` blocks and scripts run with your rights. ARCHITECTURE.md tells how it is built.
 //!
-//! Modules stand on floors, and imports point down only: `model` < `rules`, `os` < `flow` < faces (`harness`).
+//! Modules stand on floors, and imports point down only: `model` < `rules`, `os` < `flow` < faces (`harness`, `cli`, `worker`).
 
 /// Nouns: no I/O, no clock, no environment; imports nothing of ours.
 mod model {

@@ -18,8 +18,10 @@ Environment:
 
 Exit codes:
   0        everything passed; of grade: it was graded, whatever the marks
-  1        a suite failed; of grade: --check found a test that has not passed
-  2        the command line or the configuration is wrong, what is to be merged, or what is to be graded
+  1        a suite failed; verify found a problem; not all that was merged has
+           passed; of grade: --check found a test that has not passed
+  2        the command line or the configuration is wrong, what is to be merged,
+           or what is to be graded; doctor: the run could not start
   3        the runner itself failed
   129 130 143
            interrupted by SIGHUP, SIGINT, SIGTERM
@@ -80,7 +82,7 @@ impl Places {
     }
 }
 
-/// A run's `Places`, by the same names: `grade` has no use for them, so it does not offer them, and refuses them.
+/// A run's `Places`, by the same names, for an order that has no use for them: it does not offer them, and refuses them.
 #[derive(Debug, Args)]
 pub(super) struct NoPlaces {
     #[arg(long, hide = true)]
@@ -93,7 +95,7 @@ pub(super) struct NoPlaces {
 
 impl NoPlaces {
     /// Returns the first flag of them that was given.
-    pub(super) fn given(&self) -> Option<&'static str> {
+    fn given(&self) -> Option<&'static str> {
         let places = [&self.project_dir, &self.suites, &self.proof];
         PLACES.iter().zip(places).find(|(_, place)| place.is_some()).map(|((_, flag), _)| *flag)
     }
@@ -131,7 +133,7 @@ pub(super) struct Grade {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) attempt: u32,
     #[command(flatten)]
-    pub(super) no_places: NoPlaces,
+    no_places: NoPlaces,
 }
 
 /// A file that has a schema.
@@ -169,7 +171,7 @@ pub(super) enum Order {
         /// The folder or archive [default: the proof folder].
         path: Option<PathBuf>,
     },
-    /// Run a chickadee set-up over a submission, as a grading machine would, and show what came of it.
+    /// Run a Chickadee set-up over a submission, as a grading machine would, and show what came of it.
     ///
     /// Neither of them is written to. Files of the submission do not replace those of the set-up. Codes: 0 it was graded,
     /// whatever the marks; 1 `--check` found a test that has not passed; 2 the command line, the set-up or an archive is wrong, or there is no
@@ -181,18 +183,47 @@ pub(super) enum Order {
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
+        #[command(flatten)]
+        no_places: NoPlaces,
     },
     /// Print the JSON Schema of a file that people write, for editors.
     Schema {
-        /// Of which file.
+        /// Which file.
         file: SchemaOf,
+        #[command(flatten)]
+        no_places: NoPlaces,
     },
     /// Print the man page, in roff.
-    Man,
+    Man {
+        #[command(flatten)]
+        no_places: NoPlaces,
+    },
     /// Try something in this process, for `doctor`.
     #[command(name = ORDER, hide = true)]
     Probe {
         /// What.
         what: String,
     },
+}
+
+impl Order {
+    /// Returns what this order is called, if it has no use for a run's places, and the first of their flags that was given all the same.
+    pub(super) fn needless_place(&self) -> Option<(&'static str, &'static str)> {
+        let (order, no_places) = match self {
+            Self::Grade(grade) => ("grade", &grade.no_places),
+            Self::Completions { no_places, .. } => ("completions", no_places),
+            Self::Schema { no_places, .. } => ("schema", no_places),
+            Self::Man { no_places } => ("man", no_places),
+            Self::All
+            | Self::Preflight
+            | Self::Deps
+            | Self::Build
+            | Self::RunSuites
+            | Self::Collect { .. }
+            | Self::Verify { .. }
+            | Self::Doctor
+            | Self::Probe { .. } => return None,
+        };
+        Some((order, no_places.given()?))
+    }
 }

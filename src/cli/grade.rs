@@ -42,8 +42,6 @@ const SUBMISSION: &str = "submission";
 /// Why nothing was graded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GradeError {
-    #[error("`{0}` is of suites and means nothing to `grade`; leave it out")]
-    NoPlace(&'static str),
     #[error("could not read `{path}`; name the folder or file that is meant", path = path.display())]
     Read {
         path: PathBuf,
@@ -110,8 +108,7 @@ impl GradeError {
             Self::Archive { source, .. } => source.is_ours(),
             #[cfg(not(feature = "worker"))]
             Self::NoArchives(_) => false,
-            Self::NoPlace(_)
-            | Self::Read { .. }
+            Self::Read { .. }
             | Self::Special(_)
             | Self::Unreadable { .. }
             | Self::Holds { .. }
@@ -123,12 +120,6 @@ impl GradeError {
             Self::Scratch { .. } | Self::Interrupt(_) | Self::Fault(_) => true,
         }
     }
-}
-
-/// # Errors
-/// If a flag was given that means nothing here.
-pub(super) fn refuse_places(order: &Grade) -> Result<(), GradeError> {
-    order.no_places.given().map_or(Ok(()), |flag| Err(GradeError::NoPlace(flag)))
 }
 
 /// Grades what `order` names, and shows what came of it. Leaves nothing behind.
@@ -220,9 +211,7 @@ impl Grading<'_> {
         let made = Scratch::make(temp_dir);
         let scratch = made.map_err(|source| GradeError::Scratch { path: temp_dir.clone(), source })?;
         let graded = self.grade(&scratch);
-        let removed = scratch.remove().map_err(|error| {
-            Fault::from_text(format!("could not remove the scratch folder `{}`: {error}", scratch.path().display()))
-        });
+        let removed = scratch.remove();
         let graded = graded?;
         removed?;
         Ok(graded)
@@ -252,7 +241,7 @@ impl Grading<'_> {
             runner: &*runner,
             cancel: self.interrupt.work(),
             scratch,
-            copies_in: self.copies_in(),
+            copies_in: CopiesIn::of(self.sandbox.is_some(), self.settings.temp_dir_is_named),
             search_path: &self.settings.search_path,
             echo: if self.volume == Volume::Verbose { Echo::Stderr } else { Echo::Off },
             told: &|step| self.progress(step),
@@ -266,7 +255,7 @@ impl Grading<'_> {
         found.misspelt.iter().for_each(|misspelt| self.show.warning(&misspelt.told.to_string()));
         if self.volume == Volume::Verbose && !found.others.is_empty() {
             let (manifest, keys) = (self.order.setup.join(MANIFEST), named(&found.others));
-            self.show.remark(&format!("`{}` has keys that are not read here: {keys}", manifest.display()));
+            self.show.note(&format!("`{}` has keys that are not read here: {keys}", manifest.display()));
         }
     }
 
@@ -279,7 +268,7 @@ impl Grading<'_> {
             found.iter().filter(|(_, found)| found.has_crlf).map(|(script, _)| script.clone()).collect();
         if !with_crlf.is_empty() {
             let scripts = named(&with_crlf);
-            self.show.remark(&format!(
+            self.show.note(&format!(
                 "line ends are those of Windows (CRLF), which sh does not understand, in {scripts}; convert them to LF"
             ));
         }
@@ -288,7 +277,7 @@ impl Grading<'_> {
         if let Some(first) = interpreters.first() {
             let scripts = named(&scripts);
             self.show
-                .remark(&format!("scripts run with /bin/sh, whatever their first line names (`#!{first}`): {scripts}"));
+                .note(&format!("scripts run with /bin/sh, whatever their first line names (`#!{first}`): {scripts}"));
         }
     }
 
@@ -322,9 +311,8 @@ impl Grading<'_> {
         let is = |known: &&str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(known));
         if ARCHIVES.iter().any(is) {
             let path = path.display();
-            self.show.remark(&format!(
-                "`{path}` is handed in as one file; for what is in it, unpack it and name the folder"
-            ));
+            self.show
+                .note(&format!("`{path}` is handed in as one file; for what is in it, unpack it and name the folder"));
         }
     }
 
@@ -333,14 +321,6 @@ impl Grading<'_> {
             return Ok(Box::new(UnsandboxedScriptRunner::new()));
         };
         Ok(Box::new(sandbox_in(scratch, shows, *limits, false)?))
-    }
-
-    fn copies_in(&self) -> CopiesIn {
-        match (self.sandbox.is_some(), self.settings.temp_dir_is_named) {
-            (true, _) => CopiesIn::Sandbox,
-            (false, false) => CopiesIn::Memory,
-            (false, true) => CopiesIn::Disk,
-        }
     }
 
     fn progress(&self, step: Step<'_>) {
@@ -359,7 +339,7 @@ impl Grading<'_> {
         let mut known = BTreeSet::new();
         hidden.retain(|dir| known.insert(dir.clone()));
         if !hidden.is_empty() {
-            self.show.remark(&format!(
+            self.show.note(&format!(
                 "scripts in the sandbox do not see these folders of PATH: {}; if they need what is there, name it in RUNNER_SANDBOX_SHOWS",
                 named(&hidden)
             ));
@@ -375,7 +355,7 @@ impl Grading<'_> {
             print_json(collection)?;
         } else {
             if self.volume == Volume::Verbose {
-                self.show.note(&measures(graded));
+                self.show.tell(&measures(graded));
             }
             self.show.collection(collection, time_limit);
             self.show.written().map_err(CliError::Output)?;

@@ -13,7 +13,7 @@ use crate::flow::trial::Judged;
 use crate::os::host::columns;
 use crate::rules::chickadee::TestStatus;
 use crate::rules::collection::Collection;
-use crate::rules::report::{escaped, one_line, quoted_end};
+use crate::rules::report::{counted, escaped, one_line, quoted_end};
 use crate::rules::summary::{Counts, Record, Status};
 use crate::rules::table::{Frame, Row, STATUS_WIDTH, Table, sums};
 
@@ -75,7 +75,7 @@ impl Show {
     }
 
     /// Says something on the way.
-    pub(super) fn note(&self, text: &str) {
+    pub(super) fn tell(&self, text: &str) {
         if self.volume != Volume::Quiet {
             self.line(&escaped(text));
         }
@@ -202,7 +202,7 @@ impl Show {
     }
 
     /// Says what is worth knowing beside the results, on standard error.
-    pub(super) fn remark(&self, text: &str) {
+    pub(super) fn note(&self, text: &str) {
         if self.volume != Volume::Quiet {
             self.annotation(&format!("note: {}", one_line(text)));
         }
@@ -224,12 +224,4 @@ fn remarks(record: &Record) -> String {
         text.push_str(&format!("; {} had to be ended", counted(record.leaked.len(), "process")));
     }
     text
-}
-
-fn counted(number: usize, what: &str) -> String {
-    match (number, what.ends_with('s')) {
-        (1, _) => format!("1 {what}"),
-        (_, true) => format!("{number} {what}es"),
-        (_, false) => format!("{number} {what}s"),
-    }
 }

@@ -1,4 +1,4 @@
-//! What lies in the suites folder: folders with a `task.yaml`, chickadee set-ups. Nothing is parsed here but names.
+//! What lies in the suites folder: folders with a `task.yaml`, Chickadee set-ups. Nothing is parsed here but names.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

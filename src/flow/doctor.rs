@@ -14,6 +14,7 @@ use crate::os::host::{self, Settings};
 use crate::os::machine;
 use crate::os::packages::PackageManager;
 use crate::os::probe::Probe;
+use crate::rules::report::counted;
 
 /// What was found of one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +54,8 @@ pub(crate) fn examine(settings: &Settings, host: &Host, program: &std::path::Pat
             checks.extend(of_machine(settings, None));
         }
         Ok((trials, project)) => {
-            checks.push(there("suites", format!("{trials} trials in `{}`", settings.suites_dir.display())));
+            checks
+                .push(there("suites", format!("{} in `{}`", counted(trials, "trial"), settings.suites_dir.display())));
             checks.push(match refuse_what_cannot_be_had(settings, host, &project) {
                 Ok(()) => there("isolation", project.isolation.as_str().to_owned()),
                 Err(error) => needed("isolation", chain(&error)),
@@ -126,7 +128,7 @@ fn lack(name: &'static str, is_needed: bool, text: &str) -> Check {
 /// The nearest folder that exists tells.
 fn writable_above(dir: &std::path::Path) -> bool {
     let existing = dir.ancestors().find(|dir| dir.exists());
-    existing.is_some_and(machine::can_write)
+    existing.is_some_and(host::can_write)
 }
 
 /// Whether scripts can run in the sandbox: a script tries what they must not.
@@ -135,9 +137,7 @@ fn of_sandbox(settings: &Settings, project: &Project) -> Check {
         let held = sandbox_in(&scratch, &project.sandbox_shows, project.sandbox_limits, false)
             .map(drop)
             .map_err(|error| chain(&error));
-        let removed =
-            scratch.remove().map_err(|error| format!("could not remove `{}`: {error}", scratch.path().display()));
-        held.and(removed)
+        held.and(scratch.remove().map_err(|fault| fault.to_string()))
     });
     match tried {
         Ok(()) => there("sandbox", "holds: what scripts must not do was tried and refused".to_owned()),

@@ -67,7 +67,7 @@ pub(crate) enum PlanError {
     Discover(#[from] DiscoverError),
     #[error(transparent)]
     Name(#[from] NameError),
-    #[error("no suite in `{path}`: a suite is a folder with a task.yaml, or a chickadee set-up", path = .0.display())]
+    #[error("no suite in `{path}`: a suite is a folder with a task.yaml, or a Chickadee set-up", path = .0.display())]
     Empty(PathBuf),
     #[error("`TEST_FILTER` is `{filter}`, and no suite has that name{close}")]
     NoMatch { filter: String, close: String },

@@ -154,7 +154,7 @@ pub(crate) enum ProofError {
         #[source]
         source: io::Error,
     },
-    #[error("the proof root `{path}` cannot be used; make it a folder you can write, or set PROOF_DIR", path = path.display())]
+    #[error("the proof folder `{path}` cannot be used; make it a folder you can write, or set PROOF_DIR", path = path.display())]
     Root {
         path: PathBuf,
         #[source]

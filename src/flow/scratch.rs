@@ -26,6 +26,17 @@ pub(crate) enum CopiesIn {
     Disk,
 }
 
+impl CopiesIn {
+    /// Chooses for somebody who may have named a folder for temporary files, and so wants them there.
+    pub(crate) fn of(is_sandboxed: bool, temp_dir_is_named: bool) -> Self {
+        match (is_sandboxed, temp_dir_is_named) {
+            (true, _) => Self::Sandbox,
+            (false, false) => Self::Memory,
+            (false, true) => Self::Disk,
+        }
+    }
+}
+
 /// A folder of this run alone, and its twin in memory once that is needed. Every process of the run has its name in the
 /// environment.
 pub(crate) struct Scratch {
@@ -111,10 +122,12 @@ impl Scratch {
     ///
     /// # Errors
     /// If one of them cannot be removed.
-    pub(crate) fn remove(&self) -> io::Result<()> {
+    pub(crate) fn remove(&self) -> Result<(), Fault> {
         // Both, whatever becomes of one.
         let [twin, own] = self.folders().map(|folder| workdir::remove(&folder));
+        let path = self.dir.display();
         twin.and(own)
+            .map_err(|error| Fault::from_text(format!("could not remove the scratch folder `{path}`: {error}")))
     }
 
     /// The twin, which may not be there, and the folder.

@@ -437,11 +437,7 @@ impl Session {
     /// # Errors
     /// If it cannot be made.
     pub(crate) fn folder_for_copies(&self, bytes: u64) -> Result<PathBuf, Fault> {
-        let place = match (&self.sandbox, self.settings.temp_dir_is_named) {
-            (Some(_), _) => CopiesIn::Sandbox,
-            (None, false) => CopiesIn::Memory,
-            (None, true) => CopiesIn::Disk,
-        };
+        let place = CopiesIn::of(self.sandbox.is_some(), self.settings.temp_dir_is_named);
         self.scratch.folder_for_copies(bytes, place)
     }
 
@@ -498,12 +494,7 @@ impl Session {
         self.sandbox = None;
         let removed = self.scratch.remove();
         finished.map_err(|error| Fault::new(&error)).and(reported).and(noted)?;
-        removed.map_err(|error| {
-            Fault::from_text(format!(
-                "could not remove the scratch folder `{}`: {error}",
-                self.scratch.path().display()
-            ))
-        })
+        removed
     }
 }
 

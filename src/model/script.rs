@@ -98,6 +98,9 @@ pub struct Limits {
     pub pids_max: Option<NonZeroU32>,
 }
 
+/// Longest wall, grace or drain limit: some 116 days.
+pub const LIMIT_MAX: Duration = Duration::from_secs(10_000_000);
+
 /// How much one sandboxed script may use, with all that it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SandboxLimits {

@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::script::Environment;
+use crate::model::script::{Environment, LIMIT_MAX};
 use crate::model::suite::Host;
 
 pub(crate) use variables::{SandboxSettings, ValueError, Variables, number};
@@ -133,8 +133,6 @@ pub(crate) struct Overrides {
 pub(crate) const DEFAULT_SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const CONTAINER_PROJECT_DIR: &str = "/workspace";
 const CONTAINER_JSONL: &str = "/var/log/runner.jsonl";
-/// Longest limit of a block, 115 days: the engine's.
-const SUITE_TIMEOUT_MAX_S: u64 = 10_000_000;
 
 impl Settings {
     /// Reads the environment of this process.
@@ -237,6 +235,11 @@ pub(crate) fn find_in_path(name: &OsStr, search_path: &OsStr) -> Option<PathBuf>
 /// Tells whether `path` leads to a file that somebody may execute.
 pub(crate) fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// Tells whether this user may make files in the folder `dir` (access(2), with the effective user).
+pub(crate) fn can_write(dir: &Path) -> bool {
+    dir.is_dir() && nix::unistd::eaccess(dir, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
 /// Reads who this machine is: os-release(5), and the marks that container engines leave.
@@ -397,7 +400,7 @@ fn github(is_on: Option<String>, workspace: Option<PathBuf>, step_summary: Optio
 
 fn suite_timeout(text: Option<String>) -> Result<Option<Duration>, ValueError> {
     let Some(value) = text else { return Ok(None) };
-    number("SUITE_TIMEOUT_SEC", value, 1, SUITE_TIMEOUT_MAX_S).map(|seconds| Some(Duration::from_secs(seconds)))
+    number("SUITE_TIMEOUT_SEC", value, 1, LIMIT_MAX.as_secs()).map(|seconds| Some(Duration::from_secs(seconds)))
 }
 
 #[cfg(test)]

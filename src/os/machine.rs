@@ -16,11 +16,6 @@ pub(crate) fn system() -> String {
     format!("{name}, Linux {}", kernel.trim())
 }
 
-/// Tells whether this user may make files in the folder `dir` (access(2), with the effective user).
-pub(crate) fn can_write(dir: &Path) -> bool {
-    dir.is_dir() && nix::unistd::eaccess(dir, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK).is_ok()
-}
-
 /// Where package managers keep what their repositories offer, and what is installed.
 const PACKAGE_DATABASES: [&str; 4] =
     ["/var/lib/pacman/sync", "/var/lib/pacman/local", "/var/lib/apt/lists", "/var/lib/dpkg/status"];

@@ -108,7 +108,7 @@ pub(crate) fn close_names<'a>(wanted: &str, names: impl Iterator<Item = &'a str>
             offered.push(name.to_owned());
         }
     }
-    if offered.is_empty() { String::new() } else { format!("; did you mean {}?", offered.join(", ")) }
+    if offered.is_empty() { String::new() } else { format!("; did you mean `{}`?", offered.join("`, `")) }
 }
 
 #[cfg(test)]

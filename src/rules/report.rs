@@ -122,6 +122,15 @@ pub(crate) fn one_line(text: &str) -> String {
     escaped(text).replace('\n', "\\n")
 }
 
+/// Says how many there are of what a word names.
+pub(crate) fn counted(number: usize, what: &str) -> String {
+    match (number, what.ends_with('s')) {
+        (1, _) => format!("1 {what}"),
+        (_, true) => format!("{number} {what}es"),
+        (_, false) => format!("{number} {what}s"),
+    }
+}
+
 /// Returns `text` with hidden characters, but for line ends and tabs, made visible: a script must not drive a terminal or a
 /// CI log through our report.
 pub(crate) fn escaped(text: &str) -> String {

@@ -110,7 +110,7 @@ pub(crate) struct Earlier {
 pub(crate) enum TrialKind {
     /// A folder with a task.yaml.
     Suite,
-    /// An entry of a chickadee set-up.
+    /// An entry of a Chickadee set-up.
     Script,
 }
 

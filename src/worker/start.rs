@@ -201,7 +201,7 @@ fn tell_what_waits_elsewhere(state: &StateFolder, log: &Log) {
 pub(super) fn take_down(worker: Worker, state: &StateFolder) {
     let Worker { runner, scratch, log, .. } = worker;
     drop(runner);
-    let removed = scratch.remove().map_err(|error| Fault::new(&error));
+    let removed = scratch.remove();
     // What stays is swept by the next start.
     match removed.and_then(|()| state.forget_scratch(&scratch).map_err(|error| Fault::new(&error))) {
         Ok(()) => {}

@@ -145,10 +145,12 @@ fn help_names_every_flag_and_code() {
     }
     for flag in ["--project-dir", "--suites", "--proof"] {
         assert!(!ended.stdout.contains(flag), "{flag}\n{ended}");
-        lab.grade(&["week1", flag, "x"])
-            .code(2)
-            .stderr_says(&format!("`{flag}` is of suites and means nothing to `grade`"));
-        lab.project.run(&[flag, "x", "grade", "week1"]).code(2).stderr_says(&format!("`{flag}` is of suites"));
+        let told = |order: &str| format!("`{flag}` concerns suites and has no meaning for `{order}`; leave it out");
+        lab.grade(&["week1", flag, "x"]).code(2).stderr_says(&told("grade"));
+        for order in ["grade week1", "schema task", "completions bash", "man"] {
+            let words: Vec<_> = [flag, "x"].into_iter().chain(order.split(' ')).collect();
+            lab.project.run(&words).code(2).stderr_says(&told(words[2]));
+        }
         assert!(lab.project.run(&["all", "--help"]).stdout.contains(flag));
     }
     assert!(lab.project.run(&["--help"]).stdout.contains("of grade: --check found a test that has not passed"));

@@ -1,4 +1,4 @@
-//! Scripts of chickadee set-ups as trials.
+//! Scripts of Chickadee set-ups as trials.
 
 use std::fs;
 

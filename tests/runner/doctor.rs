@@ -22,7 +22,7 @@ fn with_a_suite(project: Project) -> Project {
 
 fn a_run_that_could_start_is_told_by_the_code() {
     let ended = with_a_suite(project("")).run(&["doctor"]);
-    ended.code(0).says("ok    bash: /").says("ok    isolation: none").says("ok    suites: 1 trials");
+    ended.code(0).says("ok    bash: /").says("ok    isolation: none").says("ok    suites: 1 trial in");
     ended.says("sandbox: ").says("isolation overlay: it is not built yet").says("cgroups: ").says("signals: ");
 }
 

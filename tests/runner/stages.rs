@@ -280,7 +280,7 @@ fn collect_before_anything_ran_says_so() {
 fn wrong_numbers_and_filters_are_configuration_errors() {
     let wrong = [
         ("SUITE_TIMEOUT_SEC", "soon", "`SUITE_TIMEOUT_SEC` is `soon`"),
-        ("TEST_FILTER", "10-b", "did you mean 10-a?"),
+        ("TEST_FILTER", "10-b", "did you mean `10-a`?"),
         ("PROJECT_DIR", "/no/such/folder", "which is not a folder"),
     ];
     for (name, value, text) in wrong {

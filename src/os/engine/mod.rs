@@ -58,12 +58,10 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 
+pub use crate::model::script::LIMIT_MAX;
 use crate::model::script::{Completion, Leak, Script, SignalReach};
 pub use cgroup::leaf::Leaf;
 use pool::Pool;
-
-/// Longest wall, grace or drain limit: 115 days.
-pub const LIMIT_MAX: Duration = Duration::from_secs(10_000_000);
 
 /// How long the sweep of an earlier run's traces looks for more.
 const SWEEP_PATIENCE: Duration = Duration::from_secs(10);

@@ -316,7 +316,7 @@ mod tests {
         let cases = [
             (with("counts", counts(2, 0)), "its `counts` are wrong: 1 passed, 1 failed"),
             (with("suites", json!([trial("a", "pass"), trial("a", "pass")])), "a trial stands twice in it"),
-            (with("selected", json!(1)), "1 trials were selected, and it has 2"),
+            (with("selected", json!(1)), "it has 2 of 1 selected trial"),
             (with("selected", json!(3)), "is affirmed, although not every selected trial was judged"),
             (with("interrupted", json!(true)), "is affirmed, although"),
             (with("finished_at", Value::Null), "is affirmed, although"),

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::{Files, Problem, content, not_json, required};
+use crate::rules::report::counted;
 use crate::rules::summary::{Counts, RUN, SCHEMA, SUMMARY, Standing, Status, shard_folder};
 
 /// What both files begin with, whatever their schema.
@@ -159,7 +160,7 @@ impl<'a> Summary<'a> {
             ));
         }
         (self.selected < self.read.len())
-            .then(|| format!("{} trials were selected, and it has {}", self.selected, self.read.len()))
+            .then(|| format!("it has {} of {}", self.read.len(), counted(self.selected, "selected trial")))
     }
 
     /// What is said of a merged run follows from what is said of its shards.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::node::shown;
+use crate::model::script::LIMIT_MAX;
 
-/// Longest limit that can be asked for, in seconds: some 116 days.
-pub(crate) const DURATION_SECS_MAX: u64 = 10_000_000;
+/// Longest limit that can be asked for, in seconds.
+pub(crate) const DURATION_SECS_MAX: u64 = LIMIT_MAX.as_secs();
 
 /// Largest size that can be asked for, in bytes: 1 TiB.
 pub(crate) const SIZE_BYTES_MAX: u64 = 1 << 40;
