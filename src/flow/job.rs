@@ -24,6 +24,11 @@ use crate::rules::report::escaped;
 
 /// What make looks for, the first one first (GNU make's manual, "What Name to Give Your Makefile").
 const MAKEFILES: [&str; 3] = ["GNUmakefile", "makefile", "Makefile"];
+/// Extensions of files that make's built-in rules compile or link (its manual, "Catalogue of Built-In Rules"), and Java's.
+const SOURCES: [&str; 20] =
+    ["c", "cc", "cpp", "C", "cxx", "p", "f", "F", "r", "m", "def", "mod", "s", "S", "o", "y", "l", "f90", "java", "sh"];
+/// What they are compiled to, beside programs without an extension.
+const OBJECTS: [&str; 2] = ["o", "class"];
 /// Files of a submission that were left out and are named.
 const NAMED_MAX: usize = 20;
 
@@ -108,14 +113,16 @@ pub(crate) struct Timings {
 /// If we, or the machine, failed: then nothing is known of the submission. A script that fails, hangs or cannot be found is an outcome.
 pub(crate) fn grade(assignment: &Assignment<'_>, means: &Means<'_>, started: Started) -> Result<Graded, Fault> {
     let begun = Instant::now();
-    let Laid { tree, mut warnings, lone_folder } = laid(assignment).map_err(|error| Fault::new(&error))?;
+    let laid = laid(assignment).map_err(|error| Fault::new(&error))?;
     let starter_cleanup = begun.elapsed();
-    let folder = means.scratch.folder_for_copies(tree.bytes(), means.copies_in)?;
-    let mut grading = Grading::new(assignment, means, tree.bytes());
+    let folder = means.scratch.folder_for_copies(laid.tree.space(), means.copies_in)?;
+    let mut grading = Grading::new(assignment, means, laid.tree.bytes());
     grading.timings.starter_cleanup = starter_cleanup;
-    let graded = grading.run(&tree, &folder);
+    let graded = grading.run(&laid, &folder);
     // What a script made unremovable goes with the scratch folder.
     remove(&folder).ok();
+    let Laid { mut warnings, lone_folder, .. } = laid;
+    warnings.append(&mut grading.warnings);
     let (ids, times) = (assignment.ids.clone(), times(started));
     let mut collection = match graded? {
         Ran::NotMade { output } => Collection::not_made(ids, output, times),
@@ -149,19 +156,64 @@ struct Laid {
     warnings: Vec<String>,
     /// A folder that the whole submission lies in, and that the set-up knows nothing of.
     lone_folder: Option<PathBuf>,
+    /// Files of the set-up that make is not to change.
+    guarded: Vec<PathBuf>,
+    /// Something compiled in the set-up, and what was handed in that it may have been compiled of.
+    built: Option<(PathBuf, PathBuf)>,
 }
 
 fn laid(assignment: &Assignment<'_>) -> Result<Laid, WorkdirError> {
-    let mut tree = Tree::list(&assignment.setup.dir)?;
+    let setup = assignment.setup;
+    let mut tree = Tree::list(&setup.dir)?;
+    let guarded = guarded(setup, &tree);
     let submission = match assignment.submission {
-        Submission::Nothing => return Ok(Laid { tree, warnings: Vec::new(), lone_folder: None }),
+        Submission::Nothing => {
+            return Ok(Laid { tree, warnings: Vec::new(), lone_folder: None, guarded, built: None });
+        }
         Submission::Folder(dir) => Tree::list(dir)?,
         Submission::File(path) => Tree::of_file(path)?,
     };
     let lone_folder = submission.lone_folder().filter(|folder| !tree.has(folder)).map(Path::to_path_buf);
-    let left_out = tree.lay_beside(submission, &reserved(assignment.setup, &tree));
-    let warnings = left_out_warnings(&left_out, &preferred_makefiles(&tree));
-    Ok(Laid { tree, warnings, lone_folder })
+    let handed_in: Vec<_> = submission.files().map(Path::to_path_buf).collect();
+    let built =
+        handed_in.into_iter().filter(|file| !tree.has(file)).find_map(|file| Some((built_of(&file, &tree)?, file)));
+    let left_out = tree.lay_beside(submission, &reserved(setup, &tree));
+    let mut warnings = left_out_warnings(&left_out, &preferred_makefiles(&tree));
+    // A script may call make, or a compiler, which has no doubts.
+    warnings.extend(built.iter().filter(|_| setup.make.is_none()).map(|(built, of)| told_built(built, of)));
+    Ok(Laid { tree, warnings, lone_folder, guarded, built })
+}
+
+/// Returns what of a set-up make must not change: the scripts. If what it reads may be handed in, everything.
+fn guarded(setup: &TestSetup, tree: &Tree) -> Vec<PathBuf> {
+    match &setup.make {
+        None => Vec::new(),
+        Some(_) if has_makefile(tree) => {
+            let scripts = setup.entries.iter().map(|entry| PathBuf::from(&entry.script));
+            scripts.filter(|script| tree.has(script)).collect()
+        }
+        Some(_) => tree.files().map(Path::to_path_buf).collect(),
+    }
+}
+
+fn has_makefile(tree: &Tree) -> bool {
+    MAKEFILES.iter().any(|file| tree.has(Path::new(file)))
+}
+
+/// Returns a compiled file of the set-up that make could build of a file that was handed in. Of the two, it takes the former for
+/// finished, so that everybody would be graded for it; or, were it older, for one to be replaced, and it may be there to grade with.
+fn built_of(file: &Path, tree: &Tree) -> Option<PathBuf> {
+    file.extension().and_then(OsStr::to_str).filter(|extension| SOURCES.contains(extension))?;
+    let objects = OBJECTS.map(|extension| file.with_extension(extension));
+    objects.into_iter().chain([file.with_extension("")]).find(|built| tree.is_compiled(built))
+}
+
+fn told_built(built: &Path, of: &Path) -> String {
+    let [built, of] = [built, of].map(|path| escaped(&path.to_string_lossy()));
+    format!(
+        "the set-up has `{built}` compiled already, and make takes that for what `{of}` of the submission becomes; take `{built}` out of the \
+         set-up, or hand in `{of}` under another name"
+    )
 }
 
 fn lone_folder_warning(folder: &Path) -> String {
@@ -175,10 +227,9 @@ fn lone_folder_warning(folder: &Path) -> String {
 /// Returns what nobody hands in, whether the set-up has it or lacks it: a script, which would grade its own author; and a makefile that
 /// make would take instead of the set-up's, and that could rewrite the scripts.
 fn reserved<'a>(setup: &'a TestSetup, tree: &Tree) -> Vec<&'a Path> {
-    let makefiles = MAKEFILES.map(Path::new);
-    let has_makefile = setup.make.is_some() && makefiles.iter().any(|file| tree.has(file));
+    let has_makefile = setup.make.is_some() && has_makefile(tree);
     let scripts = setup.entries.iter().map(|entry| Path::new(&entry.script));
-    scripts.chain(makefiles.into_iter().filter(|_| has_makefile)).collect()
+    scripts.chain(MAKEFILES.map(Path::new).into_iter().filter(|_| has_makefile)).collect()
 }
 
 /// Returns those that make would look for before it finds the one that is there.
@@ -196,6 +247,15 @@ fn left_out_warnings(left_out: &[PathBuf], preferred_makefiles: &[&Path]) -> Vec
     named.chain((more > 0).then(|| format!("{more} more files of the submission were left out"))).collect()
 }
 
+fn put_back_warnings(put_back: &[&Path]) -> Vec<String> {
+    let named = put_back
+        .iter()
+        .take(NAMED_MAX)
+        .map(|path| format!("`{}` of the set-up was changed by make, and put back", escaped(&path.to_string_lossy())));
+    let more = put_back.len().saturating_sub(NAMED_MAX);
+    named.chain((more > 0).then(|| format!("{more} more files of the set-up were put back"))).collect()
+}
+
 enum Ran {
     NotMade { output: String },
     Scripts(Vec<Outcome>),
@@ -209,6 +269,7 @@ struct Grading<'a> {
     timings: Timings,
     /// What lies in the work folder before a script.
     laid_bytes: u64,
+    warnings: Vec<String>,
 }
 
 impl<'a> Grading<'a> {
@@ -230,21 +291,22 @@ impl<'a> Grading<'a> {
             marker: means.scratch.marker(),
         };
         let (measured, timings) = (Measured::default(), Timings::default());
-        Self { assignment, means, terms, measured, timings, laid_bytes }
+        Self { assignment, means, terms, measured, timings, laid_bytes, warnings: Vec::new() }
     }
 
     fn build_status(&self) -> BuildStatus {
         if self.assignment.setup.make.is_some() { BuildStatus::Passed } else { BuildStatus::Skipped }
     }
 
-    fn run(&mut self, tree: &Tree, folder: &Path) -> Result<Ran, Fault> {
+    fn run(&mut self, laid: &Laid, folder: &Path) -> Result<Ran, Fault> {
         let begun = Instant::now();
         let setup = self.assignment.setup;
-        let workplace = Workplace::new(folder.to_path_buf(), (setup, tree), setup.entries.len(), self.means.runner);
+        let workplace =
+            Workplace::new(folder.to_path_buf(), (setup, &laid.tree), setup.entries.len(), self.means.runner);
         let workplace = workplace.map_err(|error| Fault::new(&error))?;
         self.timings.submission_prepare = begun.elapsed();
         if let Some(step) = &setup.make
-            && let Some(output) = self.make(&workplace, step)?
+            && let Some(output) = self.make(&workplace, step, laid)?
         {
             return Ok(Ran::NotMade { output });
         }
@@ -255,15 +317,25 @@ impl<'a> Grading<'a> {
     }
 
     /// Returns what make said, if it failed.
-    fn make(&mut self, workplace: &Workplace, step: &MakeStep) -> Result<Option<String>, Fault> {
+    fn make(&mut self, workplace: &Workplace, step: &MakeStep, laid: &Laid) -> Result<Option<String>, Fault> {
+        if let Some((built, of)) = &laid.built {
+            return Ok(Some(format!("nothing was made: {}\n", told_built(built, of))));
+        }
         (self.means.told)(Step::Make);
         let setup = &self.assignment.setup.name;
         let program = find_in_path(MAKE.as_ref(), self.means.search_path).ok_or_else(|| no_make(setup))?;
         let made = workplace.make((program, step), &self.terms, None, &mut |script| self.means.run(script))?;
         self.timings.make_step = Some(made.completion().wall);
         self.laid_bytes = self.note_size(made.completion());
-        match made {
-            Made::Well(_) => Ok(None),
+        if let Made::Well(_) = made {
+            let files: Vec<_> = laid.guarded.iter().map(PathBuf::as_path).collect();
+            self.warnings.extend(put_back_warnings(&workplace.put_back(&laid.tree, &files)?));
+        }
+        match workplace.seal(made)? {
+            Made::Well(done) => {
+                self.measured.add_usage(&done);
+                Ok(None)
+            }
             Made::Badly(done) => {
                 self.measured.add(&done, TestStatus::Fail);
                 Ok(Some(chickadee::compiler_output(&done)))

@@ -153,7 +153,7 @@ impl SetupRun {
         if let Some(path) = tree.special() {
             return Err(Finding::Invalid(WorkdirError::Special(self.setup.dir.join(path)).to_string()));
         }
-        let folder = session.folder_for_copies(tree.bytes()).map_err(Finding::Fault)?;
+        let folder = session.folder_for_copies(tree.space()).map_err(Finding::Fault)?;
         let uses = self.expected().len();
         let workplace = Workplace::new(folder, (&self.setup, &tree), uses, session.script_runner()).map_err(fault)?;
         if let Some(step) = &self.setup.make {
@@ -170,7 +170,7 @@ impl SetupRun {
         let made = workplace.make((program, step), &self.terms(session), Some(logs), &mut |script| {
             session.run_script(script, session.interrupt.work(), &mut || {})
         });
-        let made = made.map_err(Finding::Fault)?;
+        let made = made.and_then(|made| workplace.seal(made)).map_err(Finding::Fault)?;
         let done = made.completion();
         let message = (done.exit != Exit::Code(0)).then(|| done.exit.to_string());
         let event = Event {

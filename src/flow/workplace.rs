@@ -94,7 +94,7 @@ impl Workplace {
         Ok(Self { copies })
     }
 
-    /// Runs make in the copy that all others are made of.
+    /// Runs make in the copy that all others are made of. Seal that next.
     ///
     /// # Errors
     /// If it could not be run.
@@ -110,6 +110,23 @@ impl Workplace {
         if (done.ended_by, done.exit) != (EndedBy::Itself, Exit::Code(0)) || done.unkept.is_some() {
             return Ok(Made::Badly(done));
         }
+        Ok(Made::Well(done))
+    }
+
+    /// Puts back what make has changed of these files of the set-up in `tree`; returns them.
+    ///
+    /// # Errors
+    /// If one cannot be read or written.
+    pub(crate) fn put_back<'a>(&self, tree: &Tree, files: &[&'a Path]) -> Result<Vec<&'a Path>, Fault> {
+        self.copies.put_back(tree, files).map_err(|error| Fault::new(&error))
+    }
+
+    /// Takes note of what make has left, if that is something: scripts run in copies of it.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn seal(&self, made: Made) -> Result<Made, Fault> {
+        let Made::Well(done) = made else { return Ok(made) };
         match self.copies.seal() {
             Ok(()) => Ok(Made::Well(done)),
             Err(error @ WorkdirError::Special(_)) => {

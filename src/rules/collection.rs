@@ -194,7 +194,7 @@ pub(crate) struct Measured {
     pub(crate) exit_code: Option<i32>,
     /// Why that one ended.
     pub(crate) termination_reason: Option<&'static str>,
-    /// The largest of any script.
+    /// The largest of make and of any script.
     pub(crate) peak_rss_bytes: Option<u64>,
     /// Processes that were started; known of sandboxed scripts.
     pub(crate) child_process_count: Option<u64>,
@@ -206,7 +206,7 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    /// Adds what was seen of one script, or of make.
+    /// Adds what was seen of one script, or of a make step that failed.
     pub(crate) fn add(&mut self, done: &Completion, status: TestStatus) {
         if self
             .decided_by
@@ -215,6 +215,11 @@ impl Measured {
             self.decided_by = Some(status);
             (self.exit_code, self.termination_reason) = ending(done);
         }
+        self.add_usage(done);
+    }
+
+    /// Adds what was used by something that decides nothing: a make step that went well.
+    pub(crate) fn add_usage(&mut self, done: &Completion) {
         self.peak_rss_bytes = self.peak_rss_bytes.max(Some(memory_usage_bytes(done)));
         self.child_process_count = match (self.child_process_count, done.usage.started) {
             (Some(count), Some(more)) => Some(count + more),

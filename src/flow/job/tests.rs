@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::time::SystemTime;
 
 use pretty_assertions::assert_eq;
 use serde_json::json;
@@ -207,6 +208,78 @@ fn a_submission_cannot_bring_a_makefile_that_make_would_prefer() {
     }
 }
 
+/// Make compares times, and what is handed in comes after the set-up was written.
+#[test]
+fn make_takes_nothing_that_was_handed_in_for_newer_than_the_set_up() {
+    let (pass, evil) = ("exit 0\n", "all:\n\ttouch evil\n");
+    let table: [(&[(&str, &str)], &str, &str); 5] = [
+        // The built-in rule `%: %.sh`, which make tries for its makefile too.
+        (&[("Makefile", "all:\n\t:\n"), ("a.sh", "[ -e evil ]")], "Makefile.sh", evil),
+        (&[("Makefile", "include x.mk\n"), ("x.mk", "all:\n\t:\n"), ("a.sh", "[ -e evil ]")], "x.mk.sh", evil),
+        (&[("Makefile", "all: check\n"), ("check", "exit 1"), ("a.sh", ". ./check")], "check.sh", pass),
+        (&[("Makefile", "all: lib/check\n"), ("lib/check", "exit 1"), ("a.sh", ". lib/check")], "lib/check.sh", pass),
+        // A target that was handed in is not finished.
+        (&[("Makefile", "check: rule\n\tcp rule check\n"), ("rule", "exit 1"), ("a.sh", ". ./check")], "check", pass),
+    ];
+    for (files, handed_in, text) in table {
+        let lab = Lab::new(&json!([{"script": "a.sh"}]), files).with("makefile", json!({}));
+        lab.write(&format!("submission/{handed_in}"), text);
+        let dir = lab.dir.path().join("submission");
+        let file = fs::File::options().write(true).open(dir.join(handed_in)).unwrap();
+        file.set_modified(SystemTime::now() + Duration::from_secs(1)).unwrap();
+        let collection = lab.collection(Submission::Folder(&dir));
+        assert_eq!(collection.fail_count, 1, "{handed_in}: {collection:?}");
+    }
+}
+
+#[test]
+fn what_make_did_to_the_scripts_is_undone_and_told() {
+    let evil = "echo exit 0 >a.sh\nmv tests other\nln -s other tests\necho exit 0 >other/b.sh\nchmod 500 .\n";
+    let makefile = ("Makefile", "all:\n\tsh ./build\n");
+    let files = [makefile, ("a.sh", "exit 1"), ("tests/b.sh", ". tests/lib"), ("tests/lib", "exit 1")];
+    let scripts = json!([{"script": "a.sh"}, {"script": "tests/b.sh"}]);
+    let lab = Lab::new(&scripts, &files).with("makefile", json!({}));
+    lab.write("submission/build", evil);
+    let collection = lab.collection(Submission::Folder(&lab.dir.path().join("submission")));
+    let told = ["a.sh", "tests/b.sh"].map(|file| format!("`{file}` of the set-up was changed by make, and put back"));
+    assert_eq!((collection.pass_count, collection.warnings.as_slice()), (0, told.as_slice()), "{collection:?}");
+}
+
+#[test]
+fn a_makefile_that_was_handed_in_changes_nothing_of_the_set_up() {
+    let files = [("a.sh", ". ./lib"), ("lib", "[ -e built ] && exit 1"), ("gone", ""), ("same", "")];
+    let lab = Lab::new(&json!([{"script": "a.sh"}]), &files).with("makefile", json!({}));
+    lab.write("submission/Makefile", "all:\n\ttouch built same\n\techo exit 0 >lib\n\trm gone\n");
+    let collection = lab.collection(Submission::Folder(&lab.dir.path().join("submission")));
+    let told = ["gone", "lib"].map(|file| format!("`{file}` of the set-up was changed by make, and put back"));
+    assert_eq!((collection.fail_count, collection.warnings.as_slice()), (1, told.as_slice()), "{collection:?}");
+}
+
+#[test]
+fn what_a_set_up_has_compiled_is_not_graded_in_place_of_a_submission() {
+    let files = [("Makefile", "prog:\n"), ("prog", "\u{7f}ELF..."), ("a.sh", "[ -e prog ]")];
+    let lab = Lab::new(&json!([{"script": "a.sh"}]), &files);
+    lab.write("submission/prog.c", "int main(void) { return 0; }");
+    let dir = lab.dir.path().join("submission");
+    let told =
+        "the set-up has `prog` compiled already, and make takes that for what `prog.c` of the submission becomes; ";
+    let collection = lab.collection(Submission::Folder(&dir));
+    assert_eq!((collection.pass_count, collection.warnings.len()), (1, 1), "a script may not use make: {collection:?}");
+    assert!(collection.warnings[0].starts_with(told), "{collection:?}");
+    let lab = lab.with("makefile", json!({}));
+    let collection = lab.collection(Submission::Folder(&dir));
+    assert_eq!(collection.build_status, BuildStatus::Failed);
+    assert!(collection.compiler_output.unwrap().starts_with(&format!("nothing was made: {told}")));
+    for (set_up, submission) in [("prog", "prog.txt"), ("prog.o", "prog.h"), ("other", "prog.c")] {
+        let lab =
+            Lab::new(&json!([{"script": "a.sh"}]), &[("Makefile", "all:\n"), ("a.sh", ""), (set_up, "\u{7f}ELF")]);
+        lab.write(&format!("submission/{submission}"), "");
+        let dir = lab.dir.path().join("submission");
+        let collection = lab.with("makefile", json!({})).collection(Submission::Folder(&dir));
+        assert_eq!(collection.pass_count, 1, "{set_up} {submission}: {collection:?}");
+    }
+}
+
 #[test]
 fn who_packs_a_folder_too_many_is_told_unless_that_was_right() {
     for (test, in_set_up, is_told) in [
@@ -251,6 +324,7 @@ fn what_make_has_made_is_there_for_each_script() {
     let graded = lab.graded(Submission::Folder(&lab.dir.path().join("submission"))).ok().unwrap();
     let collection = graded.collection;
     assert_eq!((collection.build_status, collection.pass_count), (BuildStatus::Passed, 2), "{:?}", collection.outcomes);
+    assert!(graded.measured.stdout_bytes > 0 && graded.measured.exit_code == Some(0), "{:?}", graded.measured);
     assert!(graded.timings.make_step.is_some() && graded.timings.submission_prepare > Duration::ZERO);
     assert_eq!(lab.steps.take()[0], "Make");
 }

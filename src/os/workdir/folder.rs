@@ -164,7 +164,7 @@ pub(crate) fn make_readable(path: &Path) -> io::Result<()> {
 
 /// # Errors
 /// If it is not ours.
-fn add_mode(path: &Path, bits: u32) -> io::Result<()> {
+pub(super) fn add_mode(path: &Path, bits: u32) -> io::Result<()> {
     let mode = fs::metadata(path)?.permissions().mode();
     if mode & bits == bits { Ok(()) } else { fs::set_permissions(path, fs::Permissions::from_mode(mode | bits)) }
 }

@@ -111,12 +111,35 @@ impl Copies {
     /// If a file cannot be read or written.
     pub(crate) fn fill_original(&self, setup: &Tree) -> Result<(), WorkdirError> {
         fill(&self.original(), setup)?;
+        self.give_to_owner()
+    }
+
+    fn give_to_owner(&self) -> Result<(), WorkdirError> {
         match self.usage {
             Use::Reading { owner: Some(owner) } => {
                 give_to(&self.root, owner).map_err(|error| tried("give away", &self.root)(error).into())
             }
             Use::Reading { owner: None } | Use::Changing => Ok(()),
         }
+    }
+
+    /// Puts files of the set-up back into the original: those that there is another of now, or none. Returns them. Nobody may be at work
+    /// in it.
+    ///
+    /// # Errors
+    /// If one cannot be read or written.
+    pub(crate) fn put_back<'a>(&self, setup: &Tree, files: &[&'a Path]) -> Result<Vec<&'a Path>, WorkdirError> {
+        let folder = self.original().folder();
+        let mut put_back = Vec::new();
+        for file in files {
+            if setup.put_back(file, &folder)? {
+                put_back.push(*file);
+            }
+        }
+        if !put_back.is_empty() {
+            self.give_to_owner()?;
+        }
+        Ok(put_back)
     }
 
     /// Takes note of the original as it is now: copies are made of that, or not at all.

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, FileTimes, Metadata, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 #[cfg(feature = "worker")]
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::WorkdirError;
+use super::folder::{add_mode, remove};
 #[cfg(feature = "worker")]
 use crate::os::disk::sha256_text;
 use crate::os::disk::tried;
@@ -23,6 +25,15 @@ pub(crate) struct Tree {
 struct Listed {
     from: PathBuf,
     meta: Metadata,
+    /// When a copy of it was changed last, as it will say.
+    modified: SystemTime,
+}
+
+impl Listed {
+    fn new(from: PathBuf, meta: Metadata) -> Self {
+        let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        Self { from, meta, modified }
+    }
 }
 
 impl Tree {
@@ -35,7 +46,7 @@ impl Tree {
             let entry = entry?;
             let below = entry.path().strip_prefix(root).unwrap_or(Path::new("")).to_path_buf();
             let meta = entry.metadata()?;
-            Ok((below, Listed { from: entry.into_path(), meta }))
+            Ok((below, Listed::new(entry.into_path(), meta)))
         });
         let entries = listed.collect::<Result<_, walkdir::Error>>().map_err(|error| {
             let path = error.path().unwrap_or(root).to_path_buf();
@@ -52,7 +63,21 @@ impl Tree {
     pub(crate) fn of_file(path: &Path) -> Result<Self, WorkdirError> {
         let meta = path.metadata().map_err(tried("read", path))?;
         let name = path.file_name().ok_or_else(|| WorkdirError::Special(path.to_path_buf()))?;
-        Ok(Self { entries: BTreeMap::from([(name.into(), Listed { from: path.to_path_buf(), meta })]) })
+        Ok(Self { entries: BTreeMap::from([(name.into(), Listed::new(path.to_path_buf(), meta))]) })
+    }
+
+    /// Returns everything that is no folder.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.entries.iter().filter(|(_, listed)| !listed.meta.is_dir()).map(|(below, _)| below.as_path())
+    }
+
+    /// Tells whether the file at `below` is what a compiler, an assembler or ar(1) makes: ELF, a Java class, an archive of objects.
+    pub(crate) fn is_compiled(&self, below: &Path) -> bool {
+        let mut start = Vec::new();
+        let file =
+            self.entries.get(below).filter(|listed| listed.meta.is_file()).map(|listed| File::open(&listed.from));
+        let Some(Ok(file)) = file else { return false };
+        file.take(8).read_to_end(&mut start).is_ok() && COMPILED.iter().any(|magic| start.starts_with(magic))
     }
 
     /// Tells whether there is something at `below`.
@@ -79,7 +104,11 @@ impl Tree {
 
     /// Adds what another folder has and this one has not. Returns the files of the other whose place was taken: by something of the
     /// same name, or by something that is no folder where one would be needed. The places `reserved` are taken in any case.
-    pub(crate) fn lay_beside(&mut self, other: Self, reserved: &[&Path]) -> Vec<PathBuf> {
+    ///
+    /// Files of the other become older than all of this one, in the order that they have. Else make would take them for newer than
+    /// what is here, and replace that: `Makefile` by a `Makefile.sh`, any file by what its built-in rules make of another.
+    pub(crate) fn lay_beside(&mut self, mut other: Self, reserved: &[&Path]) -> Vec<PathBuf> {
+        other.become_older_than(self);
         // Through a link above it, something would be at a place as well.
         let reserved: BTreeSet<_> = reserved.iter().flat_map(|place| place.ancestors()).collect();
         let mut left_out = Vec::new();
@@ -102,6 +131,26 @@ impl Tree {
         left_out
     }
 
+    fn become_older_than(&mut self, other: &Self) {
+        let times = |tree: &Self| {
+            let files = tree.entries.values().filter(|listed| !listed.meta.is_dir());
+            files.map(|listed| listed.modified).collect::<Vec<_>>()
+        };
+        let (Some(newest), Some(oldest)) = (times(self).into_iter().max(), times(other).into_iter().min()) else {
+            return;
+        };
+        let Ok(ahead) = newest.duration_since(oldest) else { return };
+        for listed in self.entries.values_mut() {
+            // As old as can be is old enough.
+            listed.modified = listed.modified.checked_sub(ahead + STEP).unwrap_or(SystemTime::UNIX_EPOCH);
+        }
+    }
+
+    /// Returns how many bytes a copy takes on a disk, or in memory: blocks are what is given away, and to each folder one, too.
+    pub(crate) fn space(&self) -> u64 {
+        self.entries.values().map(|listed| listed.meta.len().next_multiple_of(BLOCK_BYTES).max(BLOCK_BYTES)).sum()
+    }
+
     /// Returns the size of all content.
     pub(crate) fn bytes(&self) -> u64 {
         self.entries.values().map(|listed| listed.meta.len()).sum()
@@ -115,7 +164,7 @@ impl Tree {
     #[cfg(feature = "worker")]
     pub(crate) fn digest(&self) -> Result<String, WorkdirError> {
         let mut text = Vec::new();
-        for (below, Listed { from, meta }) in &self.entries {
+        for (below, Listed { from, meta, .. }) in &self.entries {
             let numbers = [
                 u64::from(meta.mode()),
                 u64::from(meta.uid()),
@@ -157,7 +206,7 @@ impl Tree {
     /// If something cannot be read or written, and on devices, sockets and pipes.
     pub(crate) fn copy_to(&self, target: &Path) -> Result<(), WorkdirError> {
         let mut entries = self.entries.iter();
-        entries.try_for_each(|(below, listed)| copy_entry(&listed.from, &listed.meta, &target.join(below)))
+        entries.try_for_each(|(below, listed)| copy_entry(listed, &target.join(below)))
     }
 
     /// As `copy_to`, of a folder that nobody was to change since it was listed.
@@ -180,12 +229,80 @@ impl Tree {
         if !fs::symlink_metadata(from).is_ok_and(|found| identity(&found) == identity(&listed.meta)) {
             return Err(WorkdirError::Tampered(from.clone()));
         }
-        copy_entry(from, &listed.meta, to)
+        copy_entry(listed, to)
+    }
+
+    /// Puts the file that was at `below` when the folder was listed back into a copy of it, if there is another now, or none. Tells
+    /// whether it did. Nobody may change the copy meanwhile.
+    ///
+    /// # Errors
+    /// As `copy_unchanged_to`, and if what is there cannot be read or removed.
+    pub(super) fn put_back(&self, below: &Path, copy: &Path) -> Result<bool, WorkdirError> {
+        let Some(listed) = self.entries.get(below) else { return Ok(false) };
+        let above: Vec<_> = below.ancestors().skip(1).collect();
+        let mut is_whole = true;
+        // From the top: what is written must not go through a link.
+        for folder in above.into_iter().rev() {
+            let path = copy.join(folder);
+            if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+                add_mode(&path, 0o700).map_err(tried("enter", &path))?;
+            } else {
+                is_whole = false;
+                remove(&path).map_err(tried("remove", &path))?;
+                self.copy_unchanged(folder, &path)?;
+            }
+        }
+        let path = copy.join(below);
+        if is_whole && is_copy(listed, &path).map_err(tried("read", &path))? {
+            return Ok(false);
+        }
+        remove(&path).map_err(tried("remove", &path))?;
+        self.copy_unchanged(below, &path)?;
+        Ok(true)
+    }
+}
+
+/// Of most file systems, and of memory.
+const BLOCK_BYTES: u64 = 4096;
+/// Less than the finest clock of a file system could tell is no time.
+const STEP: Duration = Duration::from_secs(1);
+const COMPILED: [&[u8]; 3] = [b"\x7fELF", b"!<arch>\n", b"\xca\xfe\xba\xbe"];
+
+/// Tells whether a file or link at `path` has the content and mode of another.
+fn is_copy(listed: &Listed, path: &Path) -> io::Result<bool> {
+    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(false) };
+    if meta.file_type() != listed.meta.file_type() {
+        return Ok(false);
+    }
+    if meta.is_symlink() {
+        return Ok(fs::read_link(path)? == fs::read_link(&listed.from)?);
+    }
+    let mode = |meta: &Metadata| meta.permissions().mode() & MODE;
+    Ok(meta.len() == listed.meta.len()
+        && mode(&meta) == mode(&listed.meta)
+        && has_content_of(&File::open(&listed.from)?, &File::open(path)?)?)
+}
+
+/// Of files of one length.
+fn has_content_of(one: &File, other: &File) -> io::Result<bool> {
+    let [mut one, mut other] = [one, other].map(BufReader::new);
+    loop {
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let len = left.len().min(right.len());
+        if left[..len] != right[..len] {
+            return Ok(false);
+        }
+        if len == 0 {
+            return Ok(left.len() == right.len());
+        }
+        one.consume(len);
+        other.consume(len);
     }
 }
 
 /// Copies a file, a symbolic link, or a folder without what is in it.
-fn copy_entry(from: &Path, meta: &Metadata, to: &Path) -> Result<(), WorkdirError> {
+fn copy_entry(listed: &Listed, to: &Path) -> Result<(), WorkdirError> {
+    let Listed { from, meta, modified } = listed;
     let copied = if meta.is_dir() {
         // The owner must be able to fill and to remove it.
         let mode = meta.permissions().mode() & MODE | 0o700;
@@ -194,7 +311,7 @@ fn copy_entry(from: &Path, meta: &Metadata, to: &Path) -> Result<(), WorkdirErro
         let target = fs::read_link(from).map_err(tried("read", from))?;
         symlink(target, to).map_err(tried("make the link", to))
     } else if meta.is_file() {
-        copy_file(from, meta, to).map_err(tried("copy", from))
+        copy_file(from, meta, *modified, to).map_err(tried("copy", from))
     } else {
         return Err(WorkdirError::Special(from.to_path_buf()));
     };
@@ -206,8 +323,8 @@ fn copy_entry(from: &Path, meta: &Metadata, to: &Path) -> Result<(), WorkdirErro
 const MODE: u32 = 0o1777;
 const SMALL_FILE_BYTES: usize = 16 << 10;
 
-/// Copies content, mode and time of a file to a new one. Most files of a set-up are small, and done in one read and one write.
-fn copy_file(from: &Path, meta: &Metadata, to: &Path) -> io::Result<()> {
+/// Copies content and mode of a file to a new one, which is as old as is said. Most files of a set-up are small, and done in one read and one write.
+fn copy_file(from: &Path, meta: &Metadata, modified: SystemTime, to: &Path) -> io::Result<()> {
     let mut buffer = [0; SMALL_FILE_BYTES];
     let mut source = File::open(from)?;
     let mut copy = File::options().write(true).create_new(true).mode(0o600).open(to)?;
@@ -217,7 +334,7 @@ fn copy_file(from: &Path, meta: &Metadata, to: &Path) -> io::Result<()> {
         io::copy(&mut source, &mut copy)?;
     }
     copy.set_permissions(Permissions::from_mode(meta.permissions().mode() & MODE))?;
-    copy.set_times(FileTimes::new().set_modified(meta.modified()?))
+    copy.set_times(FileTimes::new().set_modified(modified))
 }
 
 #[cfg(test)]
@@ -237,6 +354,7 @@ mod tests {
         tree.copy_to(&to).unwrap();
         sizes.iter().for_each(|size| assert_eq!(fs::read(to.join(size.to_string())).unwrap(), content(*size)));
         assert!(tree.bytes() >= sizes.iter().sum::<usize>() as u64);
+        assert!(tree.space() >= tree.bytes() && tree.space().is_multiple_of(4096) && tree.space() >= 7 * 4096);
     }
 
     fn written(dir: &Path, files: &[&str]) -> Tree {
@@ -267,6 +385,33 @@ mod tests {
             assert_eq!(whose(file), "other", "{file}");
         }
         assert_eq!(left_out, ["data/x/y/z", "lib/a", "link/a", "test.sh"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn what_is_laid_beside_is_older_in_the_order_that_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, other, to) = (dir.path().join("own"), dir.path().join("other"), dir.path().join("to"));
+        written(&own, &["a", "b"]);
+        written(&other, &["first", "second"]);
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let set = |path: &Path, time| File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        for (is_newer, [a, b, first, second]) in
+            [(true, [50, 60, 70, 80]), (true, [0, 60, 70, 80]), (false, [50, 60, 30, 40])]
+        {
+            for (path, seconds) in
+                [(own.join("a"), a), (own.join("b"), b), (other.join("first"), first), (other.join("second"), second)]
+            {
+                set(&path, at(seconds));
+            }
+            let mut tree = Tree::list(&own).unwrap();
+            tree.lay_beside(Tree::list(&other).unwrap(), &[]);
+            remove(&to).unwrap();
+            tree.copy_to(&to).unwrap();
+            let found =
+                ["first", "second", "a", "b"].map(|file| fs::metadata(to.join(file)).unwrap().modified().unwrap());
+            assert!(found.is_sorted() && found[2..] == [at(a), at(b)], "{found:?}");
+            assert_eq!(found[1] == at(second), !is_newer, "{found:?}");
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Entry {
     /// Takes note of the set-up as it is. Returns its size in bytes.
     pub(super) fn seal(&self) -> Result<u64, CacheFault> {
         let tree = Tree::list(&self.setup())?;
-        let meta = Meta { bytes: tree.bytes(), digest: tree.digest()? };
+        let meta = Meta { bytes: tree.space(), digest: tree.digest()? };
         let text = serde_json::to_vec(&meta).map_err(|error| tried("write", &self.0)(error.into()))?;
         write_atomically(&self.0.join(META), &text)?;
         Ok(meta.bytes)
@@ -85,7 +85,7 @@ impl Entry {
     pub(super) fn last_use_and_bytes(&self) -> (SystemTime, u64) {
         let used = fs::symlink_metadata(self.0.join(META)).and_then(|meta| meta.modified());
         let bytes = self.meta().map(|meta| meta.bytes);
-        let counted = || Tree::list(&self.0).map_or(0, |tree| tree.bytes());
+        let counted = || Tree::list(&self.0).map_or(0, |tree| tree.space());
         (used.unwrap_or(SystemTime::UNIX_EPOCH), bytes.unwrap_or_else(counted))
     }
 
