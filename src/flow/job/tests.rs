@@ -212,7 +212,8 @@ fn a_submission_cannot_bring_a_makefile_that_make_would_prefer() {
 #[test]
 fn make_takes_nothing_that_was_handed_in_for_newer_than_the_set_up() {
     let (pass, evil) = ("exit 0\n", "all:\n\ttouch evil\n");
-    let table: [(&[(&str, &str)], &str, &str); 5] = [
+    type Files = &'static [(&'static str, &'static str)];
+    let table: [(Files, &str, &str); 5] = [
         // The built-in rule `%: %.sh`, which make tries for its makefile too.
         (&[("Makefile", "all:\n\t:\n"), ("a.sh", "[ -e evil ]")], "Makefile.sh", evil),
         (&[("Makefile", "include x.mk\n"), ("x.mk", "all:\n\t:\n"), ("a.sh", "[ -e evil ]")], "x.mk.sh", evil),
