@@ -19,7 +19,7 @@ use crate::os::journal::seconds_text;
 use crate::os::workdir::{Tree, WorkdirError, remove};
 use crate::rules::chickadee::{self, TestOutcome, TestStatus};
 use crate::rules::collection::{BuildStatus, Collection, Ids, Measured, Outcome, Times, memory_usage_bytes};
-use crate::rules::parse::run_order;
+use crate::rules::parse::{ENTRIES, run_order};
 use crate::rules::report::escaped;
 
 /// What make looks for, the first one first (GNU make's manual, "What Name to Give Your Makefile").
@@ -128,6 +128,9 @@ pub(crate) fn grade(assignment: &Assignment<'_>, means: &Means<'_>, started: Sta
         Ran::NotMade { output } => Collection::not_made(ids, output, times),
         Ran::Scripts(outcomes) => Collection::new(ids, grading.build_status(), outcomes, times),
     };
+    if assignment.setup.entries.is_empty() {
+        warnings.push(format!("nothing was tested: the manifest lists no script in `{ENTRIES}`"));
+    }
     // Who has full marks has packed it as it was meant.
     warnings.extend(lone_folder.filter(|_| !collection.has_full_marks()).map(|folder| lone_folder_warning(&folder)));
     collection.warnings = warnings;

@@ -64,7 +64,7 @@ fn a_script_that_is_missing_is_counted() {
 }
 
 #[test]
-fn a_set_up_without_scripts_has_no_outcomes() {
+fn a_set_up_without_scripts_has_no_outcomes_and_says_so() {
     let server = Server::today(Some(SECRET));
     for (id, manifest) in
         [("none", json!({"schemaVersion": 1})), ("empty", json!({"schemaVersion": 1, "testSuites": []}))]
@@ -78,6 +78,8 @@ fn a_set_up_without_scripts_has_no_outcomes() {
             (&collection["outcomes"], &collection["totalTests"], &collection["errorCount"]),
             (&json!([]), &json!(0), &json!(0))
         );
+        let warnings = collection["warnings"].to_string();
+        assert!(warnings.contains("nothing was tested"), "{id}: {warnings}");
     }
     assert_eq!(server.violations(), Vec::<String>::new());
 }
