@@ -131,9 +131,15 @@ impl Default for SandboxLimits {
 /// Folders of which sandboxed scripts have one of their own.
 const OWN: [&str; 4] = ["/dev", "/proc", "/tmp", "/var/tmp"];
 
-/// Tells why sandboxed scripts cannot be shown the absolute path of this machine, if they cannot.
+/// Tells why sandboxed scripts cannot be shown a path of this machine, if they cannot.
 pub(crate) fn why_not_shown(path: &Path) -> Option<&'static str> {
-    if path.parent().is_none() || path.components().any(|part| part == Component::ParentDir) {
+    if !path.has_root() {
+        return Some("it must start with `/`");
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Some("write it without `..`");
+    }
+    if path.parent().is_none() {
         return Some("name what is in it that scripts need");
     }
     OWN.iter().any(|own| path.starts_with(own)).then_some("scripts have one of their own there")

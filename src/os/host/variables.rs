@@ -66,10 +66,10 @@ impl Variables {
         self.value(name).map(|value| self.cwd.join(value))
     }
 
-    /// Paths separated by colons, without the empty ones.
+    /// Paths separated by colons, as they are written, without the empty ones.
     pub(crate) fn paths(&self, name: &str) -> Vec<PathBuf> {
         let paths = self.value(name).into_iter().flat_map(std::env::split_paths);
-        paths.filter(|path| !path.as_os_str().is_empty()).map(|path| self.cwd.join(path)).collect()
+        paths.filter(|path| !path.as_os_str().is_empty()).collect()
     }
 
     /// # Errors
@@ -147,7 +147,7 @@ mod tests {
             ("RUNNER_SANDBOX_FILES", "1"),
             ("RUNNER_SANDBOX_PROCESSES", "2"),
             ("RUNNER_SANDBOX_OPEN_FILES", ""),
-            ("RUNNER_SANDBOX_SHOWS", "/srv/data::here"),
+            ("RUNNER_SANDBOX_SHOWS", "/srv/data::/here"),
         ]);
         let limits = SandboxLimits {
             memory_bytes_max: 4 << 30,
@@ -156,7 +156,7 @@ mod tests {
             processes_max: 2,
             ..SandboxLimits::default()
         };
-        let shows = ["/srv/data", "/no/such/folder/here"].map(PathBuf::from).to_vec();
+        let shows = ["/srv/data", "/here"].map(PathBuf::from).to_vec();
         assert_eq!(named.sandbox().unwrap(), SandboxSettings { limits, shows });
     }
 
@@ -165,7 +165,8 @@ mod tests {
         for (value, path, reason) in [
             ("/srv:/tmp/x", "/tmp/x", "scripts have one of their own there"),
             ("/", "/", "name what is in it that scripts need"),
-            ("data/../..", "/no/such/folder/data/../..", "name what is in it that scripts need"),
+            ("data", "data", "it must start with `/`"),
+            ("/srv/../root", "/srv/../root", "write it without `..`"),
         ] {
             let error = variables(&[("RUNNER_SANDBOX_SHOWS", value)]).sandbox().unwrap_err().to_string();
             let whole = format!(
