@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use wait_timeout::ChildExt;
-use world::{Ended, Project, claim, has, root_claim, search_path, with_cargo};
+use world::{Ended, NO_CONTAINER, Project, claim, has, root_claim, search_path, with_cargo};
 
 #[path = "harness/world.rs"]
 mod world;
@@ -232,21 +232,6 @@ fn nextest_runs_its_suites() {
     project.record("10-greets").assert_pass();
     assert_eq!(project.text("proof/logs/10-greets/product.stdout.log"), "hello\nhello, 10-greets\n");
 }
-
-/// Sees this machine without the marks of a container: the same folders below another root.
-const NO_CONTAINER: &str = r#"
-set -eu
-root=$(mktemp -d)
-mount --make-rprivate /
-mount -t tmpfs none "$root"
-for entry in /*; do
-    if [ -L "$entry" ]; then cp -a "$entry" "$root/"; continue; fi
-    if [ ! -d "$entry" ] || [ "$entry" = /run ]; then continue; fi
-    mkdir "$root$entry"
-    mount --rbind "$entry" "$root$entry"
-done
-exec chroot "$root" "$@"
-"#;
 
 fn on_a_laptop_nothing_is_run_unless_it_is_said_to_be_harmless() {
     let laptop = ["unshare", "--mount", "sh", "-c", NO_CONTAINER, "sh"];
