@@ -597,13 +597,20 @@ fn arguments(source: &str, names: &[&str]) -> BTreeSet<String> {
     called.filter_map(|three| text(&three[2])).collect()
 }
 
-/// Compares what stands in backticks in the first column of a README table with what the code knows.
+/// Compares the first column of a README table, what stands in backticks there or else the whole cell, with what the code knows.
 fn differences(readme: &str, heading: &str, known: &BTreeSet<String>) -> Vec<String> {
-    let said: BTreeSet<String> = table(readme, heading).iter().flat_map(|row| quoted(&row[0])).collect();
-    let missing = known.difference(&said).map(|key| format!("README.md: table `{heading}` lacks `{key}`"));
-    let extra =
-        said.difference(known).map(|key| format!("README.md: table `{heading}` has `{key}`, the code does not"));
-    missing.chain(extra).collect()
+    let mut said: BTreeMap<String, usize> = BTreeMap::new();
+    for row in table(readme, heading) {
+        let names = Some(quoted(&row[0])).filter(|names| !names.is_empty()).unwrap_or_else(|| vec![row[0].clone()]);
+        names.into_iter().for_each(|name| *said.entry(name).or_default() += 1);
+    }
+    let missing = known.iter().filter(|name| !said.contains_key(*name));
+    let missing = missing.map(|name| format!("README.md: table `{heading}` lacks `{name}`"));
+    let extra = said.keys().filter(|name| !known.contains(*name));
+    let extra = extra.map(|name| format!("README.md: table `{heading}` has `{name}`, the code does not"));
+    let repeated = said.iter().filter(|(_, times)| **times > 1);
+    let repeated = repeated.map(|(name, times)| format!("README.md: table `{heading}` has `{name}` {times} times"));
+    missing.chain(extra).chain(repeated).collect()
 }
 
 fn set<T: Into<String>>(values: impl IntoIterator<Item = T>) -> BTreeSet<String> {
@@ -983,6 +990,10 @@ fn a_readme_that_differs_is_caught() {
     assert_eq!(differences(readme, "key", &set(["a", "b", "c", "d"])), ["README.md: table `key` lacks `d`"]);
     assert_eq!(differences(readme, "key", &set(["a", "b"])).len(), 1);
     assert_eq!(differences(readme, "no such table", &set(["a"])).len(), 1);
+    let repeated = readme.replace("| `b`, `c` | y |", "| `b`, `c` | y |\n| `a` | y |");
+    assert_eq!(differences(&repeated, "key", &set(["a", "b", "c"])), ["README.md: table `key` has `a` 2 times"]);
+    let plain = readme.replace("| `q` |", "| q |");
+    assert_eq!(differences(&plain, "other", &set(["q"])), Vec::<String>::new());
 }
 
 #[test]
