@@ -4,7 +4,7 @@
 # flag of it, hence RUSTC_BOOTSTRAP. `cargo +nightly fuzz run TARGET fuzz/seeds/TARGET` does the same with cargo-fuzz.
 set -euo pipefail
 cd "$(dirname "$0")"
-seconds=$1
+seconds=${1:?usage: fuzz/run.sh SECONDS [TARGET...]}
 shift
 targets=("$@")
 if ((${#targets[@]} == 0)); then

@@ -597,13 +597,20 @@ fn arguments(source: &str, names: &[&str]) -> BTreeSet<String> {
     called.filter_map(|three| text(&three[2])).collect()
 }
 
-/// Compares what stands in backticks in the first column of a README table with what the code knows.
+/// Compares the first column of a README table, what stands in backticks there or else the whole cell, with what the code knows.
 fn differences(readme: &str, heading: &str, known: &BTreeSet<String>) -> Vec<String> {
-    let said: BTreeSet<String> = table(readme, heading).iter().flat_map(|row| quoted(&row[0])).collect();
-    let missing = known.difference(&said).map(|key| format!("README.md: table `{heading}` lacks `{key}`"));
-    let extra =
-        said.difference(known).map(|key| format!("README.md: table `{heading}` has `{key}`, the code does not"));
-    missing.chain(extra).collect()
+    let mut said: BTreeMap<String, usize> = BTreeMap::new();
+    for row in table(readme, heading) {
+        let names = Some(quoted(&row[0])).filter(|names| !names.is_empty()).unwrap_or_else(|| vec![row[0].clone()]);
+        names.into_iter().for_each(|name| *said.entry(name).or_default() += 1);
+    }
+    let missing = known.iter().filter(|name| !said.contains_key(*name));
+    let missing = missing.map(|name| format!("README.md: table `{heading}` lacks `{name}`"));
+    let extra = said.keys().filter(|name| !known.contains(*name));
+    let extra = extra.map(|name| format!("README.md: table `{heading}` has `{name}`, the code does not"));
+    let repeated = said.iter().filter(|(_, times)| **times > 1);
+    let repeated = repeated.map(|(name, times)| format!("README.md: table `{heading}` has `{name}` {times} times"));
+    missing.chain(extra).chain(repeated).collect()
 }
 
 fn set<T: Into<String>>(values: impl IntoIterator<Item = T>) -> BTreeSet<String> {
@@ -662,14 +669,32 @@ fn exit_codes(face: &str) -> BTreeSet<String> {
     codes
 }
 
+/// Returns what stands between the braces of `struct NAME` or `impl NAME`, these included.
+fn body<'a>(tokens: &'a [Token], what: &str, name: &str) -> &'a [Token] {
+    let start = tokens.windows(3).position(|three| {
+        word(three.first()) == Some(what) && word(three.get(1)) == Some(name) && is(three.get(2), "{")
+    });
+    let open = start.unwrap_or_else(|| panic!("there is no {what} {name}")) + 2;
+    &tokens[open..block_end(tokens, open)]
+}
+
+/// Returns the long flags of a struct that clap reads.
+fn long_flags(source: &str, of: &str) -> BTreeSet<String> {
+    let (mut flags, mut is_long) = (BTreeSet::new(), false);
+    for pair in body(&tokens(source), "struct", of).windows(2) {
+        let Some(name) = word(pair.first()) else { continue };
+        is_long |= name == "long";
+        if pair[1] == Token::Other(':') && std::mem::take(&mut is_long) {
+            flags.insert(format!("--{}", name.replace('_', "-")));
+        }
+    }
+    flags
+}
+
 /// Returns the words of a type's `as_str`.
 fn as_str_words(source: &str, of: &str) -> BTreeSet<String> {
     let tokens = tokens(source);
-    let start = tokens.windows(3).position(|three| {
-        word(three.first()) == Some("impl") && word(three.get(1)) == Some(of) && is(three.get(2), "{")
-    });
-    let open = start.unwrap_or_else(|| panic!("there is no impl {of}")) + 2;
-    let body = &tokens[open..block_end(&tokens, open)];
+    let body = body(&tokens, "impl", of);
     let function = body.iter().position(|token| word(Some(token)) == Some("as_str")).expect("no as_str");
     let open = (function..body.len()).find(|at| is(body.get(*at), "{")).unwrap();
     body[open..block_end(body, open)].iter().filter_map(text).collect()
@@ -805,35 +830,54 @@ fn the_readme_names_every_variable() {
     expect_none(&differences(&readme, "variable of a script", &arguments(&read("src/flow/workplace.rs"), &["set"])));
 }
 
-#[test]
-fn the_readme_names_every_exit_code_and_status() {
-    let readme = read("README.md");
-    expect_none(&differences(&readme, "exit code", &exit_codes(&read("src/harness.rs"))));
-    let words = as_str_words(&read("src/rules/chickadee.rs"), "TestStatus");
-    expect_none(&differences(&readme, "status of a script", &words));
+/// Tables of README, by their first heading, and what the code has for each.
+fn words_for_the_readme() -> [(&'static str, BTreeSet<String>); 5] {
+    let codes_of_cli = exit_codes(&read("src/cli.rs"));
+    let with_others: BTreeSet<_> = codes_of_cli.iter().cloned().chain(["other".to_owned()]).collect();
+    [
+        ("exit code", exit_codes(&read("src/harness.rs"))),
+        ("code of container-runner", with_others),
+        ("exit code of grade", codes_of_cli),
+        ("stage", as_str_words(&read("src/flow/stages/mod.rs"), "Stage")),
+        ("status of a script", as_str_words(&read("src/rules/chickadee.rs"), "TestStatus")),
+    ]
 }
 
-/// Words in backticks of a table of the worker's manual.
-fn expect_told(heading: &str, known: &BTreeSet<String>) {
-    let differences = differences(&read("docs/worker.md"), heading, known);
-    expect_none(&differences.iter().map(|text| text.replace("README.md", "docs/worker.md")).collect::<Vec<_>>());
+/// As [`words_for_the_readme`], of the worker's manual.
+fn words_for_the_workers_manual() -> [(&'static str, BTreeSet<String>); 4] {
+    [
+        ("variable", workers_variables()),
+        ("flag", long_flags(&read("src/worker/args.rs"), "Flags")),
+        ("event of the log", as_str_words(&read("src/worker/log.rs"), "EventName")),
+        ("code of chickadee-runner", exit_codes(&read("src/worker/mod.rs"))),
+    ]
 }
 
-#[test]
-fn the_workers_manual_names_every_variable_event_and_exit_code() {
+fn workers_variables() -> BTreeSet<String> {
     let files = ["src/worker/args.rs", "src/worker/args/secret.rs", "src/os/host/variables.rs"];
     let all = files.map(|file| tokens_without_tests(&source(file, &read(file)))).concat();
     let is_variable = |text: &String| {
         let is_ours = text.starts_with("RUNNER_") || text.starts_with("WORKER_");
         is_ours && text.chars().all(|c| c.is_ascii_uppercase() || c == '_')
     };
-    let variables: BTreeSet<String> = all.iter().filter_map(text).filter(is_variable).collect();
-    assert!(variables.len() >= 23, "{variables:?}");
-    expect_told("variable", &variables);
-    let events = as_str_words(&read("src/worker/log.rs"), "EventName");
-    assert!(events.len() >= 30, "{events:?}");
-    expect_told("event of the log", &events);
-    expect_told("code of chickadee-runner", &exit_codes(&read("src/worker/mod.rs")));
+    all.iter().filter_map(text).filter(is_variable).collect()
+}
+
+#[test]
+fn the_readme_names_every_exit_code_stage_and_status() {
+    let readme = read("README.md");
+    for (heading, known) in words_for_the_readme() {
+        expect_none(&differences(&readme, heading, &known));
+    }
+}
+
+#[test]
+fn the_workers_manual_names_every_variable_flag_event_and_exit_code() {
+    let manual = read("docs/worker.md");
+    for (heading, known) in words_for_the_workers_manual() {
+        let differences = differences(&manual, heading, &known);
+        expect_none(&differences.iter().map(|text| text.replace("README.md", "docs/worker.md")).collect::<Vec<_>>());
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------
@@ -983,6 +1027,28 @@ fn a_readme_that_differs_is_caught() {
     assert_eq!(differences(readme, "key", &set(["a", "b", "c", "d"])), ["README.md: table `key` lacks `d`"]);
     assert_eq!(differences(readme, "key", &set(["a", "b"])).len(), 1);
     assert_eq!(differences(readme, "no such table", &set(["a"])).len(), 1);
+    let repeated = readme.replace("| `b`, `c` | y |", "| `b`, `c` | y |\n| `a` | y |");
+    assert_eq!(differences(&repeated, "key", &set(["a", "b", "c"])), ["README.md: table `key` has `a` 2 times"]);
+    let plain = readme.replace("| `q` |", "| q |");
+    assert_eq!(differences(&plain, "other", &set(["q"])), Vec::<String>::new());
+}
+
+/// In the very tables that are read, of which none is empty: code that has a word more, or one less.
+#[test]
+fn a_table_that_differs_from_the_code_is_caught() {
+    let (readme, manual) = (read("README.md"), read("docs/worker.md"));
+    let of_readme = words_for_the_readme().map(|(heading, known)| (&readme, heading, known));
+    let of_manual = words_for_the_workers_manual().map(|(heading, known)| (&manual, heading, known));
+    for (document, heading, known) in of_readme.into_iter().chain(of_manual) {
+        assert!(known.len() >= 4, "{heading}: {known:?}");
+        let more: BTreeSet<_> = known.iter().cloned().chain(["new".to_owned()]).collect();
+        assert_eq!(differences(document, heading, &more), [format!("README.md: table `{heading}` lacks `new`")]);
+        for gone in &known {
+            let less: BTreeSet<_> = known.iter().filter(|name| *name != gone).cloned().collect();
+            let caught = format!("README.md: table `{heading}` has `{gone}`, the code does not");
+            assert_eq!(differences(document, heading, &less), [caught]);
+        }
+    }
 }
 
 #[test]
@@ -1003,10 +1069,13 @@ fn a_key_that_the_readme_tells_otherwise_is_caught() {
 }
 
 #[test]
-fn variables_codes_and_words_are_read_from_code() {
+fn variables_codes_flags_and_words_are_read_from_code() {
     let host = "fn f() { text(\"A\"); path(\"B\")?; other(\"C\"); } #[cfg(test)] mod tests { fn t() { text(\"D\"); } }";
     assert_eq!(arguments(host, &["text", "path"]), set(["A", "B"]));
     assert_eq!(exit_codes("const FAILED: u8 = 101; const N: u32 = 7;"), set(["0", "101", "129", "130", "143"]));
+    let flags = "struct Other { #[arg(long)] a: u8 } struct Flags {\n/// Not long: x\n#[arg(short)] b: u8, \
+         #[arg(long, value_name = \"X\")] c_d: Option<std::path::PathBuf>, #[command(flatten)] e: E, #[arg(long)] f: bool }";
+    assert_eq!(long_flags(flags, "Flags"), set(["--c-d", "--f"]));
     let words =
         "impl Other { } impl Status { fn as_str(self) -> &'static str { match self { A => \"a\", B => \"b\" } } }";
     assert_eq!(as_str_words(words, "Status"), set(["a", "b"]));

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use proving_ground::internals::{Verified, collect, verify};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use world::{Project, claim, command};
+use world::{Project, claim, command, with_cargo};
 
 #[path = "harness/world.rs"]
 mod world;
@@ -191,10 +191,9 @@ fn evidence_of_an_older_run_is_not_packed() {
 }
 
 fn a_failed_build_is_collected_too() {
-    let project = Project::with("product: {name: tool, build: cargo}\n");
+    let project = with_cargo(Project::with("product: {name: tool, build: cargo}\n"));
     project.file("Cargo.toml", "no manifest").suite("10-a", &[("execute", "true")]);
-    let ended = project.run(&[]);
-    assert_ne!(ended.status.code(), Some(0), "{ended}");
+    project.run(&[]).code(101).says("cargo build");
     collect(&proof(&project)).unwrap();
     assert_sound(&proof(&project));
     assert!(evidence(&project).contains(&"stages/build.stderr.log".to_owned()), "{:?}", evidence(&project));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use wait_timeout::ChildExt;
-use world::{Ended, Project, claim, has, root_claim, search_path, with_cargo};
+use world::{Ended, NO_CONTAINER, Project, claim, has, root_claim, search_path, with_cargo};
 
 #[path = "harness/world.rs"]
 mod world;
@@ -19,13 +19,13 @@ fn main() -> std::process::ExitCode {
     world::main(|| {
         vec![
             claim(the_readme_is_what_the_crate_does),
-            claim(its_suites_run_the_product_that_cargo_has_built),
-            claim(started_without_cargo_it_knows_its_product),
+            claim(suites_of_a_crate_run_the_product_that_cargo_has_built),
+            claim(a_harness_started_without_cargo_knows_its_product),
             claim(a_listing_is_names),
             claim(a_wrong_suite_fails_cargo_test),
             claim(nextest_runs_its_suites),
             root_claim(on_a_laptop_nothing_is_run_unless_it_is_said_to_be_harmless),
-            claim(it_compiles_no_http_no_tls_no_async),
+            claim(a_crate_with_suites_compiles_no_http_no_tls_no_async),
             claim(a_product_that_a_variable_names_is_called_and_logged),
             claim(a_product_that_is_named_and_missing_is_an_error),
             claim(what_runner_yaml_says_of_the_product_wins),
@@ -171,7 +171,7 @@ fn the_readme_is_what_the_crate_does() {
     assert_eq!(shown, ["Cargo.toml", "tests/suites.rs", "suites/runner.yaml", "suites/10-greets/task.yaml"]);
 }
 
-fn its_suites_run_the_product_that_cargo_has_built() {
+fn suites_of_a_crate_run_the_product_that_cargo_has_built() {
     let ended = in_crate(&as_it_is(), &["test", "--test", "suites"], &[]);
     ended.code(0).says("test result: ok. 2 passed; 0 failed");
     assert_eq!(ended.names(), ["10-greets", "20-refuses-two-names"]);
@@ -185,7 +185,7 @@ fn its_suites_run_the_product_that_cargo_has_built() {
 }
 
 /// As by a debugger, or by a cargo older than 1.94: no variable says where the product is.
-fn started_without_cargo_it_knows_its_product() {
+fn a_harness_started_without_cargo_knows_its_product() {
     let said = in_crate(&as_it_is(), &["test", "--no-run", "--test", "suites"], &[]).code(0).stderr.clone();
     let binary = said.rsplit_once("tests/suites.rs (").unwrap().1.split_once(')').unwrap().0;
     let project = Project::bare().by(binary).variable("PROJECT_DIR", crate_dir()).without_variable("SUITES_DIR");
@@ -233,21 +233,6 @@ fn nextest_runs_its_suites() {
     assert_eq!(project.text("proof/logs/10-greets/product.stdout.log"), "hello\nhello, 10-greets\n");
 }
 
-/// Sees this machine without the marks of a container: the same folders below another root.
-const NO_CONTAINER: &str = r#"
-set -eu
-root=$(mktemp -d)
-mount --make-rprivate /
-mount -t tmpfs none "$root"
-for entry in /*; do
-    if [ -L "$entry" ]; then cp -a "$entry" "$root/"; continue; fi
-    if [ ! -d "$entry" ] || [ "$entry" = /run ]; then continue; fi
-    mkdir "$root$entry"
-    mount --rbind "$entry" "$root$entry"
-done
-exec chroot "$root" "$@"
-"#;
-
 fn on_a_laptop_nothing_is_run_unless_it_is_said_to_be_harmless() {
     let laptop = ["unshare", "--mount", "sh", "-c", NO_CONTAINER, "sh"];
     for (settings, code, ran) in [("", 2, vec![]), ("isolation: none\n", 0, vec!["ran"])] {
@@ -261,7 +246,7 @@ fn on_a_laptop_nothing_is_run_unless_it_is_said_to_be_harmless() {
     }
 }
 
-fn it_compiles_no_http_no_tls_no_async() {
+fn a_crate_with_suites_compiles_no_http_no_tls_no_async() {
     let words = ["tree", "--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}"];
     let tree = in_crate(&as_it_is(), &words, &[]).code(0).stdout.clone();
     let names: Vec<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();

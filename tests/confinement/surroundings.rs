@@ -13,13 +13,13 @@ use crate::world::{Project, User, both, claim, has, is_root, root_claim, until};
 
 pub(crate) fn claims() -> Vec<Trial> {
     let for_both = [
-        both(it_holds_in_an_ordinary_session),
-        both(it_holds_without_new_privileges),
-        both(it_holds_without_cgroups),
-        both(it_holds_where_cgroups_are_read_only),
-        both(it_holds_with_few_open_files),
+        both(the_sandbox_holds_in_an_ordinary_session),
+        both(the_sandbox_holds_without_new_privileges),
+        both(the_sandbox_holds_without_cgroups),
+        both(the_sandbox_holds_where_cgroups_are_read_only),
+        both(the_sandbox_holds_with_few_open_files),
         both(too_few_open_files_are_told),
-        both(it_holds_on_an_overlay),
+        both(the_sandbox_holds_on_an_overlay),
         both(an_overlay_on_an_overlay_is_told),
         both(a_masked_part_of_proc_is_told),
         both(a_read_only_part_of_proc_is_told),
@@ -31,15 +31,15 @@ pub(crate) fn claims() -> Vec<Trial> {
     ];
     let mut claims: Vec<Trial> = for_both.into_iter().flatten().collect();
     claims.extend([
-        claim(it_holds_for_root_of_an_ordinary_users_namespace),
-        claim(it_holds_in_namespaces_in_namespaces),
+        claim(the_sandbox_holds_for_root_of_an_ordinary_users_namespace),
+        claim(the_sandbox_holds_in_namespaces_in_namespaces),
         claim(a_user_without_a_number_is_told),
         claim(no_user_namespaces_left_is_told),
-        claim(none_of_another_kind_left_is_told),
-        root_claim(it_holds_with_few_processes),
+        claim(no_namespaces_of_another_kind_left_is_told),
+        root_claim(the_sandbox_holds_with_few_processes),
         root_claim(too_few_processes_are_told),
-        root_claim(it_holds_for_root_of_a_namespace_with_many_users),
-        root_claim(it_holds_for_root_with_four_rights),
+        root_claim(the_sandbox_holds_for_root_of_a_namespace_with_many_users),
+        root_claim(the_sandbox_holds_for_root_with_four_rights),
         root_claim(root_of_a_namespace_with_no_other_user_is_told),
         root_claim(rights_that_root_lacks_are_told),
         root_claim(a_group_that_reads_what_is_secret_is_told),
@@ -153,25 +153,25 @@ const SECURITY_MODULE: &str = "sysctl kernel.apparmor_restrict_unprivileged_user
 const SYSTEM_PATHS: &str = "--security-opt systempaths=unconfined";
 const NAMESPACES: &str = "raise user.max_user_namespaces";
 
-fn it_holds_in_an_ordinary_session(user: User) {
+fn the_sandbox_holds_in_an_ordinary_session(user: User) {
     world(user).holds();
 }
 
-fn it_holds_without_new_privileges(user: User) {
+fn the_sandbox_holds_without_new_privileges(user: User) {
     world(user).behind(&["setpriv", "--no-new-privs"]).holds();
 }
 
-fn it_holds_without_cgroups(user: User) {
+fn the_sandbox_holds_without_cgroups(user: User) {
     world(user).with_mounts("mount -t tmpfs none /sys/fs/cgroup").holds();
 }
 
-fn it_holds_where_cgroups_are_read_only(user: User) {
+fn the_sandbox_holds_where_cgroups_are_read_only(user: User) {
     let each = "while read -r _ _ _ _ path _; do case $path in /sys/fs/cgroup*) \
                 mount -o remount,bind,ro,nosuid,nodev,noexec \"$path\";; esac; done </proc/self/mountinfo";
     world(user).with_mounts(each).holds();
 }
 
-fn it_holds_with_few_open_files(user: User) {
+fn the_sandbox_holds_with_few_open_files(user: User) {
     world(user).behind(&["prlimit", "--nofile=32:32"]).holds();
 }
 
@@ -192,7 +192,7 @@ fn on_overlays(user: User, depth: usize) -> World {
     world(user).with_mounts(&format!("{layers}; {overlays}; cd \"$PROJECT_DIR\""))
 }
 
-fn it_holds_on_an_overlay(user: User) {
+fn the_sandbox_holds_on_an_overlay(user: User) {
     on_overlays(user, 1).holds();
 }
 
@@ -236,11 +236,11 @@ fn a_security_module_that_forbids_to_map_is_told(user: User) {
     world.behind_filter(writing_only_in, &folders).lacks("its user's number", SECURITY_MODULE);
 }
 
-fn it_holds_for_root_of_an_ordinary_users_namespace() {
+fn the_sandbox_holds_for_root_of_an_ordinary_users_namespace() {
     world(ordinary()).behind(&["unshare", "--user", "--map-root-user"]).holds();
 }
 
-fn it_holds_in_namespaces_in_namespaces() {
+fn the_sandbox_holds_in_namespaces_in_namespaces() {
     let one = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"];
     world(ordinary()).behind(&[one, one, one].concat()).holds();
 }
@@ -259,7 +259,7 @@ fn no_user_namespaces_left_is_told() {
     with_limit("user").lacks("a user namespace (No space left", NAMESPACES);
 }
 
-fn none_of_another_kind_left_is_told() {
+fn no_namespaces_of_another_kind_left_is_told() {
     for kind in ["mnt", "cgroup"] {
         with_limit(kind).lacks("a user namespace (No space left", NAMESPACES);
     }
@@ -269,7 +269,7 @@ fn none_of_another_kind_left_is_told() {
 }
 
 /// The kernel counts by user, and this one has no other processes.
-fn it_holds_with_few_processes() {
+fn the_sandbox_holds_with_few_processes() {
     world(User::Ordinary).behind(&["prlimit", "--nproc=20:20"]).holds();
 }
 
@@ -298,7 +298,7 @@ fn too_few_open_files_are_told(user: User) {
 }
 
 /// As in a rootless container, or in one of an engine that maps users.
-fn it_holds_for_root_of_a_namespace_with_many_users() {
+fn the_sandbox_holds_for_root_of_a_namespace_with_many_users() {
     let text = r#"set -e
         unshare --user sleep 1000 &
         trap "kill $!" EXIT
@@ -309,7 +309,7 @@ fn it_holds_for_root_of_a_namespace_with_many_users() {
     world(User::Caller).behind(&["bash", "-c", text, "-"]).holds();
 }
 
-fn it_holds_for_root_with_four_rights() {
+fn the_sandbox_holds_for_root_with_four_rights() {
     let rights = "-all,+chown,+dac_override,+setgid,+setuid";
     world(User::Caller).behind(&["setpriv", "--bounding-set", rights, "--inh-caps", "-all"]).holds();
 }

@@ -1,7 +1,6 @@
 //! A script that kills, stops or outlives whoever watches over it harms only itself.
 
 use std::os::unix::process::ExitStatusExt;
-use std::time::Duration;
 
 use proving_ground::internals::engine::{can_confine_signals, sweep_traces};
 use proving_ground::internals::script::{Completion, EndedBy, Exit, Script, SignalReach};
@@ -183,6 +182,5 @@ fn exit_codes_are_told_as_they_are(lab: &Lab) {
     for (text, code) in [("exit 3", 3), ("exit 255", 255), ("no_such_cmd", 127), ("/etc/passwd", 126)] {
         let completion = lab.run(&lab.sh(text));
         assert_eq!((completion.exit, completion.ended_by), (Exit::Code(code), EndedBy::Itself), "{text}");
-        assert!(completion.wall < Duration::from_secs(60));
     }
 }

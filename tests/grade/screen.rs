@@ -108,7 +108,7 @@ fn nothing_that_a_student_writes_drives_a_terminal_or_a_ci_service() {
 }
 
 #[test]
-fn nor_does_it_through_an_error_of_ours() {
+fn an_error_that_quotes_a_student_drives_no_terminal() {
     let lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
     lab.file("alice/x", "");
     nix::unistd::mkfifo(&lab.project.path("alice/\u{1b}[2J"), nix::sys::stat::Mode::S_IRWXU).unwrap();

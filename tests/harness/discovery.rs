@@ -26,7 +26,7 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(a_suite_and_a_script_of_one_name_are_an_error),
         claim(a_loop_of_links_does_no_harm),
         claim(hidden_folders_are_not_looked_into),
-        claim(a_folder_that_is_both_fails),
+        claim(a_folder_that_is_suite_and_set_up_fails),
     ]
 }
 
@@ -171,7 +171,7 @@ fn hidden_folders_are_not_looked_into() {
     assert_eq!(listed(&project), "10-a");
 }
 
-fn a_folder_that_is_both_fails() {
+fn a_folder_that_is_suite_and_set_up_fails() {
     let project = Project::new();
     project.suite("10-a", &[("execute", "echo ran >>order")]);
     project.setup("10-a", &json!({"schemaVersion": 1}), &[]);

@@ -12,11 +12,11 @@ pub(crate) fn claims() -> Vec<Trial> {
         claim(junit_has_a_case_for_each_trial),
         claim(junit_passes_its_schema),
         claim(what_a_script_says_stays_text),
-        claim(the_format_is_the_file),
+        claim(the_junit_format_is_the_junit_file),
         claim(github_sees_failures_beside_the_code),
         claim(the_step_summary_is_added_to),
         claim(the_step_summary_tells_of_what_was_not_run),
-        claim(elsewhere_nobody_is_annotated),
+        claim(outside_github_nothing_is_annotated),
         claim(a_step_summary_that_cannot_be_written_is_named),
     ]
 }
@@ -98,7 +98,7 @@ fn what_a_script_says_stays_text() {
     assert!(text.contains("&lt;x/&gt;&amp;amp;") && !text.contains("<x"), "{text}");
 }
 
-fn the_format_is_the_file() {
+fn the_junit_format_is_the_junit_file() {
     let project = project();
     let ended = project.run(&["--format=junit"]);
     ended.code(101);
@@ -164,7 +164,7 @@ fn the_step_summary_tells_of_what_was_not_run() {
     assert!(text.starts_with("### Suites: 1 passed, 1 failed, 4 not run to their end\n"), "{text}");
 }
 
-fn elsewhere_nobody_is_annotated() {
+fn outside_github_nothing_is_annotated() {
     for value in ["", "false", "1"] {
         let project = on_github(project()).variable("GITHUB_ACTIONS", value);
         let ended = project.run(&[]);

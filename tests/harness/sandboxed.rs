@@ -13,10 +13,10 @@ pub(crate) fn claims() -> Vec<Trial> {
         sandbox_claims(make_is_in_the_sandbox_too),
         sandbox_claims(files_with_holes_do_not_fill_the_disk),
         sandbox_claims(suites_beside_are_not_in_the_sandbox),
-        sandbox_claims(the_summary_says_so),
+        sandbox_claims(the_summary_says_that_scripts_were_in_the_sandbox),
         sandbox_claims(limits_of_the_project_hold),
         sandbox_claims(what_the_project_shows_can_be_read),
-        sandbox_claims(nextests_processes_have_it_too),
+        sandbox_claims(scripts_under_nextest_are_in_the_sandbox),
         sandbox_claims(an_interrupt_ends_a_sandboxed_script),
         sandbox_claims(nothing_outlives_a_killed_harness),
         sandbox_claims(what_cannot_be_had_is_said_before_anything_runs),
@@ -78,7 +78,7 @@ fn suites_beside_are_not_in_the_sandbox(user: User) {
     assert_eq!(project.order(), ["ran"]);
 }
 
-fn the_summary_says_so(user: User) {
+fn the_summary_says_that_scripts_were_in_the_sandbox(user: User) {
     let project = Project::new().of(user);
     project.file("suites/set/1.sh", "true & wait; exit 0");
     project.run(&[]).code(0);
@@ -130,7 +130,7 @@ fn what_the_project_shows_can_be_read(user: User) {
     project.run(&[]).code(0);
 }
 
-fn nextests_processes_have_it_too(user: User) {
+fn scripts_under_nextest_are_in_the_sandbox(user: User) {
     let project = Project::new().of(user).variable("NEXTEST", "1").variable("NEXTEST_RUN_ID", "some-run");
     let text = "while read -r name value; do [ $name = NoNewPrivs: ] && exit $((1 - value)); done </proc/self/status";
     project.file("suites/set/1.sh", text).file("suites/set/2.sh", text);

@@ -1,6 +1,7 @@
 //! Suites share a machine, scripts do not.
 
 use libtest_mimic::Trial;
+use serde_json::json;
 
 use crate::world::{Project, claim};
 
@@ -43,33 +44,38 @@ fn suites_run_one_at_a_time_whatever_is_asked_for() {
     }
 }
 
-/// Each script waits for the other: it ends only if both run at once.
-fn meeting(project: &Project) {
+/// Each script waits for the other: it ends by itself only if both run at once.
+fn meeting(project: &Project, limit_s: u64) {
+    let dir = project.path("");
+    let dir = dir.display();
     for (mine, other) in [("a", "b"), ("b", "a")] {
-        let dir = project.path("");
-        let dir = dir.display();
-        let script = format!(
-            "echo x >{dir}/{mine}; n=0; while [ ! -s {dir}/{other} ]; do n=$((n + 1)); [ $n -lt 500 ] || exit 1; sleep 0.01; done"
-        );
-        project.file(format!("suites/set-{mine}/1.sh"), script);
+        let manifest = json!({"schemaVersion": 1, "testSuites": [{"script": "1.sh"}], "timeLimitSeconds": limit_s});
+        let script = format!("echo x >{dir}/{mine}; until [ -s {dir}/{other} ]; do sleep 0.01; done");
+        project.setup(&format!("set-{mine}"), &manifest, &[("1.sh", &script)]);
     }
 }
 
+/// More than a slow machine takes to start two scripts, less than the claims' own deadline.
+const LONG_S: u64 = 100;
+
 fn scripts_of_different_set_ups_run_at_the_same_time() {
     let project = Project::new();
-    meeting(&project);
+    meeting(&project, LONG_S);
     project.run(&["--test-threads", "2"]).code(0);
 }
 
 fn no_more_threads_are_started_than_there_are_trials() {
     let project = Project::new();
-    meeting(&project);
+    meeting(&project, LONG_S);
     project.run(&["--test-threads", "18446744073709551615"]).code(0);
 }
 
 fn beside_a_suite_scripts_run_one_at_a_time() {
     let project = Project::new();
-    meeting(&project);
+    meeting(&project, 5);
     project.suite("10-a", &[("execute", "true")]);
-    project.run(&["--test-threads", "4"]).code(101);
+    let ended = project.run(&["--test-threads", "4"]);
+    ended.code(101);
+    assert_eq!(project.record("set-a/1").0["timed_out"], true, "{ended}");
+    project.record("set-b/1").assert_pass();
 }

@@ -196,11 +196,11 @@ set -eu
 root=$(mktemp -d)
 mount --make-rprivate /
 mount -t tmpfs none "$root"
-for entry in bin dev etc home lib lib32 lib64 libx32 opt proc root sbin sys tmp usr var; do
-    if [ -L "/$entry" ]; then cp -a "/$entry" "$root/"; continue; fi
-    [ -d "/$entry" ] || continue
-    mkdir "$root/$entry"
-    mount --rbind "/$entry" "$root/$entry"
+for entry in /*; do
+    if [ -L "$entry" ]; then cp -a "$entry" "$root/"; continue; fi
+    if [ ! -d "$entry" ] || [ "$entry" = /run ]; then continue; fi
+    mkdir "$root$entry"
+    mount --rbind "$entry" "$root$entry"
 done
 exec chroot "$root" "$@"
 "#;

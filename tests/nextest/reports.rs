@@ -12,7 +12,7 @@ pub(crate) fn claims() -> Vec<Trial> {
     vec![
         claim(junit_has_each_test_once_and_no_script_can_break_it),
         claim(the_repositorys_settings_put_suites_into_one_group),
-        claim(the_readmes_settings_do_the_same),
+        claim(the_readmes_settings_put_suites_into_one_group),
     ]
 }
 
@@ -66,7 +66,7 @@ fn the_repositorys_settings_put_suites_into_one_group() {
     are_right(&fs::read_to_string(file).unwrap());
 }
 
-fn the_readmes_settings_do_the_same() {
+fn the_readmes_settings_put_suites_into_one_group() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let (_, rest) = readme.split_once("# .config/nextest.toml\n").expect("README shows the settings");
     are_right(rest.split_once("```").unwrap().0);

@@ -18,8 +18,20 @@ pub(crate) fn claims() -> Vec<Trial> {
     ]
 }
 
-const ORDERS: [&str; 11] =
-    ["all", "preflight", "deps", "build", "run-suites", "collect", "verify", "grade", "doctor", "completions", "man"];
+const ORDERS: [&str; 12] = [
+    "all",
+    "preflight",
+    "deps",
+    "build",
+    "run-suites",
+    "collect",
+    "verify",
+    "grade",
+    "doctor",
+    "completions",
+    "schema",
+    "man",
+];
 
 fn two_suites() -> Project {
     let project = project("");
@@ -33,10 +45,19 @@ fn help_names_every_order_variable_and_exit_code() {
     let variables =
         ["TEST_FILTER", "SUITE_TIMEOUT_SEC", "CARGO_PROFILE", "RUSTUP_TOOLCHAIN", "RUNNER_JSONL", "NO_COLOR"];
     let flags = ["--project-dir", "--suites", "--proof", "--quiet", "--verbose"];
-    for word in ORDERS.iter().chain(&variables).chain(&flags).chain(&["130 143"]) {
+    for word in variables.iter().chain(&flags) {
         assert!(ended.stdout.contains(word), "{word}\n{ended}");
     }
+    for word in ORDERS.iter().chain(&["0", "1", "2", "3", "129 130 143", "other"]) {
+        assert!(lists(&ended.stdout, word), "{word}\n{ended}");
+    }
     assert!(!ended.stdout.contains("__probe"), "{ended}");
+}
+
+/// Tells whether a list in a help text has a line for this word.
+fn lists(help: &str, word: &str) -> bool {
+    let mut rests = help.lines().filter_map(|line| line.strip_prefix("  ")?.strip_prefix(word));
+    rests.any(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 
 fn completions_and_the_man_page_come_from_the_same_definition() {

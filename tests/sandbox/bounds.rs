@@ -189,7 +189,7 @@ fn usage_is_told(cell: &Cell) {
         (Exit::Code(0), EndedBy::Itself, 1001)
     );
     assert!((Duration::from_millis(250)..Duration::from_secs(20)).contains(&(usage.user + usage.system)), "{usage:?}");
-    assert!(completion.wall >= Duration::from_millis(250) && completion.wall < Duration::from_secs(60));
+    assert!(completion.wall >= Duration::from_millis(250), "{completion:?}");
     assert!((100 * MIB..400 * MIB).contains(&usage.max_rss_bytes), "{usage:?}");
     assert!(usage.memory_peak_bytes.is_none_or(|peak| (100 * MIB..500 * MIB).contains(&peak)), "{usage:?}");
     assert_eq!(usage.started, Some(1));

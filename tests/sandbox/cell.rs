@@ -178,6 +178,7 @@ impl<'a> Cell<'a> {
         let took = started.elapsed();
         let limits = script.limits;
         assert!(took < limits.wall + limits.grace + limits.drain + SLACK, "it returned after {took:?}");
+        assert!(!result.as_ref().is_ok_and(|completion| completion.wall > took), "{result:?} within {took:?}");
         result
     }
 

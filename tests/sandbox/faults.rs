@@ -181,7 +181,6 @@ fn assert_row(cell: &Cell, row: &Row) {
 /// The numbers are such as such a script can have.
 fn assert_plausible(cell: &Cell, completion: &Completion) {
     let usage = completion.usage;
-    assert!(completion.wall < Duration::from_secs(80), "{completion:?}");
     assert!(usage.user + usage.system < completion.wall * 64 + Duration::from_secs(1), "{completion:?}");
     assert!(usage.max_rss_bytes < 4 << 30, "{completion:?}");
     match cell.mode {

@@ -137,7 +137,7 @@ pub(crate) fn claims() -> Vec<Claim> {
     let others = [
         sandboxed(a_program_with_a_sanitizer_works),
         sandboxed(a_debugger_may_look_at_its_own_child),
-        sandboxed(it_is_who_its_files_belong_to),
+        sandboxed(a_script_is_the_user_its_files_belong_to),
         sandboxed(names_are_looked_up_as_far_as_there_is_no_network),
         sandboxed(large_runtimes_start),
     ];
@@ -192,7 +192,7 @@ fn a_debugger_may_look_at_its_own_child(cell: &Cell) {
     assert_eq!(cell.says(&compile(cell, "debugger", source, "-O1")), "7");
 }
 
-fn it_is_who_its_files_belong_to(cell: &Cell) {
+fn a_script_is_the_user_its_files_belong_to(cell: &Cell) {
     let text = "touch mine && stat -c %u . mine /tmp $HOME | sort -u | tr '\\n' ' ' && id -u";
     let said = cell.says(text);
     let words: Vec<&str> = said.split_whitespace().collect();

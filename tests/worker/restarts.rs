@@ -145,7 +145,7 @@ fn a_script_that_kills_its_worker_does_so_twice_at_most() {
 }
 
 #[test]
-fn a_script_that_tries_that_in_the_sandbox_finds_no_worker() {
+fn a_sandboxed_script_cannot_find_its_worker_to_kill_it() {
     if !can_be_sandboxed() {
         return;
     }

@@ -207,7 +207,7 @@ fn what_the_sandbox_shows_by_order_is_nothing_of_the_workers() {
 
 /// Else the claim about the sandbox could not fail.
 #[test]
-fn a_script_without_a_sandbox_finds_it() {
+fn a_script_without_a_sandbox_can_read_the_secret() {
     for source in ["flag", "file"] {
         let found = search(User::Caller, &[], source);
         assert!(found.contains(SECRET) && found.contains("in-hand"), "{source}: {found}");

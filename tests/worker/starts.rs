@@ -29,7 +29,7 @@ fn a_second_worker_of_one_id_names_the_first_and_ends() {
 }
 
 #[test]
-fn folders_that_others_may_change_are_not_used() {
+fn folders_that_others_may_enter_are_refused_and_left_as_they_are() {
     for folder in ["state/worker-under-test", "cache"] {
         for mode in [0o777, 0o770, 0o755] {
             let server = Server::today(Some(SECRET));
@@ -39,12 +39,9 @@ fn folders_that_others_may_change_are_not_used() {
             fs::set_permissions(world.path(folder), fs::Permissions::from_mode(mode)).unwrap();
             let (code, text) = run(world.command(&server).arg("--once").env("RUNNER_SHARED_SECRET", SECRET));
             let mode_now = fs::metadata(world.path(folder)).unwrap().permissions().mode() & 0o777;
-            // One that others could only read is made private.
-            assert!(
-                code == Some(2) && server.requests().is_empty() || mode_now == 0o700,
-                "{folder} {mode:o}: {code:?}\n{text}"
-            );
-            assert!(code != Some(2) || text.contains(folder), "{text}");
+            assert_eq!((code, mode_now), (Some(2), mode), "{folder} {mode:o}: {text}");
+            assert!(text.contains(folder), "{text}");
+            assert!(server.requests().is_empty(), "{folder} {mode:o}: {text}");
         }
     }
 }

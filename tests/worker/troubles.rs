@@ -77,7 +77,7 @@ fn a_machine_that_is_mended_works_on() {
 }
 
 #[test]
-fn one_that_runs_once_ends_with_that() {
+fn a_worker_that_runs_once_ends_after_three_failures_of_ours() {
     let server = Server::today(Some(SECRET));
     let world = World::new();
     let [scratch, away] = [world.scratch(), world.path("away")].map(|path| path.display().to_string());
