@@ -28,7 +28,7 @@ fn read(given: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigErro
 }
 
 #[test]
-fn the_defaults_are_those_of_the_contract() {
+fn the_defaults_are_those_of_the_manual() {
     let config = read(&[], &[]).unwrap();
     assert_eq!(config.api.as_str(), "http://localhost:8080");
     assert_eq!((config.worker_id.as_str(), config.max_jobs.get()), ("worker-box", 4));
