@@ -196,6 +196,12 @@ fn help_has_every_variable_and_exit_code() {
 }
 
 #[test]
+fn help_that_was_broken_by_hand_fits_a_terminal() {
+    let too_long: Vec<_> = SETTINGS.lines().filter(|line| line.chars().count() > 79).collect();
+    assert_eq!(too_long, [] as [&str; 0]);
+}
+
+#[test]
 fn the_sandbox_is_as_the_environment_says() {
     let config = read(&["--sandbox"], &[("RUNNER_SANDBOX_MEMORY_MB", "4096")]).unwrap();
     assert_eq!(config.sandbox_settings.limits.memory_bytes_max, 4 << 30);
