@@ -1,5 +1,5 @@
-//! What the sandbox costs a trivial script, beside the namespaces alone, beside bubblewrap with the same walls, and beside the
-//! command that the contract's seed names: ratios, in one run.
+//! What the sandbox costs a trivial script, beside the namespaces alone, beside bubblewrap with the same walls, and beside
+//! `unshare --user --net --map-root-user`: ratios, in one run.
 //!
 //! `cargo bench --bench sandbox [-- ROUNDS]`
 //!

@@ -249,7 +249,7 @@ impl Grading<'_> {
         Ok((job::grade(&assignment, &means, self.started)?, setup.time_limit))
     }
 
-    /// Unknown keys are ignored by contract; who misspells one should hear of it.
+    /// Unknown keys are ignored, as a worker does; who misspells one should hear of it.
     fn tell_strange_keys(&self, dir: &Path) {
         let found = strange_keys(dir, &self.order.setup);
         found.misspelt.iter().for_each(|misspelt| self.show.warning(&misspelt.told.to_string()));
@@ -306,7 +306,7 @@ impl Grading<'_> {
         }
     }
 
-    /// By contract a file is handed in as it is. Whoever names another archive than a zip may have meant what is in it.
+    /// A file is handed in as it is, as a worker does. Whoever names another archive than a zip may have meant what is in it.
     fn tell_archive(&self, path: &Path) {
         let is = |known: &&str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(known));
         if ARCHIVES.iter().any(is) {

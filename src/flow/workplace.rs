@@ -194,7 +194,7 @@ impl Terms {
         }
     }
 
-    /// Source: chickadee-runner contract, "Running one script".
+    /// Source: docs/protocol.md, "Script".
     fn environment(&self, home: &Path, tmp: &Path) -> Environment {
         let mut environment = Environment::default();
         environment.set("PATH", &self.search_path);

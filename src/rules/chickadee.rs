@@ -62,7 +62,7 @@ pub(crate) struct TestOutcome {
 /// that line, else a word for the status; at most 1 KiB. `long_result` is stderr, with a last line of ours that tells codes
 /// and signals which a status does not tell apart.
 ///
-/// Source: chickadee-runner contract, "Running one script".
+/// Source: docs/protocol.md, "Script".
 pub(crate) fn outcome_of(completion: &Completion) -> TestOutcome {
     let status = status(completion);
     let mut long_result = text(&completion.stderr);
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_of_the_contract_holds() {
+    fn every_row_of_the_script_contract_holds() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/contract");
         let mut rows = 0;
         for file in fs::read_dir(dir).unwrap() {

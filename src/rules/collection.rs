@@ -1,6 +1,6 @@
 //! What a job came to, as Chickadee's server takes it: outcomes and their sums. The only place that knows these keys.
 //!
-//! Source: chickadee-runner contract, "Wire".
+//! Source: docs/protocol.md, "Job and result".
 
 use serde::Serialize;
 
@@ -342,9 +342,9 @@ mod tests {
         assert_eq!((fault.final_status(), fault.has_full_marks()), ("error", false));
     }
 
-    /// Source: chickadee-runner contract, "Wire".
+    /// Source: docs/protocol.md, "Job and result".
     #[test]
-    fn the_text_has_the_keys_of_the_contract() {
+    fn the_text_has_the_keys_of_the_protocol() {
         let mut found = collection(&[TestStatus::Pass]);
         let text = found.to_json().unwrap();
         assert!(!text.contains('\n'));

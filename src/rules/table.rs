@@ -107,7 +107,7 @@ fn cut(text: &str, max: usize) -> String {
     text.chars().take_while(fits).chain(['…']).collect()
 }
 
-/// What a script said last; of one that was ended, also why: by contract its short result does not tell.
+/// What a script said last; of one that was ended, also why: its short result does not tell.
 fn result(outcome: &Outcome, time_limit: Duration) -> String {
     let said = visible(&outcome.short_result);
     if outcome.status != TestStatus::Timeout {

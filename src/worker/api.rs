@@ -1,6 +1,6 @@
 //! The wire: what the API server sends and takes.
 //!
-//! Source: the contract, "Wire". What a job's manifest means is `rules::parse`'s business: here it is text.
+//! Source: docs/protocol.md, "Wire". What a job's manifest means is `rules::parse`'s business: here it is text.
 
 use std::fs::File;
 use std::io;

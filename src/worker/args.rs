@@ -19,45 +19,55 @@ use secret::OpenFile;
 pub(super) use secret::{Secret, SecretError};
 
 const SETTINGS: &str = "\
-Environment (a flag that says the same comes first; an empty variable counts as absent):
+Environment (a flag that says the same comes first; an empty variable counts
+as absent; MB are MiB, 1,048,576 bytes):
   RUNNER_SHARED_SECRET, WORKER_SHARED_SECRET
-                     the secret; else the files ./.worker-secret and /data/.worker-secret.
-                     Without any, requests go unsigned
+                     the secret; else the files ./.worker-secret and
+                     /data/.worker-secret. Without any, requests go unsigned
   RUNNER_STATE_DIR   as --state-dir
   RUNNER_TEST_SETUP_CACHE_DIR
                      as --test-setup-cache-dir
   RUNNER_TEST_SETUP_CACHE_MAX_MB
-                     size of the cache, in MiB [default: 2048]
+                     size of the cache [default: 2048]
   RUNNER_MAX_DOWNLOAD_MB
-                     largest download, in MiB [default: 512]
+                     largest download [default: 512]
   RUNNER_MIN_FREE_DISK_MB
-                     no new jobs with less free space than that on a disk of ours, in MiB; 0: never mind [default: 128]
+                     no new jobs with less free space than this in TMPDIR, the
+                     state folder or the cache; 0: no check [default: 128]
   RUNNER_DRAIN_LIMIT_SEC, RUNNER_CA_FILE
                      as --drain-limit, --ca-file
   RUNNER_NETWORK_RETRY_ENABLED
-                     try again what failed on the way [default: true]
+                     try failed requests again [default: true]
   RUNNER_RETRY_BASE_DELAY_MS, RUNNER_RETRY_MAX_DELAY_MS
-                     first and longest pause before that [default: 1000, 30000]
+                     first and longest pause before that
+                     [default: 1000, 30000]
   RUNNER_HEARTBEAT_RETRY_MAX_ATTEMPTS, RUNNER_RESULT_UPLOAD_RETRY_MAX_ATTEMPTS,
   RUNNER_DOWNLOAD_RETRY_MAX_ATTEMPTS
-                     how often, the first time included; results are sent on after that, less often [default: 4, 8, 6]
+                     attempts in all; after that, results are retried less
+                     often [default: 4, 8, 6]
   RUNNER_HEARTBEAT_INTERVAL_MS
-                     between two heartbeats while there are jobs [default: 30000]
+                     between two heartbeats while there are jobs
+                     [default: 30000]
   RUNNER_SANDBOX_MEMORY_MB, RUNNER_SANDBOX_DISK_MB, RUNNER_SANDBOX_FILES
-                     what one sandboxed script may use and write [default: 2048, 512, 50000]
+                     what one sandboxed script may use and write
+                     [default: 2048, 512, 50000]
   RUNNER_SANDBOX_PROCESSES, RUNNER_SANDBOX_OPEN_FILES
-                     at once, of a script, of each process [default: 512, 1024]
+                     processes of one script at once; open files of each
+                     process [default: 512, 1024]
   RUNNER_SANDBOX_SHOWS
-                     folders and files that sandboxed scripts may read, too, separated by colons
+                     folders and files that sandboxed scripts may read as
+                     well, separated by colons
   RUNNER_CAPABILITY_DISCOVERY_ENABLED
                      find out what this machine can run [default: true]
   NO_COLOR           no colours
 
 Exit codes:
   0        drained, or with --once: everything that was there is done
-  2        the command line or the configuration is wrong, there is no sandbox, the id is in use on this machine,
-           or its folder has something for another server
-  3        the worker itself failed, a result is lost, or with --once: something that was there is not done
+  2        the command line or the configuration is wrong, there is no sandbox,
+           the id is in use on this machine, or its folder has something for
+           another server
+  3        the worker itself failed, a result is lost, or with --once:
+           something that was there is not done
   129 130 143
            aborted by a second SIGHUP, SIGINT, SIGTERM";
 
@@ -79,7 +89,7 @@ pub(super) struct Flags {
     /// Run scripts in the sandbox, or not at all.
     #[arg(long)]
     sandbox: bool,
-    /// The secret. Every user of this machine can see it: better use the environment or a file.
+    /// The shared secret. Every user of this machine can see arguments: prefer the environment or a file.
     #[arg(long, value_name = "SECRET")]
     worker_secret: Option<OsString>,
     /// Where unpacked set-ups are kept [default: chickadee-runner/setups in the user's cache folder].
@@ -97,7 +107,7 @@ pub(super) struct Flags {
     /// A file that always tells what the worker is doing.
     #[arg(long, value_name = "FILE")]
     status_file: Option<PathBuf>,
-    /// Certificates, in PEM, that are trusted beside the built-in ones.
+    /// Certificates, in PEM, trusted in addition to the built-in ones.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// Take the jobs that are there, then end.
@@ -137,7 +147,7 @@ pub(super) struct Config {
     pub(super) cache_bytes_max: u64,
     /// The largest download.
     pub(super) download_bytes_max: u64,
-    /// With less free space than that no job is taken; 0: never mind.
+    /// With less free space than that no job is taken; 0: no check.
     pub(super) free_disk_bytes_min: u64,
     /// The folder of all workers' state.
     pub(super) state_dir: PathBuf,
@@ -147,7 +157,7 @@ pub(super) struct Config {
     pub(super) log_format: Format,
     /// What is to tell what the worker is doing.
     pub(super) status_file: Option<PathBuf>,
-    /// Certificates to trust beside the built-in ones.
+    /// Certificates to trust in addition to the built-in ones.
     pub(super) ca_file: Option<PathBuf>,
     /// Take the jobs that are there, then end.
     pub(super) once: bool,

@@ -119,17 +119,19 @@ fn live(config: Config, log: &Log, interrupt: &Interrupt) -> Result<ExitCode, st
             log.event(Level::Warn, EventName::ScratchLeft, &[("error", json!(why))]);
         }
     }
-    let level = if why.is_some() { Level::Error } else { Level::Info };
+    let (level, code) = match ended {
+        Ended::Drained => (Level::Info, ExitCode::SUCCESS),
+        Ended::Unreachable | Ended::ResultsLost | Ended::Hindered | Ended::Unsent | Ended::Failed => {
+            (Level::Error, ExitCode::from(FAULT))
+        }
+        Ended::Aborted => (Level::Info, interrupt.exit_code().unwrap_or(ExitCode::from(FAULT))),
+    };
+    // It may have failed before it was told to end at once.
+    let level = if why.is_some() { Level::Error } else { level };
     let mut fields = vec![("how", json!(ended.as_str()))];
     fields.extend(why.map(|why| ("error", json!(why))));
     log.event(level, EventName::WorkerStopped, &fields);
-    Ok(match ended {
-        Ended::Drained => ExitCode::SUCCESS,
-        Ended::Unreachable | Ended::ResultsLost | Ended::Hindered | Ended::Unsent | Ended::Failed => {
-            ExitCode::from(FAULT)
-        }
-        Ended::Aborted => interrupt.exit_code().unwrap_or(ExitCode::from(FAULT)),
-    })
+    Ok(code)
 }
 
 /// Waits until nobody else has it, be it a thread that ends or the listener, which tells it something; `None` if somebody keeps it.

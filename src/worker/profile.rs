@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wire_has_the_keys_of_the_contract() {
+    fn the_wire_has_the_keys_of_the_protocol() {
         let profile = Profile {
             platform: "linux".to_owned(),
             architecture: architecture("aarch64").to_owned(),

@@ -1,6 +1,6 @@
 //! What the server is told of a job: the collection, and how the job went.
 //!
-//! Source: chickadee-runner contract, "Wire".
+//! Source: docs/protocol.md, "Job and result".
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ const UNCUT_BYTES_MAX: usize = 512;
 /// Which form the server takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Today's: the collection, and diagnostics.
+    /// Today's server's: the collection, and diagnostics.
     Report,
-    /// The seed's: the collection alone.
+    /// That of Chickadee's first server: the collection alone.
     Bare,
 }
 

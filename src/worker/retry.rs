@@ -1,6 +1,6 @@
 //! When something is tried again, and after how long.
 //!
-//! Source: the contract, "Retry".
+//! Source: docs/protocol.md, "Retry".
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::num::NonZeroU32;
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_tried_again_as_the_contract_says() {
+    fn statuses_are_tried_again_as_the_protocol_says() {
         for code in 400..600 {
             let class = status(code).class();
             let expected = match code {

@@ -1,6 +1,6 @@
 //! Signatures of requests; the only file that knows the cipher.
 //!
-//! Source: the contract, "Signing". A signature is made for one attempt: its nonce is remembered by the server, and a second use
+//! Source: docs/protocol.md, "Signing". A signature is made for one attempt: its nonce is remembered by the server, and a second use
 //! is refused as a replay.
 
 use std::fmt;

@@ -53,9 +53,9 @@ fn the_table_has_a_row_for_each_outcome_and_the_sums() {
     }
 }
 
-/// Source: chickadee-runner contract, "Wire".
+/// Source: docs/protocol.md, "Job and result".
 #[test]
-fn the_json_is_the_collection_of_the_contract_whoever_runs_it_and_where() {
+fn the_json_is_the_collection_of_the_protocol_whoever_runs_it_and_where() {
     for way in ways() {
         let mut found = all_kinds(way).json(0, &["week1", "alice"]);
         let sum: u64 = found["outcomes"]

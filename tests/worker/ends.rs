@@ -48,6 +48,7 @@ fn a_worker_with_nothing_to_do_ends_at_once_and_in_order() {
         worker.signal(signal);
         assert!(worker.wait().success(), "{}", worker.text());
         assert_eq!(said(&worker.events(), "worker_stopped", "how"), ["drained"]);
+        assert_eq!(said(&worker.events(), "worker_stopped", "level"), ["info"]);
         assert!(std::fs::read_dir(world.scratch()).unwrap().next().is_none());
     }
 }
@@ -100,6 +101,7 @@ fn a_second_signal_ends_everything_at_once_and_the_job_is_done_at_the_next_start
         assert_eq!(alive(&sleeper), Vec::<String>::new());
         assert_eq!(server.results().len(), 0, "nothing is said of a job that is to be done");
         assert_eq!(said(&worker.events(), "worker_stopped", "how"), ["aborted"]);
+        assert_eq!(said(&worker.events(), "worker_stopped", "level"), ["info"]);
         assert!(std::fs::read_dir(world.scratch()).unwrap().next().is_none());
         world.run_once(&server, &[]);
         assert_eq!(collection(&server, "s1")["outcomes"][0]["status"], json!("pass"));

@@ -129,6 +129,7 @@ fn a_worker_that_runs_once_does_not_wait_for_a_job_that_it_has_for_ever() {
     });
     assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
     assert_eq!(said(&worker.events(), "worker_stopped", "how"), ["hindered"]);
+    assert_eq!(said(&worker.events(), "worker_stopped", "level"), ["error"]);
     assert_eq!(said(&worker.events(), "results_left", "results"), [1]);
 }
 
@@ -141,6 +142,7 @@ fn a_worker_that_runs_once_tells_of_results_that_are_left() {
     let mut worker = world.start(&server, &["--once", "--drain-limit", "0"]);
     assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
     assert_eq!(said(&worker.events(), "worker_stopped", "how"), ["unsent"]);
+    assert_eq!(said(&worker.events(), "worker_stopped", "level"), ["error"]);
     server.calm();
     world.run_once(&server, &[]);
     world.is_clean();

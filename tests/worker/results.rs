@@ -85,7 +85,7 @@ fn a_result_that_is_too_large_for_the_server_is_cut_and_that_is_said() {
 }
 
 #[test]
-fn a_result_of_more_than_the_contracts_10_mb_is_cut_before_it_is_sent() {
+fn a_result_of_more_than_10_mb_is_cut_before_it_is_sent() {
     let script = "yes 'a long story' | head -c 300000 >&2; exit 1";
     let names: Vec<_> = (0..50).map(|number| format!("{number}.sh")).collect();
     let scripts: Vec<_> = names.iter().map(|name| (name.as_str(), script)).collect();

@@ -410,7 +410,7 @@ fn times_are_whole_seconds_of_utc() {
 }
 
 #[test]
-fn every_row_of_the_contract_holds_for_a_real_shell() {
+fn every_row_of_the_script_contract_holds_for_a_real_shell() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/contract");
     let mut rows = 0;
     for file in fs::read_dir(dir).unwrap() {

@@ -103,7 +103,7 @@ fn need_root() {
 }
 
 #[test]
-fn a_file_has_every_field_of_the_contract() {
+fn a_file_has_every_field() {
     let scratch = Scratch::new();
     let path = scratch.file("f", b"abc");
     fs::set_permissions(&path, Permissions::from_mode(0o6751)).unwrap();

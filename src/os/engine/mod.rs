@@ -66,7 +66,7 @@ use pool::Pool;
 /// How long the sweep of an earlier run's traces looks for more.
 const SWEEP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs scripts. The contract names two implementations: unsandboxed and sandboxed.
+/// Runs scripts: without a sandbox, or in one (`os::sandbox`).
 pub trait ScriptRunner: Send + Sync {
     /// Runs one script to the end of everything it started, within `wall + grace + drain`.
     ///

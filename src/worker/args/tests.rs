@@ -28,7 +28,7 @@ fn read(given: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigErro
 }
 
 #[test]
-fn the_defaults_are_those_of_the_contract() {
+fn the_defaults_are_those_of_the_manual() {
     let config = read(&[], &[]).unwrap();
     assert_eq!(config.api.as_str(), "http://localhost:8080");
     assert_eq!((config.worker_id.as_str(), config.max_jobs.get()), ("worker-box", 4));
@@ -193,6 +193,12 @@ fn help_has_every_variable_and_exit_code() {
     assert_eq!(missing, [] as [&str; 0]);
     assert!(["  0 ", "  2 ", "  3 ", "  129 130 143"].iter().all(|code| help.contains(code)), "{help}");
     Flags::command().debug_assert();
+}
+
+#[test]
+fn help_that_was_broken_by_hand_fits_a_terminal() {
+    let too_long: Vec<_> = SETTINGS.lines().filter(|line| line.chars().count() > 79).collect();
+    assert_eq!(too_long, [] as [&str; 0]);
 }
 
 #[test]

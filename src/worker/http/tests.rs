@@ -87,7 +87,7 @@ fn retry_now() -> Class {
 }
 
 #[test]
-fn calls_of_the_contract_work_signed_and_over_one_connection() {
+fn calls_work_signed_and_over_one_connection() {
     let server = server();
     server.add_raw_job(job());
     let api = api(&server);

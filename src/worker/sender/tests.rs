@@ -149,7 +149,7 @@ fn other_errors() -> Vec<ApiError> {
 }
 
 #[test]
-fn nothing_but_the_contracts_refusals_is_final() {
+fn nothing_but_400_413_and_422_is_final() {
     for error in (300..600).map(|code| status(code, None)).chain(other_errors()) {
         let told = format!("{error:?}");
         let is_final = matches!(&error, ApiError::Status { code: 400 | 413 | 422, .. });

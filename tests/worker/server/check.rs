@@ -1,4 +1,6 @@
-//! The contract's forms: which keys there are, what their values look like, and what is signed.
+//! The forms of the protocol: which keys there are, what their values look like, and what is signed.
+//!
+//! Source: docs/protocol.md, "Job and result", "Wire" and "Signing".
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -130,7 +132,7 @@ pub(super) fn activity(value: &Value) -> Vec<String> {
     wrong(&ACTIVITY, value, "activity")
 }
 
-/// What is wrong with an activity for the seed's server, which reads two keys.
+/// What is wrong with an activity for Chickadee's first server, which reads two keys.
 pub(super) fn minimal_activity(value: &Value) -> Vec<String> {
     let is_missing = |key: &&str| !value[*key].is_string();
     ["workerID", "hostname"].iter().filter(|key| is_missing(key)).map(|key| format!("activity: no `{key}`")).collect()

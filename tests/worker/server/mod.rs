@@ -1,6 +1,6 @@
 //! An API server for tests: real HTTP/1.1 on a port of the system's choice, a thread for each connection, connections kept.
 //!
-//! It is as strict as the contract: what it refuses, it also notes, and a test asserts that [`Server::violations`] is empty. A
+//! It is as strict as docs/protocol.md: what it refuses, it also notes, and a test asserts that [`Server::violations`] is empty. A
 //! request passes these stations; a [`Fault`] spoils one of them:
 //!
 //! ```text
@@ -34,12 +34,12 @@ pub(crate) use fault::Fault;
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Which of the two servers of the contract this is.
+/// Which of Chickadee's two servers this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Today's: signatures if it has a secret, reports or bare collections, exact keys.
+    /// Today's server: signatures if it has a secret, reports or bare collections, exact keys.
     Today,
-    /// The seed's: no authentication, bare collections, reads only `workerID` and `hostname` of an activity.
+    /// Chickadee's first server: no authentication, bare collections, reads only `workerID` and `hostname` of an activity.
     Minimal,
 }
 
@@ -158,7 +158,7 @@ impl Server {
         Self::start(Mode::Today, secret)
     }
 
-    /// The seed's server.
+    /// Chickadee's first server.
     pub(crate) fn minimal() -> Self {
         Self::start(Mode::Minimal, None)
     }
@@ -276,7 +276,7 @@ impl Server {
         self.shared.lock()
     }
 
-    /// What was refused as against the contract, in order.
+    /// What was refused as against the protocol, in order.
     pub(crate) fn violations(&self) -> Vec<String> {
         self.state().violations.clone()
     }
