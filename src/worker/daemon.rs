@@ -98,11 +98,7 @@ pub(super) fn work(worker: &Arc<Worker>, left: Vec<(Job, Ticket)>) -> Ended {
     worker.status.note(status::Event::Spooled(worker.sender.waiting()));
     worker.status.note(status::Event::Ended);
     tick(worker);
-    let lost = worker.sender.lost();
-    for job in &lost {
-        worker.log.of_job(Level::Error, EventName::ResultLost, job, &[]);
-    }
-    if lost.is_empty() || ended == Ended::Aborted { ended } else { Ended::ResultsLost }
+    ended
 }
 
 /// Takes up what an earlier worker had in hand, then polls until the slots are closed or there is another reason to end.

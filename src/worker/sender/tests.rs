@@ -264,9 +264,23 @@ fn a_result_in_memory_is_counted_and_put_on_the_disk_at_the_end_if_that_takes_it
         let World { api, spool, in_hand, log, status, .. } = &world;
         sender.run(&Post { api, spool, in_hand, log, status });
         let lost = if is_mended { vec![] } else { vec![key()] };
-        assert_eq!((sender.lost(), spool.holds(&key())), (lost, is_mended));
+        assert_eq!((sender.left().lost, spool.holds(&key())), (lost, is_mended));
         assert_eq!(world.sizes_sent(), [0; 0]);
     }
+}
+
+#[test]
+fn a_result_that_is_still_under_way_at_the_end_counts_as_being_where_it_was() {
+    let world = World::new([]);
+    let sender = Sender::new(policy(), vec![world.spool.add(&key(), &body(0)).unwrap()]);
+    assert!(sender.next().is_some());
+    assert_eq!(sender.left(), Left { spooled: 1, lost: vec![] });
+    let sender = Sender::new(policy(), Vec::new());
+    sender.send(world.in_memory());
+    assert!(sender.next().is_some());
+    sender.finish();
+    assert!(!sender.wait_until_over(Duration::ZERO), "nobody has put it anywhere");
+    assert_eq!((sender.left(), sender.waiting()), (Left { spooled: 0, lost: vec![key()] }, 1));
 }
 
 #[test]
