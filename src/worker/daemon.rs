@@ -52,6 +52,8 @@ pub(super) enum Ended {
     Hindered,
     /// With `--once`: the server has not taken every result; they are in the spool.
     Unsent,
+    /// With `--once`: a job stays in hand, for the next start.
+    Unfinished,
     /// Something of the worker failed.
     Failed,
     /// By a second signal.
@@ -67,6 +69,7 @@ impl Ended {
             Self::ResultsLost => "results_lost",
             Self::Hindered => "hindered",
             Self::Unsent => "unsent",
+            Self::Unfinished => "unfinished",
             Self::Failed => "failed",
             Self::Aborted => "aborted",
         }
@@ -103,7 +106,9 @@ pub(super) fn work(worker: &Arc<Worker>, left: Vec<(Job, Ticket)>) -> Ended {
 
 /// Takes up what an earlier worker had in hand, then polls until the slots are closed or there is another reason to end.
 fn poll(worker: &Worker, left: Vec<(Job, Ticket)>) -> Ended {
-    left.into_iter().for_each(|(job, ticket)| resume(worker, job, ticket));
+    if !left.into_iter().all(|(job, ticket)| resume(worker, job, ticket)) {
+        return Ended::Drained;
+    }
     // The last of them is alone as well.
     worker.slots.wait_until_idle();
     let mut pace = Pace::new(worker.polls);
@@ -259,18 +264,30 @@ fn is_done(worker: &Worker, job: &Job, ticket: &Ticket) -> bool {
 }
 
 /// Takes up a job of an earlier worker, which was killed over it or over another: alone, so that if this one is, too, it is known over
-/// which.
-fn resume(worker: &Worker, job: Job, mut ticket: Ticket) {
+/// which. Tells whether it could; else the job stays in hand.
+fn resume(worker: &Worker, job: Job, mut ticket: Ticket) -> bool {
     if !worker.slots.wait_until_idle() {
-        return;
+        return false;
     }
-    match worker.in_hand.begin(&mut ticket) {
-        Ok(begun) => {
-            worker.say(Level::Warn, EventName::JobResumed, &job, &[("tries", json!(ticket.tries))]);
-            let is_hopeless = begun == Begun::TooOften;
-            worker.slots.put(Claimed { job, ticket, at: Started::now(), is_hopeless });
+    let Some(begun) = begin(worker, &mut ticket) else { return false };
+    worker.status.note(status::Event::Obstacle(None));
+    worker.say(Level::Warn, EventName::JobResumed, &job, &[("tries", json!(ticket.tries))]);
+    worker.slots.put(Claimed { job, ticket, at: Started::now(), is_hopeless: begun == Begun::TooOften });
+    true
+}
+
+/// Counts that a job is begun again, as soon as the disk takes that: begun without being counted it could kill every worker from now on.
+fn begin(worker: &Worker, ticket: &mut Ticket) -> Option<Begun> {
+    let mut pace = Pace::new(worker.polls);
+    loop {
+        match worker.in_hand.begin(ticket) {
+            Ok(begun) => return Some(begun),
+            Err(error) => worker.log.disk_failed(&ticket.key, &error),
         }
-        // Begun without being counted it could kill every worker from now on. It stays in hand.
-        Err(error) => worker.log.disk_failed(&job.key(), &error),
+        worker.status.note(status::Event::Obstacle(Some(EventName::SpoolFailed)));
+        let pause = pace.slowly();
+        if (worker.config.once && is_given_up(worker, &pace)) || worker.slots.wait_until_closed(pause) {
+            return None;
+        }
     }
 }

@@ -125,9 +125,12 @@ fn live(config: Config, log: &Log, interrupt: &Interrupt) -> Result<ExitCode, st
     log.event(level, EventName::WorkerStopped, &fields);
     Ok(match ended {
         Ended::Drained => ExitCode::SUCCESS,
-        Ended::Unreachable | Ended::ResultsLost | Ended::Hindered | Ended::Unsent | Ended::Failed => {
-            ExitCode::from(FAULT)
-        }
+        Ended::Unreachable
+        | Ended::ResultsLost
+        | Ended::Hindered
+        | Ended::Unsent
+        | Ended::Unfinished
+        | Ended::Failed => ExitCode::from(FAULT),
         Ended::Aborted => interrupt.exit_code().unwrap_or(ExitCode::from(FAULT)),
     })
 }

@@ -61,7 +61,16 @@ pub(super) fn drain(worker: &Worker, poll_ended: &Receiver<Ended>) -> Ended {
     if worker.has_failed() {
         return Ended::Failed;
     }
-    if worker.config.once && ended == Ended::Drained && left.spooled > 0 { Ended::Unsent } else { ended }
+    if !worker.config.once || ended != Ended::Drained {
+        return ended;
+    }
+    if left.spooled > 0 {
+        Ended::Unsent
+    } else if worker.in_hand.is_empty() {
+        Ended::Drained
+    } else {
+        Ended::Unfinished
+    }
 }
 
 fn wait_for_polls(worker: &Worker, poll_ended: &Receiver<Ended>) -> Ended {
