@@ -50,7 +50,7 @@ pub(super) enum Ended {
     ResultsLost,
     /// With `--once`: something kept the worker from taking jobs.
     Hindered,
-    /// With `--once`: the server has not taken every result; they are in the spool.
+    /// With `--once`: the server has not taken every result; they are in the spool, or were set aside.
     Unsent,
     /// With `--once`: a job stays in hand, for the next start.
     Unfinished,
@@ -159,7 +159,8 @@ fn hindered(worker: &Worker, pace: &mut Pace) -> Option<Next> {
     None
 }
 
-/// After job upon job that failed by our fault: one at a time is tried, and ever more rarely, until one is graded.
+/// After job upon job that failed by our fault, or whose result was refused: one at a time is tried, and ever more rarely, until one is
+/// graded, or its result taken.
 fn troubled(worker: &Worker, pace: &mut Pace, trouble: &Trouble) -> Option<Next> {
     worker.status.note(status::Event::Obstacle(Some(EventName::JobsFailing)));
     if worker.config.once {

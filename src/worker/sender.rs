@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::api::{ApiError, JobApi, JobKey};
+use super::daemon::Troubles;
 use super::log::{EventName, Log, seconds};
 use super::report::{BODY_BYTES_MAX, shrunk};
 use super::retry::{Class, Jitter, Policy};
@@ -42,6 +43,8 @@ struct State {
     parcels: Vec<Parcel>,
     /// What the thread has taken from them: the one that is being sent, at the end all that are being put on the disk.
     under_way: Vec<(JobKey, Place)>,
+    /// How many were set aside.
+    set_aside: usize,
     is_ended: bool,
     is_over: bool,
 }
@@ -59,6 +62,8 @@ pub(super) struct Left {
     pub(super) spooled: usize,
     /// The jobs of those that it has not, as far as is known.
     pub(super) lost: Vec<JobKey>,
+    /// How many were set aside, and will never be sent.
+    pub(super) set_aside: usize,
 }
 
 /// What came of an attempt.
@@ -72,7 +77,7 @@ impl Sender {
     /// Has what an earlier worker has left to send.
     pub(super) fn new(policy: Policy, left: Vec<Spooled>) -> Self {
         let parcels = left.into_iter().map(Parcel::spooled).collect();
-        let state = State { parcels, under_way: Vec::new(), is_ended: false, is_over: false };
+        let state = State { parcels, under_way: Vec::new(), set_aside: 0, is_ended: false, is_over: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), policy }
     }
 
@@ -95,7 +100,8 @@ impl Sender {
     pub(super) fn left(&self) -> Left {
         let state = self.lock();
         let (lost, spooled): (Vec<_>, Vec<_>) = state.unsent().partition(|(_, place)| *place == Place::Memory);
-        Left { spooled: spooled.len(), lost: lost.into_iter().map(|(job, _)| job.clone()).collect() }
+        let lost = lost.into_iter().map(|(job, _)| job.clone()).collect();
+        Left { spooled: spooled.len(), lost, set_aside: state.set_aside }
     }
 
     /// Waits until nothing is left to send, `limit` at most; tells whether nothing is.
@@ -124,9 +130,13 @@ impl Sender {
             let sent = post.attempt(&mut parcel, &self.policy, &mut jitter);
             self.change(|state| {
                 state.under_way.clear();
-                if let Sent::Later(delay) = sent {
-                    parcel.due = Instant::now() + delay;
-                    state.parcels.push(parcel);
+                match sent {
+                    Sent::Taken => {}
+                    Sent::Later(delay) => {
+                        parcel.due = Instant::now() + delay;
+                        state.parcels.push(parcel);
+                    }
+                    Sent::Never => state.set_aside += 1,
                 }
             });
         }
@@ -170,7 +180,7 @@ impl Sender {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Lists and flags, each changed whole.
+        // Lists, a number and flags, each changed whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -225,6 +235,7 @@ pub(super) struct Post<'a> {
     pub(super) in_hand: &'a JobsInHand,
     pub(super) log: &'a Log,
     pub(super) status: &'a Status,
+    pub(super) troubles: &'a Troubles,
 }
 
 impl Post<'_> {
@@ -284,12 +295,14 @@ impl Post<'_> {
         }
         self.say(Level::Info, EventName::ResultSent, parcel, &[]);
         self.status.note(status::Event::ResultSent);
+        self.troubles.taken();
         Sent::Taken
     }
 
     fn not_taken(&self, parcel: &mut Parcel, error: &ApiError, policy: &Policy, jitter: &mut Jitter) -> Sent {
         let text = self.log.without_secrets(&Fault::new(error).to_string());
         if error.is_refusal() {
+            self.troubles.refused(&format!("the server refuses its result: {text}"));
             return self.set_aside(parcel, &text);
         }
         let failed = parcel.failed + 1;

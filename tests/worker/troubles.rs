@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::server::Server;
+use crate::server::{Fault, Route, Server};
 use crate::world::{SECRET, World, collection, is_infrastructure, job, own_job, said, until};
 
 const PASSES: &[(&str, &str)] = &[("a.sh", "exit 0")];
@@ -90,6 +90,49 @@ fn one_that_runs_once_ends_with_that() {
     assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
     assert_eq!(said(&worker.events(), "worker_stopped", "how"), ["failed"]);
     assert!(server.state().queue.len() >= 3, "{}", worker.text());
+}
+
+/// Jobs whose results the server refuses are as lost for their students as those that fail.
+#[test]
+fn a_server_that_refuses_result_upon_result_is_not_asked_for_all_its_jobs() {
+    for more in [&[][..], &["--once"]] {
+        let server = Server::today(Some(SECRET));
+        server.script(Route::Results, vec![Fault::Status(422, None); 100]);
+        for number in 1..=20 {
+            server.add_job(job(&format!("s{number}"), PASSES));
+        }
+        let world = World::new();
+        let mut command = world.command(&server);
+        command.args(["--max-jobs", "1"]).args(more);
+        // A pause that no test waits for.
+        command.env("RUNNER_RETRY_BASE_DELAY_MS", "3600000").env("RUNNER_RETRY_MAX_DELAY_MS", "3600000");
+        let mut worker = world.spawn(command.env("RUNNER_SHARED_SECRET", SECRET));
+        if more.is_empty() {
+            let told = worker.wait_for("jobs_failing");
+            assert!(told["error"].to_string().contains("answered 422"), "{told}");
+            worker.finish();
+        } else {
+            assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
+            assert!(worker.wait_for("worker_failed")["error"].to_string().contains("answered 422"), "{}", worker.text());
+        }
+        assert!(server.state().queue.len() >= 10, "{}", worker.text());
+    }
+}
+
+#[test]
+fn a_server_that_takes_results_again_is_worked_for_again() {
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Results, vec![Fault::Status(422, None); 4]);
+    let world = World::new();
+    let mut worker = world.start(&server, &["--status-file", &world.path("status.json").display().to_string()]);
+    for number in 1..=8 {
+        server.add_job(job(&format!("s{number}"), PASSES));
+    }
+    worker.wait_for("jobs_failing");
+    server.wait_until("the others", |state| state.results.len() == 4);
+    until(&|| status(&world).to_string(), || status(&world)["obstacle"].is_null());
+    worker.finish();
+    world.is_clean();
 }
 
 /// A job that names what is not there says nothing about the machine.

@@ -61,8 +61,8 @@ fn work_in_slot(worker: &Worker) {
 
 fn send_results(worker: &Worker) {
     let (spool, in_hand) = (&worker.spool, &worker.in_hand);
-    let (log, status) = (&worker.log, &worker.status);
-    worker.sender.run(&Post { api: &*worker.results_api, spool, in_hand, log, status });
+    let (log, status, troubles) = (&worker.log, &worker.status, &worker.troubles);
+    worker.sender.run(&Post { api: &*worker.results_api, spool, in_hand, log, status, troubles });
 }
 
 fn beat(worker: &Worker) {

@@ -64,7 +64,7 @@ pub(super) fn drain(worker: &Worker, poll_ended: &Receiver<Ended>) -> Ended {
     if !worker.config.once || ended != Ended::Drained {
         return ended;
     }
-    if left.spooled > 0 {
+    if left.spooled > 0 || left.set_aside > 0 {
         Ended::Unsent
     } else if worker.in_hand.is_empty() {
         Ended::Drained
