@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::server::{Fault, Route, Server};
-use crate::world::{SECRET, World, collection, is_infrastructure, job, own_job, said, until};
+use crate::world::{SECRET, Worker, World, collection, is_infrastructure, job, own_job, said, until};
 
 const PASSES: &[(&str, &str)] = &[("a.sh", "exit 0")];
 
@@ -90,6 +90,35 @@ fn one_that_runs_once_ends_with_that() {
     assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
     assert_eq!(said(&worker.events(), "worker_stopped", "how"), ["failed"]);
     assert!(server.state().queue.len() >= 3, "{}", worker.text());
+}
+
+/// Each row of failures is one of its own.
+#[test]
+fn a_machine_that_fails_again_after_it_was_mended_is_told_of_and_paused_for_again() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let mut worker = world.start(&server, &["--max-jobs", "1"]);
+    worker.wait_for("worker_started");
+    let told = |worker: &Worker| {
+        let events = worker.text().lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<Value>>();
+        said(&events, "jobs_failing", "failed").into_iter().cloned().collect::<Vec<_>>()
+    };
+    for (row, jobs) in [3, 4].into_iter().enumerate() {
+        let before = told(&worker).len();
+        let scratch = break_down(&world);
+        for number in 1..=jobs {
+            server.add_job(job(&format!("bad-{row}-{number}"), PASSES));
+        }
+        until(&|| worker.text(), || told(&worker).len() > before);
+        assert_eq!(told(&worker)[before], 3, "{}", worker.text());
+        server.wait_until("all are reported", |state| state.queue.is_empty() && state.results.len() >= jobs);
+        mend(&world, &scratch);
+        let good = format!("good-{row}");
+        server.add_job(job(&good, PASSES));
+        server.wait_until(&good, |state| state.results.contains_key(&(good.clone(), 1)));
+    }
+    worker.finish();
+    world.is_clean();
 }
 
 /// Jobs whose results the server refuses are as lost for their students as those that fail.

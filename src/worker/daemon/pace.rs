@@ -19,7 +19,7 @@ pub(super) struct Pace {
     idle: Duration,
     /// Polls, one after another.
     failed: u32,
-    /// For how many failed jobs there was a pause already.
+    /// For how many failed jobs of this row there was a pause already.
     paused_for: u32,
 }
 
@@ -76,6 +76,11 @@ impl Pace {
         self.paused_for = trouble.failed;
         let beyond = trouble.failed.saturating_sub(FAILED_JOBS_MAX) + 1;
         Some(self.policy.delay(beyond, None, &mut self.jitter))
+    }
+
+    /// The row of failed jobs has ended: the next one is another.
+    pub(super) fn no_trouble(&mut self) {
+        self.paused_for = 0;
     }
 }
 
