@@ -66,8 +66,8 @@ fn send_results(worker: &Worker) {
 }
 
 fn beat(worker: &Worker) {
-    let sent = with_retries(&worker.heartbeats, &worker.stop_jobs, &mut |_, _, _| {}, || {
-        worker.jobs_api.heartbeat(&worker.activity())
+    let sent = with_retries(&worker.heartbeats, &worker.stop_results, &mut |_, _, _| {}, || {
+        worker.results_api.heartbeat(&worker.activity())
     });
     match sent {
         Ok(()) | Err(ApiError::Stopped) => {}
