@@ -81,7 +81,9 @@ pub(super) fn work(worker: &Arc<Worker>, left: Vec<(Job, Ticket)>) -> Ended {
     worker.status.note(status::Event::Ready);
     worker.status.note(status::Event::Spooled(worker.sender.waiting()));
     // Before anything is sent: what is taken from the spool cannot be told from what never was in it.
-    let left = left.into_iter().filter(|(job, ticket)| !is_done(worker, job, ticket)).collect();
+    let (done, left): (Vec<_>, Vec<_>) = left.into_iter().partition(|(job, _)| worker.spool.holds(&job.key()));
+    // An earlier worker was killed before it could say so.
+    done.iter().for_each(|(_, ticket)| forget(&worker.in_hand, &worker.log, ticket));
     let (ends, poll_ended) = channel();
     let started = crew::start(worker, move |worker| {
         let ended = poll(worker, left);
@@ -254,15 +256,6 @@ fn claim(worker: &Worker, job: Job) -> Claim {
     worker.say(Level::Info, EventName::JobClaimed, &job, &[]);
     worker.slots.put(Claimed { job, ticket, at: Started::now(), is_hopeless: false });
     Claim::New
-}
-
-/// Whether the result of an earlier worker's job is in the spool: then that one was killed before it could say so.
-fn is_done(worker: &Worker, job: &Job, ticket: &Ticket) -> bool {
-    let is_done = worker.spool.holds(&job.key());
-    if is_done {
-        forget(&worker.in_hand, &worker.log, ticket);
-    }
-    is_done
 }
 
 /// Takes up a job of an earlier worker, which was killed over it or over another: alone, so that if this one is, too, it is known over
