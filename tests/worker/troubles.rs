@@ -151,14 +151,16 @@ fn a_server_that_refuses_result_upon_result_is_not_asked_for_all_its_jobs() {
 #[test]
 fn a_server_that_takes_results_again_is_worked_for_again() {
     let server = Server::today(Some(SECRET));
-    server.script(Route::Results, vec![Fault::Status(422, None); 4]);
+    server.script(Route::Results, vec![Fault::Status(422, None); 100]);
     let world = World::new();
     let mut worker = world.start(&server, &["--status-file", &world.path("status.json").display().to_string()]);
-    for number in 1..=8 {
+    for number in 1..=20 {
         server.add_job(job(&format!("s{number}"), PASSES));
     }
     worker.wait_for("jobs_failing");
-    server.wait_until("the others", |state| state.results.len() == 4);
+    server.calm();
+    server.add_job(job("last", PASSES));
+    server.wait_until("the last result", |state| state.results.contains_key(&("last".to_owned(), 1)));
     until(&|| status(&world).to_string(), || status(&world)["obstacle"].is_null());
     worker.finish();
     world.is_clean();
