@@ -50,8 +50,10 @@ pub(super) enum Ended {
     ResultsLost,
     /// With `--once`: something kept the worker from taking jobs.
     Hindered,
-    /// With `--once`: the server has not taken every result; they are in the spool.
+    /// With `--once`: the server has not taken every result; they are in the spool, or were set aside.
     Unsent,
+    /// With `--once`: a job stays in hand, for the next start.
+    Unfinished,
     /// Something of the worker failed.
     Failed,
     /// By a second signal.
@@ -67,6 +69,7 @@ impl Ended {
             Self::ResultsLost => "results_lost",
             Self::Hindered => "hindered",
             Self::Unsent => "unsent",
+            Self::Unfinished => "unfinished",
             Self::Failed => "failed",
             Self::Aborted => "aborted",
         }
@@ -78,7 +81,9 @@ pub(super) fn work(worker: &Arc<Worker>, left: Vec<(Job, Ticket)>) -> Ended {
     worker.status.note(status::Event::Ready);
     worker.status.note(status::Event::Spooled(worker.sender.waiting()));
     // Before anything is sent: what is taken from the spool cannot be told from what never was in it.
-    let left = left.into_iter().filter(|(job, ticket)| !is_done(worker, job, ticket)).collect();
+    let (done, left): (Vec<_>, Vec<_>) = left.into_iter().partition(|(job, _)| worker.spool.holds(&job.key()));
+    // An earlier worker was killed before it could say so.
+    done.iter().for_each(|(_, ticket)| forget(&worker.in_hand, &worker.log, ticket));
     let (ends, poll_ended) = channel();
     let started = crew::start(worker, move |worker| {
         let ended = poll(worker, left);
@@ -98,16 +103,14 @@ pub(super) fn work(worker: &Arc<Worker>, left: Vec<(Job, Ticket)>) -> Ended {
     worker.status.note(status::Event::Spooled(worker.sender.waiting()));
     worker.status.note(status::Event::Ended);
     tick(worker);
-    let lost = worker.sender.lost();
-    for job in &lost {
-        worker.log.of_job(Level::Error, EventName::ResultLost, job, &[]);
-    }
-    if lost.is_empty() || ended == Ended::Aborted { ended } else { Ended::ResultsLost }
+    ended
 }
 
 /// Takes up what an earlier worker had in hand, then polls until the slots are closed or there is another reason to end.
 fn poll(worker: &Worker, left: Vec<(Job, Ticket)>) -> Ended {
-    left.into_iter().for_each(|(job, ticket)| resume(worker, job, ticket));
+    if !left.into_iter().all(|(job, ticket)| resume(worker, job, ticket)) {
+        return Ended::Drained;
+    }
     // The last of them is alone as well.
     worker.slots.wait_until_idle();
     let mut pace = Pace::new(worker.polls);
@@ -154,11 +157,13 @@ fn hindered(worker: &Worker, pace: &mut Pace) -> Option<Next> {
     if let Some(trouble) = worker.troubles.now() {
         return troubled(worker, pace, &trouble);
     }
+    pace.no_trouble();
     worker.status.note(status::Event::Obstacle(None));
     None
 }
 
-/// After job upon job that failed by our fault: one at a time is tried, and ever more rarely, until one is graded.
+/// After job upon job that failed by our fault, or whose result was refused: one at a time is tried, and ever more rarely, until one is
+/// graded, or its result taken.
 fn troubled(worker: &Worker, pace: &mut Pace, trouble: &Trouble) -> Option<Next> {
     worker.status.note(status::Event::Obstacle(Some(EventName::JobsFailing)));
     if worker.config.once {
@@ -253,28 +258,31 @@ fn claim(worker: &Worker, job: Job) -> Claim {
     Claim::New
 }
 
-/// Whether the result of an earlier worker's job is in the spool: then that one was killed before it could say so.
-fn is_done(worker: &Worker, job: &Job, ticket: &Ticket) -> bool {
-    let is_done = worker.spool.holds(&job.key());
-    if is_done {
-        forget(&worker.in_hand, &worker.log, ticket);
+/// Takes up a job of an earlier worker, which was killed over it or over another: alone, so that if this one is, too, it is known over
+/// which. Tells whether it could; else the job stays in hand.
+fn resume(worker: &Worker, job: Job, mut ticket: Ticket) -> bool {
+    if !worker.slots.wait_until_idle() {
+        return false;
     }
-    is_done
+    let Some(begun) = begin(worker, &mut ticket) else { return false };
+    worker.status.note(status::Event::Obstacle(None));
+    worker.say(Level::Warn, EventName::JobResumed, &job, &[("tries", json!(ticket.tries))]);
+    worker.slots.put(Claimed { job, ticket, at: Started::now(), is_hopeless: begun == Begun::TooOften });
+    true
 }
 
-/// Takes up a job of an earlier worker, which was killed over it or over another: alone, so that if this one is, too, it is known over
-/// which.
-fn resume(worker: &Worker, job: Job, mut ticket: Ticket) {
-    if !worker.slots.wait_until_idle() {
-        return;
-    }
-    match worker.in_hand.begin(&mut ticket) {
-        Ok(begun) => {
-            worker.say(Level::Warn, EventName::JobResumed, &job, &[("tries", json!(ticket.tries))]);
-            let is_hopeless = begun == Begun::TooOften;
-            worker.slots.put(Claimed { job, ticket, at: Started::now(), is_hopeless });
+/// Counts that a job is begun again, as soon as the disk takes that: begun without being counted it could kill every worker from now on.
+fn begin(worker: &Worker, ticket: &mut Ticket) -> Option<Begun> {
+    let mut pace = Pace::new(worker.polls);
+    loop {
+        match worker.in_hand.begin(ticket) {
+            Ok(begun) => return Some(begun),
+            Err(error) => worker.log.disk_failed(&ticket.key, &error),
         }
-        // Begun without being counted it could kill every worker from now on. It stays in hand.
-        Err(error) => worker.log.disk_failed(&job.key(), &error),
+        worker.status.note(status::Event::Obstacle(Some(EventName::SpoolFailed)));
+        let pause = pace.slowly();
+        if (worker.config.once && is_given_up(worker, &pace)) || worker.slots.wait_until_closed(pause) {
+            return None;
+        }
     }
 }

@@ -243,9 +243,9 @@ pub(super) enum EventName {
     JobFinished,
     /// We failed a job; its report says that.
     JobFailed,
-    /// Job after job fails by our fault: polls become rare until one is graded.
+    /// Job after job fails by our fault, or has its result refused for good: polls become rare until one does not.
     JobsFailing,
-    /// A result could not be written to the disk, and is kept in memory.
+    /// The disk does not take a result, which is kept in memory, or a job's record.
     SpoolFailed,
     /// No polls: too many results wait to be sent.
     SpoolFull,

@@ -121,9 +121,12 @@ fn live(config: Config, log: &Log, interrupt: &Interrupt) -> Result<ExitCode, st
     }
     let (level, code) = match ended {
         Ended::Drained => (Level::Info, ExitCode::SUCCESS),
-        Ended::Unreachable | Ended::ResultsLost | Ended::Hindered | Ended::Unsent | Ended::Failed => {
-            (Level::Error, ExitCode::from(FAULT))
-        }
+        Ended::Unreachable
+        | Ended::ResultsLost
+        | Ended::Hindered
+        | Ended::Unsent
+        | Ended::Unfinished
+        | Ended::Failed => (Level::Error, ExitCode::from(FAULT)),
         Ended::Aborted => (Level::Info, interrupt.exit_code().unwrap_or(ExitCode::from(FAULT))),
     };
     // It may have failed before it was told to end at once.

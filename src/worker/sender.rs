@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::api::{ApiError, JobApi, JobKey};
+use super::daemon::Troubles;
 use super::log::{EventName, Log, seconds};
 use super::report::{BODY_BYTES_MAX, shrunk};
 use super::retry::{Class, Jitter, Policy};
@@ -40,15 +41,29 @@ pub(super) struct Sender {
 
 struct State {
     parcels: Vec<Parcel>,
-    /// Where the one was that is being sent.
-    sending: Option<Place>,
+    /// What the thread has taken from them: the one that is being sent, at the end all that are being put on the disk.
+    under_way: Vec<(JobKey, Place)>,
+    /// How many were set aside.
+    set_aside: usize,
     is_ended: bool,
+    is_over: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Disk,
     Memory,
+}
+
+/// What is not sent at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Left {
+    /// How many results the disk has.
+    pub(super) spooled: usize,
+    /// The jobs of those that it has not, as far as is known.
+    pub(super) lost: Vec<JobKey>,
+    /// How many were set aside, and will never be sent.
+    pub(super) set_aside: usize,
 }
 
 /// What came of an attempt.
@@ -62,39 +77,36 @@ impl Sender {
     /// Has what an earlier worker has left to send.
     pub(super) fn new(policy: Policy, left: Vec<Spooled>) -> Self {
         let parcels = left.into_iter().map(Parcel::spooled).collect();
-        let state = State { parcels, sending: None, is_ended: false };
+        let state = State { parcels, under_way: Vec::new(), set_aside: 0, is_ended: false, is_over: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), policy }
     }
 
     /// Takes a result to send.
     pub(super) fn send(&self, parcel: Parcel) {
-        self.lock().parcels.push(parcel);
-        self.changed.notify_all();
+        self.change(|state| state.parcels.push(parcel));
     }
 
     /// Returns how many results wait.
     pub(super) fn waiting(&self) -> usize {
-        let state = self.lock();
-        state.parcels.len() + usize::from(state.sending.is_some())
+        self.lock().unsent().count()
     }
 
     /// Returns how many of them only the memory has.
     pub(super) fn in_memory(&self) -> usize {
-        let state = self.lock();
-        let places = state.parcels.iter().map(Parcel::place).chain(state.sending);
-        places.filter(|place| *place == Place::Memory).count()
+        self.left().lost.len()
     }
 
-    /// Returns the jobs of those that only the memory has, once nothing is being sent any more.
-    pub(super) fn lost(&self) -> Vec<JobKey> {
+    /// Returns what would be left if this were the end.
+    pub(super) fn left(&self) -> Left {
         let state = self.lock();
-        let lost = state.parcels.iter().filter(|parcel| parcel.place() == Place::Memory);
-        lost.map(|parcel| parcel.job().clone()).collect()
+        let (lost, spooled): (Vec<_>, Vec<_>) = state.unsent().partition(|(_, place)| *place == Place::Memory);
+        let lost = lost.into_iter().map(|(job, _)| job.clone()).collect();
+        Left { spooled: spooled.len(), lost, set_aside: state.set_aside }
     }
 
     /// Waits until nothing is left to send, `limit` at most; tells whether nothing is.
     pub(super) fn wait_until_empty(&self, limit: Duration) -> bool {
-        let is_busy = |state: &mut State| state.sending.is_some() || !state.parcels.is_empty();
+        let is_busy = |state: &mut State| state.unsent().next().is_some();
         let waited = self.changed.wait_timeout_while(self.lock(), limit, is_busy);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         !is_busy(&mut state)
@@ -102,8 +114,13 @@ impl Sender {
 
     /// Ends the thread. What is left stays in the spool, and what is not there yet is put there, if the disk takes it by now.
     pub(super) fn finish(&self) {
-        self.lock().is_ended = true;
-        self.changed.notify_all();
+        self.change(|state| state.is_ended = true);
+    }
+
+    /// Waits until the thread has ended, and has put on the disk what that takes, `limit` at most; tells whether it has.
+    pub(super) fn wait_until_over(&self, limit: Duration) -> bool {
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, |state| !state.is_over);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_over
     }
 
     /// Sends what is due, until the end.
@@ -111,16 +128,26 @@ impl Sender {
         let mut jitter = Jitter::fresh();
         while let Some(mut parcel) = self.next() {
             let sent = post.attempt(&mut parcel, &self.policy, &mut jitter);
-            let mut state = self.lock();
-            state.sending = None;
-            if let Sent::Later(delay) = sent {
-                parcel.due = Instant::now() + delay;
-                state.parcels.push(parcel);
-            }
-            drop(state);
-            self.changed.notify_all();
+            self.change(|state| {
+                state.under_way.clear();
+                match sent {
+                    Sent::Taken => {}
+                    Sent::Later(delay) => {
+                        parcel.due = Instant::now() + delay;
+                        state.parcels.push(parcel);
+                    }
+                    Sent::Never => state.set_aside += 1,
+                }
+            });
         }
-        self.lock().parcels.iter_mut().for_each(|parcel| post.put_on_disk(parcel));
+        let mut left = self.lock().take_all();
+        // Without the lock: a disk that hangs must not keep those who ask what is lost.
+        left.iter_mut().for_each(|parcel| post.put_on_disk(parcel));
+        self.change(|state| {
+            state.under_way.clear();
+            state.parcels.extend(left);
+            state.is_over = true;
+        });
     }
 
     /// Waits for a parcel that is due, the longest due first; `None` at the end.
@@ -135,7 +162,7 @@ impl Sender {
             match first.map(|(at, parcel)| (at, parcel.due)) {
                 Some((at, due)) if due <= now => {
                     let parcel = state.parcels.swap_remove(at);
-                    state.sending = Some(parcel.place());
+                    state.under_way.push((parcel.job().clone(), parcel.place()));
                     return Some(parcel);
                 }
                 Some((_, due)) => {
@@ -147,9 +174,27 @@ impl Sender {
         }
     }
 
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A list and two flags, each changed whole.
+        // Lists, a number and flags, each changed whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The job of each result that is not sent yet, and where that is, or was when the thread took it.
+    fn unsent(&self) -> impl Iterator<Item = (&JobKey, Place)> {
+        let waiting = self.parcels.iter().map(|parcel| (parcel.job(), parcel.place()));
+        waiting.chain(self.under_way.iter().map(|(job, place)| (job, *place)))
+    }
+
+    fn take_all(&mut self) -> Vec<Parcel> {
+        self.under_way.extend(self.parcels.iter().map(|parcel| (parcel.job().clone(), parcel.place())));
+        std::mem::take(&mut self.parcels)
     }
 }
 
@@ -190,6 +235,7 @@ pub(super) struct Post<'a> {
     pub(super) in_hand: &'a JobsInHand,
     pub(super) log: &'a Log,
     pub(super) status: &'a Status,
+    pub(super) troubles: &'a Troubles,
 }
 
 impl Post<'_> {
@@ -249,12 +295,14 @@ impl Post<'_> {
         }
         self.say(Level::Info, EventName::ResultSent, parcel, &[]);
         self.status.note(status::Event::ResultSent);
+        self.troubles.taken();
         Sent::Taken
     }
 
     fn not_taken(&self, parcel: &mut Parcel, error: &ApiError, policy: &Policy, jitter: &mut Jitter) -> Sent {
         let text = self.log.without_secrets(&Fault::new(error).to_string());
         if error.is_refusal() {
+            self.troubles.refused(&format!("the server refuses its result: {text}"));
             return self.set_aside(parcel, &text);
         }
         let failed = parcel.failed + 1;

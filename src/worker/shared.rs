@@ -40,6 +40,7 @@ pub(super) struct Worker {
     /// Three, because they are told to stop at different times.
     pub(super) polls_api: Box<dyn JobApi>,
     pub(super) jobs_api: Box<dyn JobApi>,
+    /// Sends heartbeats, too: they go on as long as a job that was told to end does not.
     pub(super) results_api: Box<dyn JobApi>,
     pub(super) stop_polls: Stop,
     pub(super) stop_jobs: Stop,

@@ -101,6 +101,22 @@ fn a_result_that_was_never_on_the_disk_and_not_taken_is_told_by_the_exit_code() 
     assert_eq!(said(&events, "worker_stopped", "how"), ["results_lost"]);
 }
 
+/// Neither is it sent, nor does it stay in the spool.
+#[test]
+fn a_result_that_was_never_on_the_disk_and_is_being_sent_at_the_end_is_told_as_lost() {
+    if !is_root() {
+        return;
+    }
+    let (server, _world, mut worker) = filled([Fault::Silence], &["--drain-limit", "0"]);
+    server.wait_until("the result", |state| state.requests.iter().any(|seen| seen.path.ends_with("/results")));
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
+    let events = worker.events();
+    assert_eq!(said(&events, "result_lost", "submissionID"), ["s1"]);
+    assert_eq!(said(&events, "results_left", "results").len(), 0, "{}", worker.text());
+    assert_eq!(said(&events, "worker_stopped", "how"), ["results_lost"]);
+}
+
 #[test]
 fn a_result_in_memory_reaches_the_disk_before_the_end_if_there_is_room_by_then() {
     if !is_root() {

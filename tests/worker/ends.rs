@@ -74,6 +74,19 @@ fn what_runs_at_the_drain_limit_is_ended_and_reported_as_no_fault_of_the_student
     world.is_clean();
 }
 
+#[test]
+fn the_server_hears_of_the_end_of_a_job_that_was_ended_at_the_drain_limit() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    server.add_job(own_job("s1", &[("a.sh", &(world.counts_in("runs") + &world.waits_for("gate")))]));
+    let mut worker = world.start(&server, &["--drain-limit", "0"]);
+    until(&|| worker.text(), || world.lines("runs") == 1);
+    worker.finish();
+    assert_eq!(said(&worker.events(), "drain_limit_reached", "jobs"), [1]);
+    let last = server.state().heartbeats.last().cloned().unwrap();
+    assert_eq!(last["activeJobs"], 0, "{last}");
+}
+
 /// Signals one worker twice in the middle of a job.
 fn abort(worker: &mut Worker, [first, second]: [Signal; 2]) -> Option<i32> {
     worker.signal(first);

@@ -3,8 +3,10 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::server::{Fault, Route, Server};
 use crate::world::{
@@ -97,8 +99,8 @@ fn jobs_that_ran_beside_one_over_which_workers_are_killed_are_done() {
     world.is_clean();
 }
 
-#[test]
-fn a_job_whose_next_try_cannot_be_counted_is_not_begun() {
+/// A worker was killed over its one job, whose next try cannot be counted until [`can_be_counted`] says so.
+fn cannot_be_counted() -> (Server, World) {
     let server = Server::today(Some(SECRET));
     let world = World::of(if is_root() { User::Ordinary } else { User::Caller });
     server.add_job(own_job("s1", &[("a.sh", &(world.counts_in("runs") + &world.waits_for("gate")))]));
@@ -106,13 +108,58 @@ fn a_job_whose_next_try_cannot_be_counted_is_not_begun() {
     until(&|| worker.text(), || world.lines("runs") == 1);
     kill(&mut worker);
     world.open("gate");
-    let in_hand = world.path("state/worker-under-test/in-hand");
-    std::fs::set_permissions(&in_hand, Permissions::from_mode(0o500)).unwrap();
+    std::fs::set_permissions(in_hand(&world), Permissions::from_mode(0o500)).unwrap();
+    (server, world)
+}
+
+fn can_be_counted(world: &World) {
+    std::fs::set_permissions(in_hand(world), Permissions::from_mode(0o700)).unwrap();
+}
+
+fn in_hand(world: &World) -> PathBuf {
+    world.path("state/worker-under-test/in-hand")
+}
+
+#[test]
+fn a_job_whose_next_try_cannot_be_counted_is_not_begun() {
+    let (server, world) = cannot_be_counted();
     let mut worker = world.start(&server, &[]);
     worker.wait_for("spool_failed");
     worker.finish();
     assert_eq!((world.lines("runs"), server.results().len()), (1, 0));
-    std::fs::set_permissions(&in_hand, Permissions::from_mode(0o700)).unwrap();
+    can_be_counted(&world);
+    world.run_once(&server, &[]);
+    assert_eq!((collection(&server, "s1")["passCount"].clone(), world.lines("runs")), (1.into(), 2));
+    world.is_clean();
+}
+
+#[test]
+fn a_job_whose_next_try_could_not_be_counted_is_begun_as_soon_as_it_can_be() {
+    let (server, world) = cannot_be_counted();
+    let status = world.path("status.json");
+    let mut worker = world.start(&server, &["--status-file", &status.display().to_string()]);
+    worker.wait_for("spool_failed");
+    let obstacle = || {
+        let text = std::fs::read(&status).unwrap_or_default();
+        serde_json::from_slice::<Value>(&text).map_or(Value::Null, |status| status["obstacle"]["event"].clone())
+    };
+    until(&|| worker.text(), || obstacle() == "spool_failed");
+    can_be_counted(&world);
+    server.wait_until("the result", |state| !state.results.is_empty());
+    until(&|| worker.text(), || obstacle().is_null());
+    worker.finish();
+    assert_eq!((collection(&server, "s1")["passCount"].clone(), world.lines("runs")), (1.into(), 2));
+    world.is_clean();
+}
+
+#[test]
+fn a_job_that_stays_in_hand_is_told_by_the_exit_code_of_a_worker_that_runs_once() {
+    let (server, world) = cannot_be_counted();
+    let mut worker = world.start(&server, &["--once"]);
+    assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
+    assert_eq!(said(&worker.events(), "worker_stopped", "how"), ["unfinished"]);
+    assert_eq!((world.lines("runs"), server.results().len()), (1, 0));
+    can_be_counted(&world);
     world.run_once(&server, &[]);
     assert_eq!((collection(&server, "s1")["passCount"].clone(), world.lines("runs")), (1.into(), 2));
     world.is_clean();

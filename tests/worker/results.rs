@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::{Fault, Route, Server, Stored};
 use crate::world::{SECRET, User, World, is_root, own_job, said};
@@ -103,6 +103,14 @@ fn a_result_of_more_than_10_mb_is_cut_before_it_is_sent() {
     assert_eq!(result.collection()["failCount"], 50);
 }
 
+/// Runs a worker until there is nothing left to do, and expects that it tells of a result that the server does not have.
+fn run_once_in_vain(world: &World, server: &Server) -> Vec<Value> {
+    let mut worker = world.start(server, &["--once", "--max-jobs", "1"]);
+    assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
+    assert_eq!(worker.wait_for("worker_stopped")["how"], "unsent");
+    worker.events()
+}
+
 #[test]
 fn a_result_that_will_never_be_taken_is_set_aside_and_the_next_one_sent() {
     for status in [400, 422] {
@@ -111,7 +119,7 @@ fn a_result_that_will_never_be_taken_is_set_aside_and_the_next_one_sent() {
         server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
         server.add_job(own_job("s2", &[("a.sh", "exit 0")]));
         let world = World::new();
-        let events = world.run_once(&server, &["--max-jobs", "1"]);
+        let events = run_once_in_vain(&world, &server);
         assert_eq!(server.results().into_keys().collect::<Vec<_>>(), [("s2".to_owned(), 1)]);
         assert_eq!(said(&events, "result_set_aside", "submissionID"), ["s1"]);
         assert_eq!(rejected(&world, "s1").len(), 1, "{status}");
@@ -213,7 +221,7 @@ fn what_was_set_aside_is_sent_once_it_lies_in_the_spool_again() {
     server.script(Route::Results, [Fault::Status(422, None)]);
     server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
     let world = World::new();
-    world.run_once(&server, &[]);
+    run_once_in_vain(&world, &server);
     let kept = rejected(&world, "s1");
     let why = fs::read_to_string(format!("{}.why", kept[0].display())).unwrap();
     assert!(kept.len() == 1 && why.contains("answered 422"), "{kept:?}: {why}");

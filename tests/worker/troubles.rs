@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::server::Server;
-use crate::world::{SECRET, World, collection, is_infrastructure, job, own_job, said, until};
+use crate::server::{Fault, Route, Server};
+use crate::world::{SECRET, Worker, World, collection, is_infrastructure, job, own_job, said, until};
 
 const PASSES: &[(&str, &str)] = &[("a.sh", "exit 0")];
 
@@ -90,6 +90,79 @@ fn a_worker_that_runs_once_ends_after_three_failures_of_ours() {
     assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
     assert_eq!(said(&worker.events(), "worker_stopped", "how"), ["failed"]);
     assert!(server.state().queue.len() >= 3, "{}", worker.text());
+}
+
+/// Each row of failures is one of its own.
+#[test]
+fn a_machine_that_fails_again_after_it_was_mended_is_told_of_and_paused_for_again() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let mut worker = world.start(&server, &["--max-jobs", "1"]);
+    worker.wait_for("worker_started");
+    let told = |worker: &Worker| {
+        let events = worker.text().lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<Value>>();
+        said(&events, "jobs_failing", "failed").into_iter().cloned().collect::<Vec<_>>()
+    };
+    for (row, jobs) in [3, 4].into_iter().enumerate() {
+        let before = told(&worker).len();
+        let scratch = break_down(&world);
+        for number in 1..=jobs {
+            server.add_job(job(&format!("bad-{row}-{number}"), PASSES));
+        }
+        until(&|| worker.text(), || told(&worker).len() > before);
+        assert_eq!(told(&worker)[before], 3, "{}", worker.text());
+        server.wait_until("all are reported", |state| state.queue.is_empty() && state.results.len() >= jobs);
+        mend(&world, &scratch);
+        let good = format!("good-{row}");
+        server.add_job(job(&good, PASSES));
+        server.wait_until(&good, |state| state.results.contains_key(&(good.clone(), 1)));
+    }
+    worker.finish();
+    world.is_clean();
+}
+
+/// Jobs whose results the server refuses are as lost for their students as those that fail.
+#[test]
+fn a_server_that_refuses_result_upon_result_is_not_asked_for_all_its_jobs() {
+    for more in [&[][..], &["--once"]] {
+        let server = Server::today(Some(SECRET));
+        server.script(Route::Results, vec![Fault::Status(422, None); 100]);
+        for number in 1..=20 {
+            server.add_job(job(&format!("s{number}"), PASSES));
+        }
+        let world = World::new();
+        let mut command = world.command(&server);
+        command.args(["--max-jobs", "1"]).args(more);
+        // A pause that no test waits for.
+        command.env("RUNNER_RETRY_BASE_DELAY_MS", "3600000").env("RUNNER_RETRY_MAX_DELAY_MS", "3600000");
+        let mut worker = world.spawn(command.env("RUNNER_SHARED_SECRET", SECRET));
+        let told = worker.wait_for(if more.is_empty() { "jobs_failing" } else { "worker_failed" });
+        assert!(told["error"].to_string().contains("answered 422"), "{told}");
+        if more.is_empty() {
+            worker.finish();
+        } else {
+            assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
+        }
+        assert!(server.state().queue.len() >= 10, "{}", worker.text());
+    }
+}
+
+#[test]
+fn a_server_that_takes_results_again_is_worked_for_again() {
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Results, vec![Fault::Status(422, None); 100]);
+    let world = World::new();
+    let mut worker = world.start(&server, &["--status-file", &world.path("status.json").display().to_string()]);
+    for number in 1..=20 {
+        server.add_job(job(&format!("s{number}"), PASSES));
+    }
+    worker.wait_for("jobs_failing");
+    server.calm();
+    server.add_job(job("last", PASSES));
+    server.wait_until("the last result", |state| state.results.contains_key(&("last".to_owned(), 1)));
+    until(&|| status(&world).to_string(), || status(&world)["obstacle"].is_null());
+    worker.finish();
+    world.is_clean();
 }
 
 /// A job that names what is not there says nothing about the machine.

@@ -61,13 +61,13 @@ fn work_in_slot(worker: &Worker) {
 
 fn send_results(worker: &Worker) {
     let (spool, in_hand) = (&worker.spool, &worker.in_hand);
-    let (log, status) = (&worker.log, &worker.status);
-    worker.sender.run(&Post { api: &*worker.results_api, spool, in_hand, log, status });
+    let (log, status, troubles) = (&worker.log, &worker.status, &worker.troubles);
+    worker.sender.run(&Post { api: &*worker.results_api, spool, in_hand, log, status, troubles });
 }
 
 fn beat(worker: &Worker) {
-    let sent = with_retries(&worker.heartbeats, &worker.stop_jobs, &mut |_, _, _| {}, || {
-        worker.jobs_api.heartbeat(&worker.activity())
+    let sent = with_retries(&worker.heartbeats, &worker.stop_results, &mut |_, _, _| {}, || {
+        worker.results_api.heartbeat(&worker.activity())
     });
     match sent {
         Ok(()) | Err(ApiError::Stopped) => {}

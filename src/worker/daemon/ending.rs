@@ -9,6 +9,7 @@ use super::Ended;
 use crate::model::verdict::Fault;
 use crate::os::journal::Level;
 use crate::worker::log::EventName;
+use crate::worker::sender::Left;
 use crate::worker::shared::Worker;
 use crate::worker::status;
 
@@ -45,18 +46,31 @@ pub(super) fn drain(worker: &Worker, poll_ended: &Receiver<Ended>) -> Ended {
     end_jobs(worker, until);
     worker.heartbeat.finish();
     let last_beat = soon();
-    let are_sent = end_results(worker, until);
+    wait_for_results(worker, until);
     wait(worker, last_beat, |time| worker.is_aborted() || worker.heartbeat.wait_until_over(time));
     worker.stop_jobs.set();
     worker.stop_results.set();
+    let left = end_results(worker);
     if worker.is_aborted() {
         worker.log.event(Level::Warn, EventName::Aborted, &[]);
         return Ended::Aborted;
     }
+    if !left.lost.is_empty() {
+        return Ended::ResultsLost;
+    }
     if worker.has_failed() {
         return Ended::Failed;
     }
-    if worker.config.once && ended == Ended::Drained && !are_sent { Ended::Unsent } else { ended }
+    if !worker.config.once || ended != Ended::Drained {
+        return ended;
+    }
+    if left.spooled > 0 || left.set_aside > 0 {
+        Ended::Unsent
+    } else if worker.in_hand.is_empty() {
+        Ended::Drained
+    } else {
+        Ended::Unfinished
+    }
 }
 
 fn wait_for_polls(worker: &Worker, poll_ended: &Receiver<Ended>) -> Ended {
@@ -98,17 +112,26 @@ fn end_jobs(worker: &Worker, until: Instant) {
     }
 }
 
-/// Waits until every result is sent; tells whether it is. What is left stays in the spool.
-fn end_results(worker: &Worker, until: Instant) -> bool {
+/// Waits until every result is sent; after that no more are.
+fn wait_for_results(worker: &Worker, until: Instant) {
     // What has failed may be what sends.
     let until = if worker.has_failed() { soon() } else { until.max(soon()) };
     wait(worker, until, |time| worker.is_aborted() || worker.sender.wait_until_empty(time));
     worker.sender.finish();
-    let left = worker.sender.waiting();
-    if left > 0 {
-        worker.log.event(Level::Warn, EventName::ResultsLeft, &[("results", json!(left))]);
+}
+
+/// Tells of the results that are left: they stay in the spool, or are lost. What sends them was told to stop.
+fn end_results(worker: &Worker) -> Left {
+    // Else what it has in its hands is neither here nor there. A disk may hang.
+    wait(worker, soon(), |time| worker.sender.wait_until_over(time));
+    let left = worker.sender.left();
+    if left.spooled > 0 {
+        worker.log.event(Level::Warn, EventName::ResultsLeft, &[("results", json!(left.spooled))]);
     }
-    left == 0
+    for job in &left.lost {
+        worker.log.of_job(Level::Error, EventName::ResultLost, job, &[]);
+    }
+    left
 }
 
 fn soon() -> Instant {

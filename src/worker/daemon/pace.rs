@@ -9,7 +9,7 @@ use crate::worker::retry::{Class, Jitter, Policy};
 /// Between two polls when there is nothing to do: from this, doubling, to the maximum.
 pub(super) const IDLE_MIN: Duration = Duration::from_secs(1);
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(30);
-/// Jobs that may fail by our fault one after another before that is taken for more than bad luck.
+/// Jobs that may fail by our fault, or results that may be refused, one after another before that is taken for more than bad luck.
 const FAILED_JOBS_MAX: u32 = 3;
 
 /// How fast polls follow each other.
@@ -19,7 +19,7 @@ pub(super) struct Pace {
     idle: Duration,
     /// Polls, one after another.
     failed: u32,
-    /// For how many failed jobs there was a pause already.
+    /// For how many failed jobs of this row there was a pause already.
     paused_for: u32,
 }
 
@@ -77,11 +77,24 @@ impl Pace {
         let beyond = trouble.failed.saturating_sub(FAILED_JOBS_MAX) + 1;
         Some(self.policy.delay(beyond, None, &mut self.jitter))
     }
+
+    /// The row of failed jobs has ended: the next one is another.
+    pub(super) fn no_trouble(&mut self) {
+        self.paused_for = 0;
+    }
 }
 
-/// Jobs that failed by our fault one after another: each is lost for its student, so a machine on which all do must not take them all.
+/// Jobs that failed by our fault one after another, and results that the server has refused for good one after another: each is lost for
+/// its student, so a machine on which all are must not take them all.
 #[derive(Debug, Default)]
-pub(in crate::worker) struct Troubles(Mutex<Trouble>);
+pub(in crate::worker) struct Troubles(Mutex<Rows>);
+
+/// Two rows, because a job that is graded says nothing of what the server makes of its result.
+#[derive(Debug, Default)]
+struct Rows {
+    jobs: Trouble,
+    results: Trouble,
+}
 
 /// How many there were, and what was said of the last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,25 +103,42 @@ pub(super) struct Trouble {
     pub(super) last: String,
 }
 
+impl Trouble {
+    fn add(&mut self, why: &str) {
+        *self = Self { failed: self.failed.saturating_add(1), last: why.to_owned() };
+    }
+}
+
 impl Troubles {
     /// A job has failed by our fault.
     pub(in crate::worker) fn failed(&self, why: &str) {
-        let mut trouble = self.lock();
-        *trouble = Trouble { failed: trouble.failed.saturating_add(1), last: why.to_owned() };
+        self.lock().jobs.add(why);
     }
 
     /// A job was graded.
     pub(in crate::worker) fn graded(&self) {
-        *self.lock() = Trouble::default();
+        self.lock().jobs = Trouble::default();
     }
 
-    /// Returns what there is, if it is more than bad luck.
+    /// The server has refused a result for good.
+    pub(in crate::worker) fn refused(&self, why: &str) {
+        self.lock().results.add(why);
+    }
+
+    /// The server has taken a result.
+    pub(in crate::worker) fn taken(&self) {
+        self.lock().results = Trouble::default();
+    }
+
+    /// Returns the greater trouble that there is, if it is more than bad luck.
     pub(super) fn now(&self) -> Option<Trouble> {
-        Some(self.lock().clone()).filter(|trouble| trouble.failed >= FAILED_JOBS_MAX)
+        let rows = self.lock();
+        let greater = if rows.jobs.failed >= rows.results.failed { &rows.jobs } else { &rows.results };
+        Some(greater.clone()).filter(|trouble| trouble.failed >= FAILED_JOBS_MAX)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Trouble> {
-        // Changed whole.
+    fn lock(&self) -> MutexGuard<'_, Rows> {
+        // Each row is changed whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -164,6 +194,26 @@ mod tests {
         assert_eq!((trouble.failed, trouble.last.as_str()), (10, "job 10"));
         assert_eq!(pace.trouble(&trouble), None, "there was a pause for this one");
         assert!(waits[..5].is_sorted() && waits[0] == 1 && (30..38).contains(&waits[7]), "{waits:?}");
+        troubles.graded();
+        assert_eq!(troubles.now(), None);
+    }
+
+    #[test]
+    fn refused_results_are_a_trouble_until_one_is_taken_whatever_is_graded() {
+        let troubles = Troubles::default();
+        for _ in 0..3 {
+            assert_eq!(troubles.now(), None);
+            troubles.graded();
+            troubles.refused("422");
+        }
+        troubles.graded();
+        assert_eq!(troubles.now(), Some(Trouble { failed: 3, last: "422".to_owned() }));
+        for _ in 0..4 {
+            troubles.failed("no disk");
+        }
+        assert_eq!(troubles.now(), Some(Trouble { failed: 4, last: "no disk".to_owned() }));
+        troubles.taken();
+        assert_eq!(troubles.now().unwrap().failed, 4, "it tells that the machine is broken");
         troubles.graded();
         assert_eq!(troubles.now(), None);
     }

@@ -48,6 +48,7 @@ struct World {
     in_hand: JobsInHand,
     log: Log,
     status: Status,
+    troubles: Troubles,
     jitter: Jitter,
     state: StateFolder,
     _dir: tempfile::TempDir,
@@ -64,6 +65,7 @@ impl World {
             in_hand: state.jobs_in_hand().unwrap(),
             log: Log::to(Box::new(io::sink()), "worker", Format::Json),
             status: Status::new(identity, None),
+            troubles: Troubles::default(),
             jitter: Jitter::seeded(1),
             state,
             _dir: dir,
@@ -71,8 +73,8 @@ impl World {
     }
 
     fn attempt(&mut self, parcel: &mut Parcel) -> Sent {
-        let Self { api, spool, in_hand, log, status, jitter, .. } = self;
-        Post { api, spool, in_hand, log, status }.attempt(parcel, &policy(), jitter)
+        let Self { api, spool, in_hand, log, status, troubles, jitter, .. } = self;
+        Post { api, spool, in_hand, log, status, troubles }.attempt(parcel, &policy(), jitter)
     }
 
     fn spooled(&self, body: &[u8]) -> Parcel {
@@ -261,12 +263,26 @@ fn a_result_in_memory_is_counted_and_put_on_the_disk_at_the_end_if_that_takes_it
             world.mend();
         }
         sender.finish();
-        let World { api, spool, in_hand, log, status, .. } = &world;
-        sender.run(&Post { api, spool, in_hand, log, status });
+        let World { api, spool, in_hand, log, status, troubles, .. } = &world;
+        sender.run(&Post { api, spool, in_hand, log, status, troubles });
         let lost = if is_mended { vec![] } else { vec![key()] };
-        assert_eq!((sender.lost(), spool.holds(&key())), (lost, is_mended));
+        assert_eq!((sender.left().lost, spool.holds(&key())), (lost, is_mended));
         assert_eq!(world.sizes_sent(), [0; 0]);
     }
+}
+
+#[test]
+fn a_result_that_is_still_under_way_at_the_end_counts_as_being_where_it_was() {
+    let world = World::new([]);
+    let sender = Sender::new(policy(), vec![world.spool.add(&key(), &body(0)).unwrap()]);
+    assert!(sender.next().is_some());
+    assert_eq!(sender.left(), Left { spooled: 1, lost: vec![], set_aside: 0 });
+    let sender = Sender::new(policy(), Vec::new());
+    sender.send(world.in_memory());
+    assert!(sender.next().is_some());
+    sender.finish();
+    assert!(!sender.wait_until_over(Duration::ZERO), "nobody has put it anywhere");
+    assert_eq!((sender.left(), sender.waiting()), (Left { spooled: 0, lost: vec![key()], set_aside: 0 }, 1));
 }
 
 #[test]

@@ -133,6 +133,11 @@ impl JobsInHand {
         self.held().contains(job)
     }
 
+    /// Tells whether no job is.
+    pub(in crate::worker) fn is_empty(&self) -> bool {
+        self.held().is_empty()
+    }
+
     /// Takes the jobs that are there when a worker starts, and sets aside what is none.
     ///
     /// # Errors
