@@ -27,11 +27,12 @@ use super::sender::forget;
 use super::shared::Worker;
 use super::state::{Begun, Ticket};
 use super::status::{self, PollOutcome};
-use super::work::Claimed;
+use super::work::{Claimed, carry_out};
 use crate::flow::job::Started;
 use crate::model::verdict::Fault;
 use crate::os::journal::Level;
 pub(super) use ending::EndingLimits;
+use crew::CarryOut;
 use ending::{drain, tick};
 pub(super) use pace::Troubles;
 use pace::{IDLE_MAX, Pace, Trouble};
@@ -78,6 +79,11 @@ impl Ended {
 
 /// Works until the slots are closed, or with `--once` until there is nothing to do; `left` are jobs that an earlier worker had in hand.
 pub(super) fn work(worker: &Arc<Worker>, left: Vec<(Job, Ticket)>) -> Ended {
+    work_with(carry_out, worker, left)
+}
+
+/// The same with what is done to a job.
+fn work_with(carry_out: CarryOut, worker: &Arc<Worker>, left: Vec<(Job, Ticket)>) -> Ended {
     worker.status.note(status::Event::Ready);
     worker.status.note(status::Event::Spooled(worker.sender.waiting()));
     // Before anything is sent: what is taken from the spool cannot be told from what never was in it.
@@ -85,7 +91,7 @@ pub(super) fn work(worker: &Arc<Worker>, left: Vec<(Job, Ticket)>) -> Ended {
     // An earlier worker was killed before it could say so.
     done.iter().for_each(|(_, ticket)| forget(&worker.in_hand, &worker.log, ticket));
     let (ends, poll_ended) = channel();
-    let started = crew::start(worker, move |worker| {
+    let started = crew::start(worker, carry_out, move |worker| {
         let ended = poll(worker, left);
         worker.slots.close();
         // Whoever started this waits for it.

@@ -78,14 +78,26 @@ pub fn main() -> ExitCode {
 
 fn run(config: Config) -> ExitCode {
     let _leaf = Leaf::enter();
-    let log = Log::new(&config.worker_id, config.log_format);
+    let log = match Log::new(&config.worker_id, config.log_format) {
+        Ok(log) => log,
+        Err(error) => {
+            writeln!(io::stderr(), "error: could not start a thread for the log ({error}); allow more (`ulimit -u`)").ok();
+            return ExitCode::from(FAULT);
+        }
+    };
+    let code = logged(config, &log);
+    log.finish();
+    code
+}
+
+fn logged(config: Config, log: &Log) -> ExitCode {
     if let Some(secret) = &config.secret {
         log.hide(secret.clone());
     }
     for warning in &config.warnings {
         log.event(Level::Warn, EventName::ConfigurationWarning, &[("warning", json!(warning.to_string()))]);
     }
-    let outcome = Interrupt::new().map_err(|error| Fault::new(&error)).map(|interrupt| live(config, &log, &interrupt));
+    let outcome = Interrupt::new().map_err(|error| Fault::new(&error)).map(|interrupt| live(config, log, &interrupt));
     let (code, why) = match outcome {
         Ok(Ok(code)) => return code,
         Ok(Err(error)) => (if error.is_configuration() { CONFIGURATION } else { FAULT }, Fault::new(&error)),
