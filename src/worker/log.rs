@@ -273,7 +273,7 @@ pub(super) enum EventName {
     JobFinished,
     /// We failed a job; its report says that.
     JobFailed,
-    /// Job after job fails by our fault, or has its result refused for good: polls become rare until one does not.
+    /// Job after job fails by our fault or for want of its files, or has its result refused for good: polls become rare until one does not.
     JobsFailing,
     /// The disk does not take a result, which is kept in memory, or a job's record.
     SpoolFailed,

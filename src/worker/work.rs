@@ -49,18 +49,18 @@ impl Claimed {
 /// Why something that a job needs could not be fetched or unpacked.
 #[derive(Debug, thiserror::Error)]
 enum NotHad {
-    /// We or this machine.
+    /// It did not come, or we could not keep it.
     #[error("{0}")]
-    Ours(Fault),
-    /// What the job names, or where that lies.
+    OfMany(Fault),
+    /// It came, and is not what it should be.
     #[error("{0}")]
     OfJob(Fault),
 }
 
 /// Why a job has no outcomes.
 enum Failure {
-    /// We or this machine, so that other jobs may fail like this one: nothing is known of the submission.
-    Ours(Fault),
+    /// We, this machine, or where files lie, so that other jobs may fail like this one: nothing is known of the submission.
+    OfMany(Fault),
     /// What this job asks for: nothing is known of the submission.
     OfJob(Fault),
     /// What was handed in cannot be graded.
@@ -69,14 +69,14 @@ enum Failure {
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        Self::Ours(fault)
+        Self::OfMany(fault)
     }
 }
 
 impl From<NotHad> for Failure {
     fn from(not_had: NotHad) -> Self {
         match not_had {
-            NotHad::Ours(fault) => Self::Ours(fault),
+            NotHad::OfMany(fault) => Self::OfMany(fault),
             NotHad::OfJob(fault) => Self::OfJob(fault),
         }
     }
@@ -135,7 +135,7 @@ fn collect(worker: &Worker, claimed: &Claimed, course: &mut Course) -> Collectio
             worker.troubles.graded();
             collection
         }
-        Err(Failure::Ours(fault)) => {
+        Err(Failure::OfMany(fault)) => {
             let fault = told(fault);
             worker.troubles.failed(&fault.to_string());
             not_graded(ids, &fault, claimed.at)
@@ -241,12 +241,12 @@ impl Attempt<'_> {
             let archive = self.fetch_archive("set-up", &job.test_setup_url, folder)?;
             unpack(&archive, into, self.worker.archive_limits).map(drop).map_err(|error| {
                 let fault = Fault::from_text(format!("could not unpack the set-up: {}", Fault::new(&error)));
-                if error.is_ours() { NotHad::Ours(fault) } else { NotHad::OfJob(fault) }
+                if error.is_ours() { NotHad::OfMany(fault) } else { NotHad::OfJob(fault) }
             })
         });
         let held = held.map_err(|error| match error {
             CacheError::Fill(not_had) => Failure::from(not_had),
-            CacheError::Cache(fault) => Failure::Ours(Fault::new(&fault)),
+            CacheError::Cache(fault) => Failure::OfMany(Fault::new(&fault)),
         })?;
         self.course.stages.test_setup_acquire_ms = Some(millis(begun.elapsed()));
         self.course.stages.test_setup_cache_hit = Some(held.was_there());
@@ -311,7 +311,7 @@ impl Attempt<'_> {
             Ok(_) => Ok(()),
             Err(ArchiveError::NoArchive(_)) => {
                 let why = "the submission was fetched twice, was no zip archive either time, and was not the same";
-                Err(Failure::OfJob(Fault::from_text(why)))
+                Err(Fault::from_text(why).into())
             }
             Err(error) => Err(of_submission(&error)),
         }
@@ -323,7 +323,7 @@ impl Attempt<'_> {
         let archive = self.fetch(what, url, &path)?;
         let removed = fs::remove_file(&path);
         removed.map_err(|error| {
-            NotHad::Ours(Fault::from_text(format!("could not remove the file `{}`: {error}", path.display())))
+            NotHad::OfMany(Fault::from_text(format!("could not remove the file `{}`: {error}", path.display())))
         })?;
         Ok(archive)
     }
@@ -333,7 +333,7 @@ impl Attempt<'_> {
         let (worker, job) = (self.worker, &self.claimed.job);
         let created = File::options().read(true).write(true).create_new(true).open(to);
         let mut file = created.map_err(|error| {
-            NotHad::Ours(Fault::from_text(format!("could not make the file `{}`: {error}", to.display())))
+            NotHad::OfMany(Fault::from_text(format!("could not make the file `{}`: {error}", to.display())))
         })?;
         let mut told = |error: &ApiError, failed: u32, wait: Duration| {
             let error = json!(Fault::new(error).to_string());
@@ -344,10 +344,9 @@ impl Attempt<'_> {
         let fetched = with_retries(&worker.downloads, &worker.stop_jobs, &mut told, || {
             worker.jobs_api.download(url, &mut file, bytes_max)
         });
-        let Err(error) = fetched else { return Ok(file) };
-        let fault = Fault::from_text(format!("could not fetch the {what}: {}", Fault::new(&error)));
-        let is_ours = matches!(error, ApiError::Disk { .. } | ApiError::Unsent { .. });
-        Err(if is_ours { NotHad::Ours(fault) } else { NotHad::OfJob(fault) })
+        // Whatever the reason, that of the next job may not be had for the same.
+        let not_had = |error| Fault::from_text(format!("could not fetch the {what}: {}", Fault::new(&error)));
+        fetched.map(|_| file).map_err(|error| NotHad::OfMany(not_had(error)))
     }
 }
 
@@ -360,7 +359,7 @@ enum HandedIn {
 /// An archive that cannot be unpacked is its author's fault, unless our disk is to blame.
 fn of_submission(error: &ArchiveError) -> Failure {
     if error.is_ours() {
-        return Failure::Ours(Fault::new(error));
+        return Failure::OfMany(Fault::new(error));
     }
     Failure::Theirs(format!("The submission could not be unpacked: {}\n", Fault::new(error)))
 }
