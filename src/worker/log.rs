@@ -235,7 +235,7 @@ pub(super) enum EventName {
     ConfigurationWarning,
     /// What a killed worker had left was ended and removed.
     TracesSwept,
-    /// Results wait for a worker of another id, which does not run here.
+    /// Results or jobs wait for a worker of another id, which does not run here.
     ResultsElsewhere,
     /// The sandbox was tried, and holds.
     SandboxReady,

@@ -184,15 +184,20 @@ fn allow_files_of_slots(slots: NonZeroUsize) -> Result<(), StartError> {
     allow_open_files(needed).map_err(|hard| StartError::OpenFiles { slots: slots.get(), needed, hard })
 }
 
-/// Warns of results that wait for a worker that is not there: one whose id was another, as that of a container is that has a new name
+/// Warns of results and jobs that wait for a worker that is not there: one whose id was another, as that of a container is that has a new name
 /// each time.
 fn tell_what_waits_elsewhere(state: &StateFolder, log: &Log) {
-    for Waiting { folder, id, results } in state.waiting_elsewhere() {
+    for Waiting { folder, id, backlog: Backlog { results, jobs } } in state.waiting_elsewhere() {
         let id = id.map_or_else(|| "the id that its name was made of".to_owned(), |id| format!("`--worker-id {id}`"));
         let remedy = format!(
-            "start a worker with this state folder, {id} and `--once`: it sends them; give workers ids that stay"
+            "start a worker with this state folder, {id} and `--once`: it does the jobs and sends the results; give workers ids that stay"
         );
-        let fields = [("folder", json!(folder)), ("results", json!(results)), ("remedy", json!(remedy))];
+        let fields = [
+            ("folder", json!(folder)),
+            ("results", json!(results)),
+            ("jobs", json!(jobs)),
+            ("remedy", json!(remedy)),
+        ];
         log.event(Level::Warn, EventName::ResultsElsewhere, &fields);
     }
 }

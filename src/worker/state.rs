@@ -55,6 +55,10 @@ pub(super) struct Backlog {
     pub(super) jobs: usize,
 }
 
+impl Backlog {
+    const NONE: Self = Self { results: 0, jobs: 0 };
+}
+
 impl fmt::Display for Backlog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "results ({}) and jobs ({})", self.results, self.jobs)
@@ -125,7 +129,7 @@ impl StateFolder {
         let noted = noted.as_deref().and_then(|text| text.strip_suffix('\n'));
         match noted {
             Some(noted) if noted == address => Ok(()),
-            Some(noted) if waiting != (Backlog { results: 0, jobs: 0 }) => {
+            Some(noted) if waiting != Backlog::NONE => {
                 Err(StateError::AnotherServer { waiting, noted: noted.to_owned(), address: address.to_owned(), note })
             }
             Some(_) | None => Ok(write_durably(&note, format!("{address}\n").as_bytes())?),
@@ -156,7 +160,7 @@ impl StateFolder {
         Ok(all)
     }
 
-    /// Returns what waits to be sent in the folders of other workers of this machine that do not run, by the folders' names.
+    /// Returns what waits in the folders of other workers of this machine that do not run, by the folders' names.
     pub(super) fn waiting_elsewhere(&self) -> Vec<Waiting> {
         let all = self.dir.parent().unwrap_or(&self.dir);
         // What others keep beside their folders is none of ours.
@@ -164,11 +168,14 @@ impl StateFolder {
         let others = names.map(|name| (all.join(&name), name)).filter(|(folder, _)| *folder != self.dir);
         let idle = others.filter(|(folder, _)| !is_locked(&folder.join(LOCK)));
         let waiting = idle.map(|(folder, name)| {
-            let names = names_in(&folder.join(SPOOL)).unwrap_or_default();
-            let results = names.iter().filter(|name| name.to_str().is_some_and(is_job_file_name)).count();
-            Waiting { id: name.into_string().ok().filter(|name| !name.contains(DIGEST_MARK)), folder, results }
+            let count = |below: &str| {
+                let names = names_in(&folder.join(below)).unwrap_or_default();
+                names.iter().filter(|name| name.to_str().is_some_and(is_job_file_name)).count()
+            };
+            let backlog = Backlog { results: count(SPOOL), jobs: count(IN_HAND) };
+            Waiting { id: name.into_string().ok().filter(|name| !name.contains(DIGEST_MARK)), folder, backlog }
         });
-        waiting.filter(|waiting| waiting.results > 0).collect()
+        waiting.filter(|waiting| waiting.backlog != Backlog::NONE).collect()
     }
 
     /// Notes a scratch folder, before anything is started in it: should this process be killed, the next one removes it.
@@ -209,12 +216,12 @@ impl StateFolder {
     }
 }
 
-/// Results of a worker that does not run.
+/// Results and jobs of a worker that does not run.
 pub(super) struct Waiting {
     pub(super) folder: PathBuf,
     /// The worker's, if the folder's name tells it.
     pub(super) id: Option<String>,
-    pub(super) results: usize,
+    pub(super) backlog: Backlog,
 }
 
 /// Tells whether a process that can be seen from here has a lock on this file. To try would take it from a worker that just starts.
