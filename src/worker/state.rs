@@ -23,8 +23,10 @@ pub(super) use in_hand::{Begun, JobsInHand, Ticket};
 /// Why a worker cannot have its folder, or not keep there what it must.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StateError {
-    #[error(transparent)]
+    #[error("the worker's state cannot be kept there; name another folder with `--state-dir` or RUNNER_STATE_DIR")]
     Folder(#[from] PrivateFolderError),
+    #[error("the worker's state cannot be kept there; name another folder with `--state-dir` or RUNNER_STATE_DIR")]
+    Lock(#[source] PathError),
     #[error(
         "worker `{worker_id}` runs on this machine already ({holder}, lock `{path}`); end it, or give this one another name with \
          `--worker-id`",
@@ -237,8 +239,9 @@ fn is_locked(path: &Path) -> bool {
 fn lock(path: &Path, worker_id: &str) -> Result<Lock, StateError> {
     let mut options = File::options();
     let options = options.create(true).truncate(false).read(true).write(true).mode(0o600);
-    let file = options.open(path).map_err(tried("open the lock", path))?;
-    let lock = match Lock::try_exclusive(file).map_err(tried("lock", path))? {
+    let not_had = |what, source| StateError::Lock(tried(what, path)(source));
+    let file = options.open(path).map_err(|source| not_had("open the lock", source))?;
+    let lock = match Lock::try_exclusive(file).map_err(|source| not_had("lock", source))? {
         Ok(lock) => lock,
         Err(mut file) => return Err(in_use(&mut file, path, worker_id)),
     };
