@@ -54,8 +54,8 @@ const FAULT: u8 = 3;
 /// Runs `chickadee-runner`: the whole of its `main`.
 ///
 /// Returns 0 if it was told to end and has, or with `--once` when there was nothing left to do; 2 if the command line or the environment is
-/// wrong, or this machine cannot give what it asks for; 3 if the worker itself failed or has lost a result, or with `--once` something is
-/// left; 129, 130 or 143 after a second SIGHUP, SIGINT or SIGTERM.
+/// wrong, or this machine cannot give what it asks for; 3 if the worker itself failed, found a disk full at its start, or has lost a
+/// result, or with `--once` something is left; 129, 130 or 143 after a second SIGHUP, SIGINT or SIGTERM.
 #[must_use]
 pub fn main() -> ExitCode {
     let flags = match Flags::try_parse() {

@@ -1,7 +1,10 @@
 //! From a configuration to a worker that can begin, and back to nothing.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io;
+use std::iter;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -25,7 +28,7 @@ use super::shared::{FOR_EVER, Worker};
 use super::slots::Slots;
 use super::spool::{Spool, SpoolError};
 use super::state::{Backlog, StateError, StateFolder, Ticket, Waiting};
-use super::status::{self, Status};
+use super::status::{self, Status, StatusError};
 use super::stop::Stop;
 use crate::flow::scratch::{CopiesIn, Scratch};
 use crate::model::verdict::Fault;
@@ -63,8 +66,10 @@ pub(super) enum StartError {
     Scratch {
         path: PathBuf,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
+    #[error(transparent)]
+    Status(#[from] StatusError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -72,19 +77,24 @@ pub(super) enum StartError {
 }
 
 impl StartError {
-    /// Tells whether the operator can mend it, so that it is no fault of ours.
+    /// Tells whether it stays so until the operator mends it, so that it is no fault of ours. A disk that is full may not stay so.
     pub(super) fn is_configuration(&self) -> bool {
         match self {
-            Self::State(_)
-            | Self::Cache(_)
-            | Self::Http(_)
-            | Self::Sandbox(_)
-            | Self::Shown { .. }
-            | Self::OpenFiles { .. }
-            | Self::Scratch { .. } => true,
-            Self::Spool(_) | Self::Engine(_) | Self::Interrupt(_) => false,
+            Self::State(_) | Self::Spool(_) | Self::Cache(_) | Self::Scratch { .. } | Self::Status(_) => {
+                !is_for_want_of_disk(self)
+            }
+            Self::Http(_) | Self::Sandbox(_) | Self::Shown { .. } | Self::OpenFiles { .. } => true,
+            Self::Engine(_) | Self::Interrupt(_) => false,
         }
     }
+}
+
+/// Tells whether the cause is a disk that takes nothing more: a file system that has failed is read-only from then on.
+fn is_for_want_of_disk(error: &(dyn Error + 'static)) -> bool {
+    let causes = iter::successors(Some(error), |error| error.source());
+    let kinds = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    let wanted = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::ReadOnlyFilesystem];
+    kinds.into_iter().any(|kind| wanted.contains(&kind))
 }
 
 /// A worker, and what an earlier one of its id had in hand.
@@ -117,8 +127,12 @@ pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
     }
     let made = Scratch::make(&config.temp_dir);
     let scratch = made.map_err(|source| StartError::Scratch { path: config.temp_dir.clone(), source })?;
-    let noted = state.note_scratch(&scratch).map_err(StartError::from);
-    match noted.and_then(|()| build(config, log, &state, scratch)) {
+    if let Err(error) = state.note_scratch(&scratch) {
+        // Nobody else knows of it.
+        scratch.remove().ok();
+        return Err(error.into());
+    }
+    match build(config, log, &state, scratch) {
         Ok((worker, left)) => Ok(Started { worker, left, state }),
         Err(error) => {
             // What stays is swept by the next start.
@@ -271,6 +285,7 @@ fn build(
         runner,
         config,
     };
+    worker.status.begin()?;
     Ok((worker, left.jobs))
 }
 
