@@ -100,8 +100,10 @@ pub(super) enum Event {
     Obstacle(Option<EventName>),
     JobTaken(JobKey),
     JobAt(JobKey, Step),
-    /// Its result is in the spool, or it was given up.
+    /// Its result is on the way.
     JobDone(JobKey),
+    /// It is for the next start.
+    JobLeft(JobKey),
     /// So many results wait in the spool.
     Spooled(usize),
     ResultSent,
@@ -339,6 +341,7 @@ impl Known {
             Event::Obstacle(event) => self.hindered_by(event, now),
             Event::JobTaken(key) => self.job_is_at(key, Step::Downloading, now),
             Event::JobAt(key, step) => self.job_is_at(key, step, now),
+            Event::JobLeft(key) => self.jobs.retain(|job| job.key != key),
             Event::JobDone(key) => {
                 self.jobs.retain(|job| job.key != key);
                 self.done.jobs_done += 1;

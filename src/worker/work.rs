@@ -82,24 +82,89 @@ impl From<NotHad> for Failure {
     }
 }
 
-/// Grades a job and sees to it that its result is sent. If the worker was told to end at once, the job stays in hand, for the next start.
-pub(super) fn carry_out(worker: &Worker, claimed: Claimed) {
+/// What became of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CarriedOut {
+    /// Its result is on the way.
+    Done,
+    /// It stays in hand, for the next start.
+    Left,
+}
+
+/// Grades a job and sees to it that its result is sent. If the worker was told to end at once, the job is as if it had not been begun.
+pub(super) fn carry_out(worker: &Worker, claimed: Claimed) -> CarriedOut {
     if !worker.is_aborted() {
-        let report = graded(worker, &claimed);
+        let (report, failure) = graded(worker, &claimed);
         if !worker.is_aborted() {
-            return hand_over(worker, claimed, &report);
+            tell(worker, &claimed.job, failure);
+            hand_over(worker, claimed, &report);
+            return CarriedOut::Done;
         }
     }
     give_back(worker, &claimed);
+    CarriedOut::Left
 }
 
-fn graded(worker: &Worker, claimed: &Claimed) -> Report {
+/// Returns what is reported of a job, and why it has no outcomes, if that is so.
+fn graded(worker: &Worker, claimed: &Claimed) -> (Report, Option<Failure>) {
     let begun = Instant::now();
     let mut course = Course { free_disk_mb_at_start: worker.free_disk_mb(), ..Course::default() };
-    let collection = collect(worker, claimed, &mut course);
+    let ids = Ids {
+        submission_id: claimed.job.submission_id.clone(),
+        test_setup_id: claimed.job.test_setup_id.clone(),
+        attempt_number: claimed.job.attempt_number,
+    };
+    let attempt = AssertUnwindSafe(|| Attempt { worker, claimed, ids: &ids, course: &mut course }.run());
+    // A bug of ours is told, too.
+    let done =
+        catch_unwind(attempt).unwrap_or_else(|_| Err(Fault::from_text("the worker panicked over this job").into()));
+    let (collection, failure) = match done {
+        Ok(collection) => (collection, None),
+        Err(failure) => {
+            let failure = failure.without_secrets(worker);
+            (failure.collection(ids, claimed.at), Some(failure))
+        }
+    };
     course.wall = begun.elapsed();
     course.free_disk_mb_at_end = worker.free_disk_mb();
-    Report::new(&worker.config.worker_id, collection, course)
+    (Report::new(&worker.config.worker_id, collection, course), failure)
+}
+
+impl Failure {
+    /// Students read it.
+    fn without_secrets(self, worker: &Worker) -> Self {
+        let hide = |fault: Fault| Fault::from_text(worker.log.without_secrets(&fault.to_string()));
+        match self {
+            Self::OfMany(fault) => Self::OfMany(hide(fault)),
+            Self::OfJob(fault) => Self::OfJob(hide(fault)),
+            Self::Theirs(text) => Self::Theirs(text),
+        }
+    }
+
+    /// Returns what there is in place of outcomes.
+    fn collection(&self, ids: Ids, at: Started) -> Collection {
+        match self {
+            Self::OfMany(fault) | Self::OfJob(fault) => not_graded(ids, fault, at),
+            Self::Theirs(text) => not_made(ids, text.clone(), at),
+        }
+    }
+}
+
+/// Tells those who watch, and what decides on the next poll, what came of a job.
+fn tell(worker: &Worker, job: &Job, failure: Option<Failure>) {
+    let told = |fault: &Fault| {
+        worker.say(Level::Error, EventName::JobFailed, job, &[("error", json!(fault.to_string()))]);
+        worker.status.note(Event::Failed(fault.to_string()));
+    };
+    match failure {
+        None => worker.troubles.graded(),
+        Some(Failure::OfMany(fault)) => {
+            told(&fault);
+            worker.troubles.failed(&fault.to_string());
+        }
+        Some(Failure::OfJob(fault)) => told(&fault),
+        Some(Failure::Theirs(_)) => {}
+    }
 }
 
 /// Leaves a job in hand. Nobody was killed over it, so it does not count as tried.
@@ -109,39 +174,6 @@ fn give_back(worker: &Worker, claimed: &Claimed) {
     }
     if let Err(error) = worker.in_hand.give_back(&claimed.ticket) {
         worker.log.disk_failed(&claimed.key(), &error);
-    }
-}
-
-/// Returns the outcomes, or what there is in place of them.
-fn collect(worker: &Worker, claimed: &Claimed, course: &mut Course) -> Collection {
-    let ids = Ids {
-        submission_id: claimed.job.submission_id.clone(),
-        test_setup_id: claimed.job.test_setup_id.clone(),
-        attempt_number: claimed.job.attempt_number,
-    };
-    let attempt = AssertUnwindSafe(|| Attempt { worker, claimed, ids: &ids, course }.run());
-    // A bug of ours is told, too.
-    let done =
-        catch_unwind(attempt).unwrap_or_else(|_| Err(Fault::from_text("the worker panicked over this job").into()));
-    let told = |fault: Fault| {
-        // Students read it.
-        let fault = Fault::from_text(worker.log.without_secrets(&fault.to_string()));
-        worker.say(Level::Error, EventName::JobFailed, &claimed.job, &[("error", json!(fault.to_string()))]);
-        worker.status.note(Event::Failed(fault.to_string()));
-        fault
-    };
-    match done {
-        Ok(collection) => {
-            worker.troubles.graded();
-            collection
-        }
-        Err(Failure::OfMany(fault)) => {
-            let fault = told(fault);
-            worker.troubles.failed(&fault.to_string());
-            not_graded(ids, &fault, claimed.at)
-        }
-        Err(Failure::OfJob(fault)) => not_graded(ids, &told(fault), claimed.at),
-        Err(Failure::Theirs(text)) => not_made(ids, text, claimed.at),
     }
 }
 

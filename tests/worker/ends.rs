@@ -236,3 +236,19 @@ fn a_log_that_nobody_reads_stops_nothing() {
     assert!(text.starts_with('{') && text.len() >= 60_000, "{}", text.len());
     world.is_clean();
 }
+
+/// It is as if it had not been begun, and there is no report that could say anything.
+#[test]
+fn a_job_that_a_second_signal_ends_is_neither_failed_nor_done() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    server.add_job(own_job("s1", &[("a.sh", &(world.counts_in("runs") + &world.waits_for("gate")))]));
+    let status = world.path("status.json");
+    let mut worker = world.start(&server, &["--status-file", &status.display().to_string()]);
+    until(&|| worker.text(), || world.lines("runs") == 1);
+    assert_eq!(abort(&mut worker, [Signal::SIGTERM; 2]), Some(143), "{}", worker.text());
+    assert!(!worker.text().contains("job_failed"), "{}", worker.text());
+    let last: serde_json::Value = serde_json::from_slice(&std::fs::read(status).unwrap()).unwrap();
+    assert_eq!((&last["state"], &last["jobs"]), (&json!("ended"), &json!([])), "{last:#}");
+    assert_eq!((&last["jobsDone"], &last["failures"]), (&json!(0), &json!(0)), "{last:#}");
+}

@@ -15,10 +15,10 @@ use crate::worker::retry::with_retries;
 use crate::worker::sender::Post;
 use crate::worker::shared::Worker;
 use crate::worker::status;
-use crate::worker::work::Claimed;
+use crate::worker::work::{CarriedOut, Claimed};
 
 /// What is done to a job.
-pub(super) type CarryOut = fn(&Worker, Claimed);
+pub(super) type CarryOut = fn(&Worker, Claimed) -> CarriedOut;
 
 /// Starts every thread of a worker; `poll` is what the one that polls does, `carry_out` what those of the slots do.
 ///
@@ -54,12 +54,16 @@ fn work_in_slot(worker: &Worker, carry_out: CarryOut) {
         worker.status.note(status::Event::JobTaken(key.clone()));
         worker.heartbeat.begin();
         // A bug of ours must not cost the slot. The job is on record, for the next start.
-        if catch_unwind(AssertUnwindSafe(|| carry_out(worker, claimed))).is_err() {
+        let carried_out = catch_unwind(AssertUnwindSafe(|| carry_out(worker, claimed))).unwrap_or_else(|_| {
             let why = "the worker panicked over its result; the next start takes it up again";
             worker.log.of_job(Level::Error, EventName::JobFailed, &key, &[("error", json!(why))]);
             worker.status.note(status::Event::Failed(why.to_owned()));
-        }
-        worker.status.note(status::Event::JobDone(key));
+            CarriedOut::Left
+        });
+        worker.status.note(match carried_out {
+            CarriedOut::Done => status::Event::JobDone(key),
+            CarriedOut::Left => status::Event::JobLeft(key),
+        });
         worker.slots.done();
         // Last, since it tells how many slots have a job.
         worker.heartbeat.end();
