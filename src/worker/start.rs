@@ -91,7 +91,7 @@ impl StartError {
 
 /// Tells whether the cause is a disk that takes nothing more: a file system that has failed is read-only from then on.
 fn is_for_want_of_disk(error: &(dyn Error + 'static)) -> bool {
-    let causes = iter::successors(Some(error), |error| error.source());
+    let causes = iter::successors(Some(error), |error| (*error).source());
     let kinds = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
     let wanted = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::ReadOnlyFilesystem];
     kinds.into_iter().any(|kind| wanted.contains(&kind))
