@@ -152,6 +152,9 @@ pub(super) enum ApiError {
     /// We do not go there.
     #[error("refused to fetch `{url}`: {reason}")]
     Refused { url: String, reason: &'static str },
+    /// A redirect leads where we do not go.
+    #[error("refused to follow `{url}` to `{to}`: {reason}")]
+    Misled { url: String, to: String, reason: &'static str },
     /// The file that was to hold a download cannot.
     #[error("could not write what came from `{url}`")]
     Disk {

@@ -162,8 +162,9 @@ impl HttpApi {
             match redirect(&response, sent) {
                 None => return Ok(Answer { response, url }),
                 Some(location) => {
-                    let next = location.and_then(|location| place::follow(&to, location));
-                    to = next.map_err(|reason| ApiError::Refused { url, reason })?;
+                    let location = location.map_err(|reason| ApiError::Refused { url: url.clone(), reason })?;
+                    let misled = |reason| ApiError::Misled { url, to: place::shown_text(location), reason };
+                    to = place::follow(&to, location).map_err(misled)?;
                 }
             }
         }
@@ -325,6 +326,9 @@ impl JobApi for HttpApi {
 /// # Errors
 /// What is wrong with it.
 pub(super) fn parse_job(text: &[u8]) -> Result<Job, String> {
+    if text.trim_ascii_start().starts_with(b"<") {
+        return Err("it is an HTML page and no job".to_owned());
+    }
     serde_json::from_slice(text).map_err(|error| format!("it is no job: {}", escaped(&error.to_string())))
 }
 

@@ -43,6 +43,7 @@ impl ApiError {
             Self::IdInUse { .. }
             | Self::TooLarge { .. }
             | Self::Refused { .. }
+            | Self::Misled { .. }
             | Self::Disk { .. }
             | Self::Unsent { .. } => Class::Terminal,
             Self::Stopped => Class::Stopped,

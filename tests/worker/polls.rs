@@ -147,3 +147,19 @@ fn a_worker_that_runs_once_tells_of_results_that_are_left() {
     world.run_once(&server, &[]);
     world.is_clean();
 }
+
+#[test]
+fn a_page_in_place_of_a_job_is_called_one() {
+    let pages = ["<!DOCTYPE html><title>Log in</title>", "\r\n <html>"].map(|page| Fault::Body(page.into()));
+    for told in recovers_from(&pages, "poll_failed") {
+        assert!(told.contains("it is an HTML page") && told.contains("`--api-base-url`"), "{told}");
+    }
+}
+
+#[test]
+fn a_redirect_that_is_not_followed_tells_where_it_led() {
+    let fault = Fault::Redirect(307, "https://user:word@login.example.org/sso?back=key".to_owned());
+    let told = recovers_from(&[fault], "poll_failed").concat();
+    assert!(told.contains("login.example.org/sso") || told.contains("`https://***`"), "{told}");
+    assert!(!told.contains("word") && !told.contains("back"), "{told}");
+}

@@ -324,9 +324,10 @@ fn redirects_to_elsewhere_are_refused_and_nobody_is_asked_there() {
     for location in [elsewhere.clone(), local, elsewhere.replace("http:", ""), elsewhere.replace("http", "https")] {
         server.script(Route::Files, [Fault::Redirect(302, location.clone())]);
         server.script(Route::Results, [Fault::Redirect(307, location.clone())]);
-        assert!(matches!(download(&api, &url, 100).unwrap_err(), ApiError::Refused { .. }), "{location}");
+        let error = download(&api, &url, 100).unwrap_err();
+        assert!(matches!(error, ApiError::Misled { .. }) && error.to_string().contains(&location), "{error}");
         let error = api.report(&result("")).unwrap_err();
-        assert!(matches!(error, ApiError::Refused { .. }) && !error.is_refusal(), "{location}: {error:?}");
+        assert!(matches!(error, ApiError::Misled { .. }) && !error.is_refusal(), "{location}: {error:?}");
     }
     let round = Fault::Redirect(302, "/files/a".to_owned());
     server.script(Route::Files, std::iter::repeat_n(round, 9));
@@ -345,8 +346,12 @@ fn a_file_of_another_origin_is_fetched_like_a_stranger() {
     let seen = &other.requests()[0];
     let known = ["accept", "accept-encoding", "host", "user-agent"];
     assert_eq!(seen.headers.keys().collect::<Vec<_>>(), known, "nothing says who we are");
-    other.script(Route::Files, [Fault::Redirect(302, third)]);
-    assert!(matches!(download(&api, &url, 100).unwrap_err(), ApiError::Refused { .. }));
+    for location in [third.clone() + "?key=k", third.replace("http://", "http://user:word@")] {
+        other.script(Route::Files, [Fault::Redirect(302, location)]);
+        let error = download(&api, &url, 100).unwrap_err();
+        assert!(matches!(error, ApiError::Misled { .. }), "{error}");
+        assert!(!error.to_string().contains("word") && !error.to_string().contains("key"), "{error}");
+    }
     assert_eq!(server.requests().len(), 0, "also not back to the API, with a signature");
     for url in ["file:///etc/passwd", "ftp://h/a", "/files/a", "http://user:word@127.0.0.1/"] {
         assert!(matches!(download(&api, url, 100).unwrap_err(), ApiError::Refused { .. }), "{url}");
