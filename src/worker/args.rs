@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use crate::os::host::{self, SandboxSettings, ValueError, Variables, number};
+use crate::rules::nearest::nearest;
 use crate::worker::log::Format;
 
 pub(super) use address::{ApiAddress, BadAddress};
@@ -139,6 +140,8 @@ pub(super) struct Config {
     pub(super) sandbox_settings: SandboxSettings,
     /// What requests are signed with.
     pub(super) secret: Option<Secret>,
+    /// Where it is, for people.
+    pub(super) secret_place: Option<String>,
     /// Where a secret may lie, whether it is this one or not.
     pub(super) secret_files: [PathBuf; 2],
     /// Where unpacked set-ups are kept.
@@ -201,6 +204,13 @@ pub(super) enum Warning {
     SecretInArguments,
     #[error("others may read the secret in `{path}` (its mode is {mode:04o}); take that from them with {remedy}", path = path.display())]
     SecretFileOpen { path: PathBuf, mode: u32, remedy: String },
+    #[error(
+        "the secret in {place} has less than {SECRET_BYTES_SAFE} bytes: it is guessed easily, and wherever these stand in the log they \
+         are hidden; use a longer one"
+    )]
+    SecretShort { place: String },
+    #[error("the environment has `{name}`, which means nothing here; did you mean `{meant}`?")]
+    Misspelt { name: String, meant: &'static str },
     #[error("there is no secret, so requests go unsigned; a server that checks signatures refuses them")]
     Unsigned,
     #[error("`--api-base-url` is `{0}`: whoever is on the way can read and change what is sent; use https")]
@@ -258,13 +268,17 @@ const HEARTBEAT_MS_MIN: u64 = 100;
 const DRAIN_SEC_MAX: u64 = 24 * 60 * 60;
 const JOBS_MAX: u64 = 256;
 const WORKER_ID_BYTES_MAX: usize = 128;
+const SECRET_BYTES_SAFE: usize = 8;
+/// What the names of our variables begin with, before a `_`.
+const PREFIXES: [&str; 2] = ["RUNNER", "WORKER"];
 
 impl Surroundings {
     fn config(&self, flags: Flags) -> Result<Config, ConfigError> {
         let api = ApiAddress::parse(&flags.api_base_url)
             .map_err(|why| ConfigError::Address { value: flags.api_base_url.clone(), why })?;
-        let mut warnings = Vec::new();
-        let secret = self.secret(flags.worker_secret.as_deref(), &mut warnings)?;
+        let mut warnings = self.misspelt();
+        let found = self.secret(flags.worker_secret.as_deref(), &mut warnings)?;
+        let (secret, secret_place) = found.unzip();
         if secret.is_some() && !api.is_private() {
             warnings.push(Warning::PlainHttp(api.as_str().to_owned()));
         }
@@ -276,6 +290,7 @@ impl Surroundings {
             sandbox: flags.sandbox,
             sandbox_settings: self.variables.sandbox()?,
             secret,
+            secret_place,
             secret_files: self.secret_files.clone(),
             cache_dir: self.folder(&CACHE, flags.test_setup_cache_dir)?,
             cache_bytes_max: self.variables.mebibytes("RUNNER_TEST_SETUP_CACHE_MAX_MB", 2048, 0)?,
@@ -299,7 +314,12 @@ impl Surroundings {
         })
     }
 
-    fn secret(&self, flag: Option<&OsStr>, warnings: &mut Vec<Warning>) -> Result<Option<Secret>, ConfigError> {
+    /// Returns the secret, and where it is.
+    fn secret(
+        &self,
+        flag: Option<&OsStr>,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Option<(Secret, String)>, ConfigError> {
         let variables = ["RUNNER_SHARED_SECRET", "WORKER_SHARED_SECRET"].map(|name| (name, self.variables.value(name)));
         let found = secret::find(flag, &variables, &self.secret_files)?;
         if flag.is_some() {
@@ -314,7 +334,21 @@ impl Surroundings {
             mode,
             remedy,
         }));
-        Ok(Some(found.secret))
+        if found.secret.text().len() < SECRET_BYTES_SAFE {
+            warnings.push(Warning::SecretShort { place: found.place.clone() });
+        }
+        Ok(Some((found.secret, found.place)))
+    }
+
+    /// Returns a warning of each variable whose name is nearly that of one of ours. Others, as services for CI have, are not for us.
+    fn misspelt(&self) -> Vec<Warning> {
+        let names = self.variables.all().filter_map(|(name, value)| name.to_str().filter(|_| !value.is_empty()));
+        let misspelt = names.filter(|name| own_variables().all(|own| own != *name)).filter_map(|name| {
+            let meant = nearest(own_part(name)?, own_variables().filter_map(own_part))?;
+            let meant = own_variables().find(|own| own_part(own) == Some(meant))?;
+            Some(Warning::Misspelt { name: name.to_owned(), meant })
+        });
+        misspelt.collect()
     }
 
     fn worker_id(&self, flag: Option<String>) -> Result<String, ValueError> {
@@ -401,6 +435,17 @@ impl Surroundings {
         let Folder { what, variable, flag, .. } = *folder;
         found.ok_or(ConfigError::NoFolder { what, variable, flag })
     }
+}
+
+/// Returns our variables that have one of the prefixes: the help names all.
+fn own_variables() -> impl Iterator<Item = &'static str> {
+    let words = SETTINGS.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+    words.filter(|word| own_part(word).is_some())
+}
+
+/// Returns what follows the prefix, if there is one.
+fn own_part(name: &str) -> Option<&str> {
+    PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)?.strip_prefix('_'))
 }
 
 /// A folder, and what may name it: its flag, variable, then systemd.exec(5), XDG and `HOME`.

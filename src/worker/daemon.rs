@@ -31,8 +31,8 @@ use super::work::{Claimed, carry_out};
 use crate::flow::job::Started;
 use crate::model::verdict::Fault;
 use crate::os::journal::Level;
-pub(super) use ending::EndingLimits;
 use crew::CarryOut;
+pub(super) use ending::EndingLimits;
 use ending::{drain, tick};
 pub(super) use pace::Troubles;
 use pace::{IDLE_MAX, Pace, Trouble};
@@ -236,9 +236,24 @@ fn tell_failed_poll(worker: &Worker, error: &ApiError, delay: Duration) {
     if matches!(error, ApiError::Status { code: 404 | 405 | 501, .. } | ApiError::Garbage { .. }) {
         text.push_str("; see whether `--api-base-url` is where the API is");
     }
+    if event == EventName::AuthenticationRefused {
+        text.push_str(&cure(worker.config.secret_place.as_deref()));
+    }
     let text = worker.log.without_secrets(&text);
     worker.status.note(status::Event::Failed(text.clone()));
     worker.log.event(Level::Warn, event, &[("error", json!(text)), ("next_s", seconds(delay))]);
+}
+
+/// What may help where a signature is refused. Source of the 60 s: docs/protocol.md, "Signing".
+fn cure(secret_place: Option<&str>) -> String {
+    match secret_place {
+        Some(place) => format!(
+            "; requests are signed with the secret in {place}: see whether it is the server's, and whether the clock of this machine is \
+             right to 60 s"
+        ),
+        None => "; requests are not signed, since no secret was found: give the server's in `RUNNER_SHARED_SECRET`"
+            .to_owned(),
+    }
 }
 
 /// Whether an offered job is taken.

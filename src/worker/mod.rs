@@ -81,7 +81,8 @@ fn run(config: Config) -> ExitCode {
     let log = match Log::new(&config.worker_id, config.log_format) {
         Ok(log) => log,
         Err(error) => {
-            writeln!(io::stderr(), "error: could not start a thread for the log ({error}); allow more (`ulimit -u`)").ok();
+            writeln!(io::stderr(), "error: could not start a thread for the log ({error}); allow more (`ulimit -u`)")
+                .ok();
             return ExitCode::from(FAULT);
         }
     };

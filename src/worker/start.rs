@@ -206,12 +206,8 @@ fn tell_what_waits_elsewhere(state: &StateFolder, log: &Log) {
         let remedy = format!(
             "start a worker with this state folder, {id} and `--once`: it does the jobs and sends the results; give workers ids that stay"
         );
-        let fields = [
-            ("folder", json!(folder)),
-            ("results", json!(results)),
-            ("jobs", json!(jobs)),
-            ("remedy", json!(remedy)),
-        ];
+        let fields =
+            [("folder", json!(folder)), ("results", json!(results)), ("jobs", json!(jobs)), ("remedy", json!(remedy))];
         log.event(Level::Warn, EventName::ResultsElsewhere, &fields);
     }
 }

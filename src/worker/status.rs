@@ -30,7 +30,9 @@ const ERROR_CHARS_MAX: usize = 300;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StatusError {
     /// The file.
-    #[error("could not write the status file; give `--status-file` a path in a folder that is there and that the worker may write to")]
+    #[error(
+        "could not write the status file; give `--status-file` a path in a folder that is there and that the worker may write to"
+    )]
     File(#[source] DiskError),
     /// The service manager.
     #[error("could not tell the service manager behind NOTIFY_SOCKET")]

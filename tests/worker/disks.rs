@@ -76,7 +76,8 @@ fn a_disk_that_takes_nothing_at_the_start_is_no_wrong_flag_and_leaves_nothing() 
     }
     // Full; full, with the lock of an earlier worker, whose space is enough for that of this one; read-only.
     let full = "dd if=/dev/zero of=\"$DISK/full\" bs=4k 2>/dev/null; true";
-    let earlier = format!("mkdir -m 700 \"$DISK/worker-under-test\" && echo 1 >\"$DISK/worker-under-test/lock\" && {full}");
+    let earlier =
+        format!("mkdir -m 700 \"$DISK/worker-under-test\" && echo 1 >\"$DISK/worker-under-test/lock\" && {full}");
     let read_only = "mount -o remount,ro \"$DISK\"";
     for (folder, made) in
         [("state", full), ("state", &earlier), ("state", read_only), ("cache", read_only), ("tmp", read_only)]

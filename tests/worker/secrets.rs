@@ -263,3 +263,26 @@ fn no_log_and_no_status_tells_the_secret_even_if_the_server_does() {
         assert!(told.contains("\"lastError\":{") && !told.contains(SECRET), "{told}");
     }
 }
+
+#[test]
+fn a_refused_signature_is_told_with_where_the_secret_came_from_and_never_with_it() {
+    let wrong = "not what the server has";
+    for (variable, file, expected) in [
+        (Some("RUNNER_SHARED_SECRET"), None, "signed with the secret in `RUNNER_SHARED_SECRET`"),
+        (Some("WORKER_SHARED_SECRET"), None, "signed with the secret in `WORKER_SHARED_SECRET`"),
+        (None, Some(".worker-secret"), ".worker-secret`"),
+        (None, None, "not signed, since no secret was found"),
+    ] {
+        let server = Server::today(Some(SECRET));
+        let world = World::new();
+        file.into_iter().for_each(|file| fs::write(world.path(file), wrong).unwrap());
+        let mut command = world.command(&server);
+        command.envs(variable.map(|variable| (variable, wrong)));
+        let mut worker = world.spawn(&mut command);
+        let told = worker.wait_for("authentication_refused")["error"].to_string();
+        assert!(told.contains(expected), "{expected}: {told}");
+        assert_eq!(told.contains("60 s"), variable.or(file).is_some(), "{told}");
+        assert!(!worker.text().contains(wrong), "{}", worker.text());
+        worker.finish();
+    }
+}

@@ -49,10 +49,12 @@ pub(in crate::worker) enum SecretError {
     },
 }
 
-/// A secret, and the file that it is in, if others may read it there.
+/// A secret, where it is, and the file that it is in, if others may read it there.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) secret: Secret,
+    /// For people.
+    pub(super) place: String,
     pub(super) open_file: Option<OpenFile>,
 }
 
@@ -78,7 +80,7 @@ pub(super) fn find(
     for (name, value) in flag.into_iter().chain(variables) {
         let text = value.to_str().ok_or_else(|| SecretError::NotText(format!("`{name}`")))?;
         if let Some(secret) = Secret::new(text) {
-            return Ok(Some(Found { secret, open_file: None }));
+            return Ok(Some(Found { secret, place: format!("`{name}`"), open_file: None }));
         }
     }
     for path in files {
@@ -96,9 +98,10 @@ fn find_in(path: &Path) -> Result<Option<Found>, SecretError> {
         Err(error) if is_absent(&error) => return Ok(None),
         Err(error) => return Err(unreadable(error)),
     };
-    let text = String::from_utf8(bytes).map_err(|_| SecretError::NotText(format!("`{}`", path.display())))?;
+    let place = format!("`{}`", path.display());
+    let text = String::from_utf8(bytes).map_err(|_| SecretError::NotText(place.clone()))?;
     let Some(secret) = Secret::new(&text) else { return Ok(None) };
-    Ok(Some(Found { secret, open_file: open_file(path, &fs::metadata(path).map_err(unreadable)?) }))
+    Ok(Some(Found { secret, place, open_file: open_file(path, &fs::metadata(path).map_err(unreadable)?) }))
 }
 
 /// A file of somebody else's, as engines lay secrets into containers, reaches us through our group.

@@ -148,9 +148,9 @@ fn numbers_and_switches_are_taken_as_people_write_them() {
 
 #[test]
 fn a_secret_is_warned_of_where_others_can_see_it() {
-    let variable = [("RUNNER_SHARED_SECRET", "s")];
+    let variable = [("RUNNER_SHARED_SECRET", "long enough")];
     assert_eq!(read(&[], &variable).unwrap().warnings, []);
-    assert_eq!(read(&["--worker-secret", "s"], &[]).unwrap().warnings, [Warning::SecretInArguments]);
+    assert_eq!(read(&["--worker-secret", "long enough"], &[]).unwrap().warnings, [Warning::SecretInArguments]);
     let plain = ["--api-base-url", "http://grader.example.org/"];
     let expected = Warning::PlainHttp("http://grader.example.org".to_owned());
     assert_eq!(read(&plain, &variable).unwrap().warnings, [expected]);
@@ -207,4 +207,51 @@ fn the_sandbox_is_as_the_environment_says() {
     assert_eq!(config.sandbox_settings.limits.memory_bytes_max, 4 << 30);
     let error = read(&[], &[("RUNNER_SANDBOX_MEMORY_MB", "3")]).unwrap_err().to_string();
     assert!(error.contains("`RUNNER_SANDBOX_MEMORY_MB`"), "{error}");
+}
+
+#[test]
+fn a_short_secret_is_warned_of_and_its_place_is_known() {
+    let config = read(&[], &[("WORKER_SHARED_SECRET", " 1234567 ")]).unwrap();
+    assert_eq!(config.warnings, [Warning::SecretShort { place: "`WORKER_SHARED_SECRET`".to_owned() }]);
+    assert_eq!(config.secret_place.as_deref(), Some("`WORKER_SHARED_SECRET`"));
+    assert!(!config.warnings[0].to_string().contains("1234567"));
+    assert_eq!(read(&[], &[("WORKER_SHARED_SECRET", "12345678")]).unwrap().warnings, []);
+}
+
+#[test]
+fn misspelt_variables_are_told_and_those_of_others_are_not() {
+    for (name, meant) in [
+        ("RUNNER_SANDBOX_MEMORYMB", "RUNNER_SANDBOX_MEMORY_MB"),
+        ("WORKER_STATE_DIR", "RUNNER_STATE_DIR"),
+        ("RUNNER_SECRET", "RUNNER_SHARED_SECRET"),
+        ("WORKER_SHARED_SECRETS", "RUNNER_SHARED_SECRET"),
+        ("RUNNER_MAX_DOWNLOADS_MB", "RUNNER_MAX_DOWNLOAD_MB"),
+        ("RUNNER_HEARTBEAT_INTERVAL", "RUNNER_HEARTBEAT_INTERVAL_MS"),
+    ] {
+        let expected = Warning::Misspelt { name: name.to_owned(), meant };
+        assert_eq!(read(&[], &[(name, "1")]).unwrap().warnings, [expected, Warning::Unsigned], "{name}");
+    }
+    let others = [
+        "RUNNER_OS",
+        "RUNNER_ARCH",
+        "RUNNER_NAME",
+        "RUNNER_TEMP",
+        "RUNNER_TOOL_CACHE",
+        "RUNNER_DEBUG",
+        "RUNNER_ENVIRONMENT",
+        "RUNNER_WORKSPACE",
+        "RUNNER_USER",
+        "RUNNER_TRACKING_ID",
+        "RUNNER_ALLOW_RUNASROOT",
+        "RUNNER_PERFLOG",
+        "RUNNER_JSONL",
+        "WORKER_ID",
+        "RUNNER",
+        "RUNNER_",
+        "STATE_DIR",
+        "RUNNERSTATE_DIR",
+    ];
+    let others = others.map(|name| (name, "1"));
+    assert_eq!(read(&[], &others).unwrap().warnings, [Warning::Unsigned]);
+    assert_eq!(read(&[], &[("RUNNER_SECRET", "")]).unwrap().warnings, [Warning::Unsigned], "empty is absent");
 }

@@ -158,7 +158,10 @@ mod tests {
         let read: Vec<_> = text.lines().collect();
         let kept = read.iter().take_while(|line| !line.starts_with("lost")).count();
         assert!((LINES_MAX..all).contains(&kept), "{kept}");
-        assert_eq!(read[..kept].iter().map(|line| line.trim().parse().unwrap()).collect::<Vec<usize>>(), (0..kept).collect::<Vec<_>>());
+        assert_eq!(
+            read[..kept].iter().map(|line| line.trim().parse().unwrap()).collect::<Vec<usize>>(),
+            (0..kept).collect::<Vec<_>>()
+        );
         assert_eq!(read[kept..], [&format!("lost {}", all - kept), "after"]);
     }
 
