@@ -98,6 +98,9 @@ impl Spool {
         waiting.sort_by(|(one, first), (other, second)| (one, &first.path).cmp(&(other, &second.path)));
         let waiting = Mutex::new(waiting.into_iter().map(|(_, spooled)| spooled).collect());
         let spool = Self { dir, rejected, waiting_max: WAITING, rejected_max: REJECTED, waiting };
+        for spooled in spool.waiting() {
+            spool.forget_why(&spooled);
+        }
         for name in &foreign {
             spool.move_aside(&spool.dir.join(name), "it is no result that a worker has written")?;
         }
@@ -181,6 +184,15 @@ impl Spool {
         // Without the text the result is still there, which matters more.
         write_durably(&self.rejected.join(format!("{name}{WHY}")), why.as_bytes()).ok();
         self.bound_rejected(&name)
+    }
+
+    /// Removes the text that tells why a result was set aside that is back again.
+    fn forget_why(&self, spooled: &Spooled) {
+        let name = name_aside(spooled.path.file_name().unwrap_or_default());
+        if fs::symlink_metadata(self.rejected.join(&name)).is_err() {
+            // A text too many does no harm.
+            remove_file(&self.rejected.join(format!("{name}{WHY}"))).ok();
+        }
     }
 
     /// Removes the oldest of what was set aside until the rest is within its bounds; `kept` stays.

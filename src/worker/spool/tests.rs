@@ -221,3 +221,20 @@ fn a_full_disk_is_an_error_that_can_be_told_and_what_was_there_stays() {
     assert_eq!((kept.unwrap(), names), (bare("small", 1), 1));
     assert!(!spool.holds(&key("large", 1)) && spool.holds(&key("small", 1)));
 }
+
+#[test]
+fn a_result_that_is_moved_back_leaves_no_text_on_why_it_was_refused() {
+    let world = World::new();
+    let (spool, _) = world.open();
+    for id in ["back", "stays"] {
+        spool.add(&key(id, 1), &bare(id, 1)).unwrap();
+    }
+    spool.waiting().iter().for_each(|spooled| drop(spool.set_aside(spooled, "422").unwrap()));
+    assert_eq!(world.rejected_names().len(), 4);
+    let name = job_file_name(&key("back", 1));
+    fs::rename(world.rejected().join(&name), world.spool().join(&name)).unwrap();
+    let (spool, _) = world.open();
+    assert_eq!(ids_of(&spool), [("back".to_owned(), 1)]);
+    let stays = job_file_name(&key("stays", 1));
+    assert_eq!(world.rejected_names(), [stays.clone(), stays + WHY]);
+}
