@@ -343,9 +343,12 @@ impl Surroundings {
     /// Returns a warning of each variable whose name is nearly that of one of ours. Others, as services for CI have, are not for us.
     fn misspelt(&self) -> Vec<Warning> {
         let names = self.variables.all().filter_map(|(name, value)| name.to_str().filter(|_| !value.is_empty()));
+        // In capitals each letter would be a word.
+        let known: Vec<_> = own_variables().filter_map(own_part).map(str::to_ascii_lowercase).collect();
         let misspelt = names.filter(|name| own_variables().all(|own| own != *name)).filter_map(|name| {
-            let meant = nearest(own_part(name)?, own_variables().filter_map(own_part))?;
-            let meant = own_variables().find(|own| own_part(own) == Some(meant))?;
+            let part = own_part(name)?.to_ascii_lowercase();
+            let meant = nearest(&part, known.iter().map(String::as_str))?;
+            let meant = own_variables().find(|own| own_part(own).is_some_and(|own| own.eq_ignore_ascii_case(meant)))?;
             Some(Warning::Misspelt { name: name.to_owned(), meant })
         });
         misspelt.collect()

@@ -172,7 +172,7 @@ fn a_redirect_to_another_origin_is_not_followed() {
             server.script(Route::Files, [Fault::Redirect(status, location.to_owned())]);
             server.add_job(passing("s1"));
             World::new().run_once(&server, &[]);
-            is_infrastructure(&collection(&server, "s1"), "refused to fetch");
+            is_infrastructure(&collection(&server, "s1"), "refused to follow");
         }
     }
     assert_eq!(other.requests().len(), 0, "nothing was asked for there");
