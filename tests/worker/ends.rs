@@ -146,7 +146,9 @@ fn waits_for_another(act: impl FnOnce(&Server, &World, &mut Worker)) {
     let world = World::new();
     server.script(Route::Files, [Fault::Stall]);
     server.add_job(job("s1", &[("a.sh", "exit 0")]));
-    let other = world.spawn(world.command_named(&server, "other", "json").env("RUNNER_SHARED_SECRET", SECRET));
+    let mut other = world.command_named(&server, "other", "json");
+    // With a second slot it might have a poll under way that takes the next job.
+    let other = world.spawn(other.args(["--max-jobs", "1"]).env("RUNNER_SHARED_SECRET", SECRET));
     server.wait_until("its download", |state| state.requests.iter().any(|seen| seen.path.contains("/set-ups/")));
     other.signal(Signal::SIGSTOP);
     server.add_job(job("s2", &[("a.sh", "exit 0")]));
