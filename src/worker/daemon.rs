@@ -157,7 +157,6 @@ fn hindered(worker: &Worker, pace: &mut Pace) -> Option<Next> {
     if let Some(trouble) = worker.troubles.now() {
         return troubled(worker, pace, &trouble);
     }
-    pace.no_trouble();
     worker.status.note(status::Event::Obstacle(None));
     None
 }

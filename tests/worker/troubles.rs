@@ -147,6 +147,25 @@ fn a_server_that_refuses_result_upon_result_is_not_asked_for_all_its_jobs() {
     }
 }
 
+/// Although a job is done before its result is refused.
+#[test]
+fn each_pause_is_followed_by_one_job() {
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Results, vec![Fault::Status(422, None); 100]);
+    for number in 1..=20 {
+        server.add_job(job(&format!("s{number}"), PASSES));
+    }
+    let world = World::new();
+    let mut worker = world.start(&server, &["--max-jobs", "1"]);
+    until(&|| worker.text(), || worker.text().matches("jobs_failing").count() >= 4);
+    worker.finish();
+    let events = worker.events();
+    let rows: Vec<_> = events.split(|event| event["event"] == "jobs_failing").collect();
+    for between in &rows[1..rows.len() - 1] {
+        assert_eq!(said(between, "job_claimed", "submissionID").len(), 1, "{}", worker.text());
+    }
+}
+
 #[test]
 fn a_server_that_takes_results_again_is_worked_for_again() {
     let server = Server::today(Some(SECRET));
