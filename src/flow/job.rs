@@ -338,7 +338,7 @@ impl<'a> Grading<'a> {
             }
             Made::Badly(done) => {
                 self.measured.add(&done, TestStatus::Fail);
-                Ok(Some(chickadee::compiler_output(&done)))
+                Ok(Some(chickadee::compiler_output(&done, self.assignment.setup.time_limit)))
             }
         }
     }

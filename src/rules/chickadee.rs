@@ -1,6 +1,7 @@
 //! The script contract: what a completion means to Chickadee.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::model::script::{Completion, EndedBy, Exit, Stream};
 
@@ -127,14 +128,16 @@ fn is_sh(named: &str) -> bool {
 }
 
 /// Returns what a failed make step said, stdout then stderr, how it ended, and what it made that cannot be kept.
-pub(crate) fn compiler_output(completion: &Completion) -> String {
+pub(crate) fn compiler_output(completion: &Completion, time_limit: Duration) -> String {
     let mut output = text(&completion.stdout);
     output.push_str(&text(&completion.stderr));
     if !output.is_empty() && !output.ends_with('\n') {
         output.push('\n');
     }
     output.push_str(&match completion.ended_by {
-        EndedBy::Timeout => "make: killed after the time limit".to_owned(),
+        EndedBy::Timeout => {
+            format!("make: killed after the time limit of {} s (`timeLimitSeconds`)", time_limit.as_secs())
+        }
         EndedBy::OutOfMemory => format!("make: killed at its limit of memory ({})", completion.exit),
         EndedBy::Itself | EndedBy::Cancel | EndedBy::SupervisorKilled => format!("make: {}", completion.exit),
     });
@@ -263,7 +266,6 @@ fn whole_end(bytes: &[u8]) -> &[u8] {
 mod tests {
     use std::fs;
     use std::path::Path;
-    use std::time::Duration;
 
     use pretty_assertions::assert_eq;
     use serde::Deserialize;
@@ -341,9 +343,14 @@ mod tests {
     #[test]
     fn what_make_could_not_leave_is_its_last_word() {
         let mut done = completion(stream("built", None), Stream::default(), Exit::Code(0), EndedBy::Itself);
-        assert_eq!(compiler_output(&done), "built\nmake: code 0");
+        let limit = Duration::from_secs(7);
+        assert_eq!(compiler_output(&done, limit), "built\nmake: code 0");
         done.unkept = Some("`pipe` is no file".to_owned());
-        assert_eq!(compiler_output(&done), "built\nmake: code 0\nmake: what it made cannot be kept: `pipe` is no file");
+        let told = "built\nmake: code 0\nmake: what it made cannot be kept: `pipe` is no file";
+        assert_eq!(compiler_output(&done, limit), told);
+        let killed = completion(stream("begun", None), Stream::default(), Exit::Signal(15), EndedBy::Timeout);
+        let told = "begun\nmake: killed after the time limit of 7 s (`timeLimitSeconds`)";
+        assert_eq!(compiler_output(&killed, limit), told);
     }
 
     #[test]

@@ -350,7 +350,13 @@ fn a_make_step_that_does_not_end_has_failed() {
     let lab = lab.with("makefile", json!({})).with("timeLimitSeconds", json!(1));
     let graded = lab.graded(Submission::Nothing).ok().unwrap();
     assert_eq!(graded.collection.build_status, BuildStatus::Failed);
-    assert!(graded.collection.compiler_output.unwrap().ends_with("make: killed after the time limit"));
+    assert!(
+        graded
+            .collection
+            .compiler_output
+            .unwrap()
+            .ends_with("make: killed after the time limit of 1 s (`timeLimitSeconds`)")
+    );
     assert_eq!(graded.measured.termination_reason, Some("timeout"));
 }
 
