@@ -23,7 +23,7 @@ use crate::os::host::{SandboxSettings, Settings, ValueError};
 use crate::os::interrupt::{Arrived, Interrupt, InterruptError};
 use crate::os::sandbox::{SandboxError, shown_by};
 use crate::os::workdir::{Tree, WorkdirError};
-use crate::rules::chickadee::surprises;
+use crate::rules::chickadee::{Surprises, surprises};
 use crate::rules::collection::{Collection, Ids};
 use crate::rules::table::missing_marks;
 
@@ -264,10 +264,16 @@ impl Grading<'_> {
         let scripts = setup.entries.iter().map(|entry| &entry.script);
         let read = |script: &String| Some((script.clone(), surprises(&read_config(&setup.dir.join(script)).ok()?)));
         let found: Vec<_> = scripts.filter_map(read).collect();
-        let with_crlf: Vec<_> =
-            found.iter().filter(|(_, found)| found.has_crlf).map(|(script, _)| script.clone()).collect();
-        if !with_crlf.is_empty() {
-            let scripts = named(&with_crlf);
+        let those = |are: fn(&Surprises) -> bool| {
+            let those = found.iter().filter(|(_, found)| are(found)).map(|(script, _)| script.clone());
+            Some(those.collect::<Vec<_>>()).filter(|those| !those.is_empty()).map(|those| named(&those))
+        };
+        if let Some(scripts) = those(|found| found.has_byte_order_mark) {
+            self.show.note(&format!(
+                "a byte order mark, which sh takes for a part of the first word, begins {scripts}; save without it"
+            ));
+        }
+        if let Some(scripts) = those(|found| found.has_crlf) {
             self.show.note(&format!(
                 "line ends are those of Windows (CRLF), which sh does not understand, in {scripts}; convert them to LF"
             ));

@@ -102,9 +102,14 @@ pub(crate) fn missing_outcome(script: &str) -> TestOutcome {
     }
 }
 
+/// U+FEFF in UTF-8, as some editors write it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What in a script's text its shell takes otherwise than its author may think.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Surprises {
+    /// It begins with a byte order mark, which a shell takes for a part of the first word.
+    pub(crate) has_byte_order_mark: bool,
     /// Lines end with CRLF, and a shell takes the CR for a part of each.
     pub(crate) has_crlf: bool,
     /// What the first line names as the interpreter, in vain, if it is not `sh`.
@@ -113,10 +118,14 @@ pub(crate) struct Surprises {
 
 /// Returns what is surprising in the text of a script: it is run as `/bin/sh SCRIPT`.
 pub(crate) fn surprises(script: &[u8]) -> Surprises {
-    let first = script.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let text = script.strip_prefix(BYTE_ORDER_MARK);
+    let has_byte_order_mark = text.is_some();
+    let text = text.unwrap_or(script);
+    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let first = String::from_utf8_lossy(first);
     let named = first.strip_prefix("#!").map(str::trim).filter(|named| !named.is_empty() && !is_sh(named));
-    Surprises { has_crlf: script.windows(2).any(|pair| pair == b"\r\n"), interpreter: named.map(str::to_owned) }
+    let has_crlf = text.windows(2).any(|pair| pair == b"\r\n");
+    Surprises { has_byte_order_mark, has_crlf, interpreter: named.map(str::to_owned) }
 }
 
 /// Looks through `env`, with whatever options.
@@ -335,6 +344,10 @@ mod tests {
             assert_eq!(found(text), (false, None), "{text:?}");
         }
         assert_eq!(found("#!/bin/sh\r\nexit 0\r\n"), (true, None));
+        assert!(!surprises(b"echo \xef\xbb\xbf").has_byte_order_mark);
+        let marked = surprises("\u{feff}#!/bin/bash\r\n".as_bytes());
+        let bash = Some("/bin/bash".to_owned());
+        assert_eq!(marked, Surprises { has_byte_order_mark: true, has_crlf: true, interpreter: bash });
         for named in ["/bin/bash", "/usr/bin/env python3", "/usr/bin/env -S bash -e", "/opt/fish"] {
             assert_eq!(found(&format!("#! {named}\nexit 0")), (false, Some(named.to_owned())));
         }

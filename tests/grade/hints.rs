@@ -67,11 +67,13 @@ fn a_script_that_sh_does_not_read_as_its_author_did_is_told() {
         ("a.sh", text, json!({})),
         ("b.sh", "#!/bin/bash\nexit 0", json!({})),
         ("c.sh", "#!/bin/sh\nexit 0", json!({})),
+        ("d.sh", "\u{feff}exit 0", json!({})),
     ];
     let lab = Lab::with(PLAIN, &scripts);
     let ended = lab.grade(&["week1"]);
-    ended.code(0).says("2 of 3 passed");
+    ended.code(0).says("2 of 4 passed");
     let told = [
+        "note: a byte order mark, which sh takes for a part of the first word, begins `d.sh`; save without it",
         "note: line ends are those of Windows (CRLF), which sh does not understand, in `a.sh`; convert them to LF",
         "note: scripts run with /bin/sh, whatever their first line names (`#!/bin/bash`): `b.sh`",
     ];
