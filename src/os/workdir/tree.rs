@@ -103,20 +103,27 @@ impl Tree {
     }
 
     /// Adds what another folder has and this one has not. Returns the files of the other whose place was taken: by something of the
-    /// same name, or by something that is no folder where one would be needed. The places `reserved` are taken in any case.
+    /// same name, or by something that is no folder where one would be needed. The places `reserved` are taken in any case, and a folder
+    /// at one of them is left out with all in it.
     ///
     /// Files of the other become older than all of this one, in the order that they have. Else make would take them for newer than
     /// what is here, and replace that: `Makefile` by a `Makefile.sh`, any file by what its built-in rules make of another.
     pub(crate) fn lay_beside(&mut self, mut other: Self, reserved: &[&Path]) -> Vec<PathBuf> {
         other.become_older_than(self);
         // Through a link above it, something would be at a place as well.
-        let reserved: BTreeSet<_> = reserved.iter().flat_map(|place| place.ancestors()).collect();
-        let mut left_out = Vec::new();
+        let above: BTreeSet<_> = reserved.iter().flat_map(|place| place.ancestors()).collect();
+        let reserved: BTreeSet<_> = reserved.iter().copied().collect();
+        let mut left_out: Vec<PathBuf> = Vec::new();
         for (below, listed) in other.entries {
+            // What is in a folder comes next after it.
+            if left_out.last().is_some_and(|folder| below.starts_with(folder)) {
+                continue;
+            }
+            let is_reserved = reserved.contains(below.as_path());
             let is_taken = match self.entries.get(&below) {
                 Some(own) if own.meta.is_dir() && listed.meta.is_dir() => continue,
                 Some(_) => true,
-                None if !listed.meta.is_dir() && reserved.contains(below.as_path()) => true,
+                None if is_reserved || (!listed.meta.is_dir() && above.contains(below.as_path())) => true,
                 // What it lies in came before it, so that is here by now, or was left out.
                 None => {
                     !below.parent().and_then(|above| self.entries.get(above)).is_some_and(|above| above.meta.is_dir())
@@ -124,7 +131,7 @@ impl Tree {
             };
             if !is_taken {
                 self.entries.insert(below, listed);
-            } else if !listed.meta.is_dir() {
+            } else if is_reserved || !listed.meta.is_dir() {
                 left_out.push(below);
             }
         }
@@ -419,11 +426,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut tree = written(&dir.path().join("own"), &["test.sh"]);
         let other = dir.path().join("other");
-        written(&other, &["gone.sh", "real/gone.sh", "lib/gone.sh", "lib/x"]);
+        written(
+            &other,
+            &["gone.sh", "real/gone.sh", "lib/gone.sh", "lib/x", "makefile/a/b", "makefile/c", "makefile.d/x"],
+        );
         symlink("real", other.join("tests")).unwrap();
-        let reserved = ["gone.sh", "tests/gone.sh", "lib/gone.sh"].map(Path::new);
+        let reserved = ["gone.sh", "tests/gone.sh", "lib/gone.sh", "makefile"].map(Path::new);
         let left_out = tree.lay_beside(Tree::list(&other).unwrap(), &reserved);
-        assert_eq!(left_out, ["gone.sh", "lib/gone.sh", "tests"].map(PathBuf::from));
+        assert_eq!(left_out, ["gone.sh", "lib/gone.sh", "makefile", "tests"].map(PathBuf::from));
+        assert!(!tree.files().any(|file| file.starts_with("makefile")) && tree.has(Path::new("makefile.d/x")));
         assert!(tree.has(Path::new("lib/x")) && tree.has(Path::new("real/gone.sh")) && !tree.has(Path::new("tests")));
     }
 
