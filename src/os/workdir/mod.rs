@@ -11,6 +11,7 @@ mod tree;
 mod watch;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -31,6 +32,13 @@ use watch::Watch;
 pub(crate) enum WorkdirError {
     #[error(transparent)]
     Io(#[from] PathError),
+    #[error("no space is left in `{folder}` to copy `{path}`: free some there, or set TMPDIR to a folder with more room", folder = folder.display(), path = path.display())]
+    Full {
+        folder: PathBuf,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("`{path}` is neither a file, a folder nor a symbolic link; a set-up cannot hold it", path = .0.display())]
     Special(PathBuf),
     #[error("`{path}` was changed while scripts ran, and others are made of it; a script did that, or somebody else", path = .0.display())]

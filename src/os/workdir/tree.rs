@@ -13,7 +13,7 @@ use super::WorkdirError;
 use super::folder::{add_mode, remove};
 #[cfg(feature = "worker")]
 use crate::os::disk::sha256_text;
-use crate::os::disk::tried;
+use crate::os::disk::{is_full, tried};
 
 /// What lies in a folder, as it was when it was listed; and what of other folders was laid beside it.
 pub(crate) struct Tree {
@@ -322,7 +322,13 @@ fn copy_entry(listed: &Listed, to: &Path) -> Result<(), WorkdirError> {
     } else {
         return Err(WorkdirError::Special(from.to_path_buf()));
     };
-    Ok(copied?)
+    copied.map_err(|error| {
+        if !is_full(&error.source) {
+            return error.into();
+        }
+        let folder = to.parent().unwrap_or(to).to_path_buf();
+        WorkdirError::Full { folder, path: from.to_path_buf(), source: error.source }
+    })
 }
 
 /// Of a mode, what is copied. Not setuid and setgid: to others on this machine a copy would be a program that runs as us, with whatever
