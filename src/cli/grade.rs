@@ -1,6 +1,7 @@
 //! `container-runner grade`: a worker's job, done here for whoever writes the set-up.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod hints;
+
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,30 +12,22 @@ use crate::flow::discover::MANIFEST;
 use crate::flow::job::{self, Assignment, Graded, Means, Started, Step, Submission};
 use crate::flow::scratch::{CopiesIn, Scratch};
 use crate::flow::session::sandbox_in;
-use crate::flow::setup::{SetupError, read_setup, strange_keys};
+use crate::flow::setup::{SetupError, read_setup};
 use crate::model::script::Echo;
-use crate::model::setup::TestSetup;
 use crate::model::verdict::Fault;
 #[cfg(feature = "worker")]
 use crate::os::archive::{self, ArchiveError, ArchiveLimits};
-use crate::os::disk::read_config;
 use crate::os::engine::{ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::{SandboxSettings, Settings, ValueError};
 use crate::os::interrupt::{Arrived, Interrupt, InterruptError};
-use crate::os::sandbox::{SandboxError, shown_by};
+use crate::os::sandbox::SandboxError;
 use crate::os::workdir::{Tree, WorkdirError};
-use crate::rules::chickadee::{Surprises, surprises};
 use crate::rules::collection::{Collection, Ids};
 use crate::rules::table::missing_marks;
 
 use super::args::Grade;
 use super::show::{Show, Volume};
 use super::{CliError, FAILED, print};
-
-/// How archives end that are no zip, or are not called so.
-const ARCHIVES: [&str; 12] = ["tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "tzst", "7z", "rar", "jar"];
-/// Keys and scripts that are named.
-const NAMED_MAX: usize = 20;
 
 const SETUP: &str = "set-up";
 const SUBMISSION: &str = "submission";
@@ -249,56 +242,6 @@ impl Grading<'_> {
         Ok((job::grade(&assignment, &means, self.started)?, setup.time_limit))
     }
 
-    /// Unknown keys are ignored by contract; who misspells one should hear of it.
-    fn tell_strange_keys(&self, dir: &Path) {
-        let found = strange_keys(dir, &self.order.setup);
-        found.misspelt.iter().for_each(|misspelt| self.show.warning(&misspelt.told.to_string()));
-        if self.volume == Volume::Verbose && !found.others.is_empty() {
-            let (manifest, keys) = (self.order.setup.join(MANIFEST), named(&found.others));
-            self.show.note(&format!("`{}` has keys that are not read here: {keys}", manifest.display()));
-        }
-    }
-
-    /// What a shell says of such a script does not tell why.
-    fn tell_surprises(&self, setup: &TestSetup) {
-        let scripts = setup.entries.iter().map(|entry| &entry.script);
-        let read = |script: &String| Some((script.clone(), surprises(&read_config(&setup.dir.join(script)).ok()?)));
-        let found: Vec<_> = scripts.filter_map(read).collect();
-        let those = |are: fn(&Surprises) -> bool| {
-            let those = found.iter().filter(|(_, found)| are(found)).map(|(script, _)| script.clone());
-            Some(those.collect::<Vec<_>>()).filter(|those| !those.is_empty()).map(|those| named(&those))
-        };
-        if let Some(scripts) = those(|found| found.has_byte_order_mark) {
-            self.show.note(&format!(
-                "a byte order mark, which sh takes for a part of the first word, begins {scripts}; save without it"
-            ));
-        }
-        if let Some(scripts) = those(|found| found.has_crlf) {
-            self.show.note(&format!(
-                "line ends are those of Windows (CRLF), which sh does not understand, in {scripts}; convert them to LF"
-            ));
-        }
-        let (scripts, interpreters): (Vec<_>, Vec<_>) =
-            found.into_iter().filter_map(|(script, found)| Some((script, found.interpreter?))).unzip();
-        if let Some(first) = interpreters.first() {
-            let scripts = named(&scripts);
-            self.show
-                .note(&format!("scripts run with /bin/sh, whatever their first line names (`#!{first}`): {scripts}"));
-        }
-    }
-
-    fn tell_equal_names(&self, setup: &TestSetup) {
-        let mut first = BTreeMap::new();
-        for entry in &setup.entries {
-            if let Some(other) = first.insert(entry.display_name(), &entry.script) {
-                let (name, script) = (entry.display_name(), &entry.script);
-                self.show.warning(&format!(
-                    "`{other}` and `{script}` have the same name, `{name}`; nobody can tell their results apart"
-                ));
-            }
-        }
-    }
-
     fn find_submission(&self, scratch: &Scratch) -> Result<Found, GradeError> {
         let Some(path) = &self.order.submission else { return Ok(Found::Nothing) };
         let is_archive = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
@@ -309,16 +252,6 @@ impl Grading<'_> {
                 Ok(Found::File(path.clone()))
             }
             Kind::File | Kind::Folder => folder(path, scratch, SUBMISSION).map(Found::Folder),
-        }
-    }
-
-    /// By contract a file is handed in as it is. Whoever names another archive than a zip may have meant what is in it.
-    fn tell_archive(&self, path: &Path) {
-        let is = |known: &&str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(known));
-        if ARCHIVES.iter().any(is) {
-            let path = path.display();
-            self.show
-                .note(&format!("`{path}` is handed in as one file; for what is in it, unpack it and name the folder"));
         }
     }
 
@@ -333,22 +266,6 @@ impl Grading<'_> {
         match step {
             Step::Make => self.show.progress("make"),
             Step::Script { number, all, name } => self.show.progress(&format!("{number}/{all} {name}")),
-        }
-    }
-
-    /// What a script says of a program that it does not find does not tell that the sandbox hides it.
-    fn tell_hidden_programs(&self) {
-        let Some(SandboxSettings { shows, .. }) = &self.sandbox else { return };
-        let is_hidden = |dir: &PathBuf| dir.is_absolute() && dir.is_dir() && shown_by(dir, shows).is_none();
-        let hidden = std::env::split_paths(&self.settings.search_path).filter(is_hidden);
-        let mut hidden: Vec<_> = hidden.map(|dir| dir.display().to_string()).collect();
-        let mut known = BTreeSet::new();
-        hidden.retain(|dir| known.insert(dir.clone()));
-        if !hidden.is_empty() {
-            self.show.note(&format!(
-                "scripts in the sandbox do not see these folders of PATH: {}; if they need what is there, name it in RUNNER_SANDBOX_SHOWS",
-                named(&hidden)
-            ));
         }
     }
 
@@ -372,13 +289,6 @@ impl Grading<'_> {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Returns a list of the first ones, and how many more there are.
-fn named(words: &[String]) -> String {
-    let first = words.iter().take(NAMED_MAX).map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
-    let more = words.len().saturating_sub(NAMED_MAX);
-    if more > 0 { format!("{first} and {more} more") } else { first }
 }
 
 /// What somebody may hand in.
