@@ -14,6 +14,7 @@ use crate::flow::scratch::{CopiesIn, Scratch};
 use crate::flow::session::sandbox_in;
 use crate::flow::setup::{SetupError, read_setup};
 use crate::model::script::Echo;
+use crate::model::setup::{CONTENT_BYTES_MAX, CONTENT_ENTRIES_MAX};
 use crate::model::verdict::Fault;
 #[cfg(feature = "worker")]
 use crate::os::archive::{self, ArchiveError, ArchiveLimits};
@@ -21,7 +22,7 @@ use crate::os::engine::{ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::{SandboxSettings, Settings, ValueError};
 use crate::os::interrupt::{Arrived, Interrupt, InterruptError};
 use crate::os::sandbox::SandboxError;
-use crate::os::workdir::{Tree, WorkdirError};
+use crate::os::workdir::{Extent, Tree, WorkdirError};
 use crate::rules::collection::{Collection, Ids};
 use crate::rules::table::missing_marks;
 
@@ -51,6 +52,8 @@ pub(super) enum GradeError {
     },
     #[error("`{path}` is neither a file, a folder nor a symbolic link; a {what} cannot hold it, remove it", path = path.display())]
     Holds { what: &'static str, path: PathBuf },
+    #[error("the {what} `{path}` has {found} {of}, and the limit is {max}, as of an archive; {way_out}", path = path.display())]
+    TooMuch { what: &'static str, path: PathBuf, found: u64, of: &'static str, max: u64, way_out: &'static str },
     #[error("`{manifest}` is the manifest of a set-up; name the folder `{folder}`", manifest = manifest.display(), folder = folder.display())]
     Manifest { manifest: PathBuf, folder: PathBuf },
     #[cfg(not(feature = "worker"))]
@@ -105,6 +108,7 @@ impl GradeError {
             | Self::Special(_)
             | Self::Unreadable { .. }
             | Self::Holds { .. }
+            | Self::TooMuch { .. }
             | Self::Manifest { .. }
             | Self::Setup(_)
             | Self::Value(_)
@@ -213,7 +217,7 @@ impl Grading<'_> {
     /// Returns what came of it, and the limit of each script.
     fn grade(&self, scratch: &Scratch) -> Result<(Graded, Duration), GradeError> {
         refuse_manifest(&self.order.setup)?;
-        let dir = folder(&self.order.setup, scratch, SETUP)?;
+        let dir = self.folder(&self.order.setup, scratch, SETUP)?;
         let setup = read_setup(&self.ids.test_setup_id, &dir, &self.order.setup)?;
         self.tell_strange_keys(&dir);
         self.tell_surprises(&setup);
@@ -242,16 +246,51 @@ impl Grading<'_> {
         Ok((job::grade(&assignment, &means, self.started)?, setup.time_limit))
     }
 
+    /// Returns the folder that is named, else one in the scratch folder with what is in the archive that is named.
+    fn folder(&self, named: &Path, scratch: &Scratch, what: &'static str) -> Result<PathBuf, GradeError> {
+        match kind(named)? {
+            Kind::Folder => {
+                // Whoever names a link means the folder.
+                let dir =
+                    named.canonicalize().map_err(|source| GradeError::Read { path: named.to_path_buf(), source })?;
+                self.check(&dir, named, what)?;
+                Ok(dir)
+            }
+            Kind::File => unpacked(named, scratch),
+        }
+    }
+
+    /// What cannot be copied, or is more than an archive may hold, is found out before anything runs: it is for whoever named it to mend,
+    /// and no fault of ours.
+    fn check(&self, dir: &Path, named: &Path, what: &'static str) -> Result<(), GradeError> {
+        let goes_on = || self.interrupt.signal().is_none();
+        let Extent { bytes, entries } = Extent::of(dir, &goes_on);
+        if !goes_on() {
+            return Err(Fault::from_text("the run was stopped before anything was graded").into());
+        }
+        let limits = [("bytes", bytes, CONTENT_BYTES_MAX), ("files and folders", entries, CONTENT_ENTRIES_MAX.into())];
+        if let Some((of, found, max)) = limits.into_iter().find(|(_, found, max)| found > max) {
+            return Err(GradeError::TooMuch { what, path: named.to_path_buf(), found, of, max, way_out: LEAVE_OUT });
+        }
+        let unreadable = |source| GradeError::Unreadable { what, source };
+        let tree = Tree::list(dir).map_err(unreadable)?;
+        match tree.special() {
+            Some(below) => Err(GradeError::Holds { what, path: dir.join(below) }),
+            None => tree.check_readable().map_err(unreadable),
+        }
+    }
+
     fn find_submission(&self, scratch: &Scratch) -> Result<Found, GradeError> {
         let Some(path) = &self.order.submission else { return Ok(Found::Nothing) };
         let is_archive = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
         match kind(path)? {
             Kind::File if !is_archive => {
+                refuse_too_large(path)?;
                 let tree = Tree::of_file(path).and_then(|file| file.check_readable());
                 tree.map_err(|source| GradeError::Unreadable { what: SUBMISSION, source })?;
                 Ok(Found::File(path.clone()))
             }
-            Kind::File | Kind::Folder => folder(path, scratch, SUBMISSION).map(Found::Folder),
+            Kind::File | Kind::Folder => self.folder(path, scratch, SUBMISSION).map(Found::Folder),
         }
     }
 
@@ -308,33 +347,16 @@ fn kind(path: &Path) -> Result<Kind, GradeError> {
     }
 }
 
-/// Returns the folder that is named, else one in the scratch folder with what is in the archive that is named.
-///
-/// # Errors
-/// If it cannot be read or copied, or the archive not be unpacked.
-fn folder(named: &Path, scratch: &Scratch, what: &'static str) -> Result<PathBuf, GradeError> {
-    match kind(named)? {
-        Kind::Folder => {
-            // Whoever names a link means the folder.
-            let dir = named.canonicalize().map_err(|source| GradeError::Read { path: named.to_path_buf(), source })?;
-            check(&dir, what)?;
-            Ok(dir)
-        }
-        Kind::File => unpacked(named, scratch),
-    }
-}
+/// What most of it is likely to be.
+const LEAVE_OUT: &str = "take out what is built or downloaded";
 
-/// What cannot be copied is found out before anything runs: it is for whoever named it to mend, and no fault of ours.
-///
 /// # Errors
-/// If there is something.
-fn check(dir: &Path, what: &'static str) -> Result<(), GradeError> {
-    let unreadable = |source| GradeError::Unreadable { what, source };
-    let tree = Tree::list(dir).map_err(unreadable)?;
-    match tree.special() {
-        Some(below) => Err(GradeError::Holds { what, path: dir.join(below) }),
-        None => tree.check_readable().map_err(unreadable),
-    }
+/// If a file has more bytes than a submission may have.
+fn refuse_too_large(file: &Path) -> Result<(), GradeError> {
+    let meta = fs::metadata(file).map_err(|source| GradeError::Read { path: file.to_path_buf(), source })?;
+    let (found, max, path) = (meta.len(), CONTENT_BYTES_MAX, file.to_path_buf());
+    let (of, way_out) = ("bytes", "hand in a smaller one");
+    if found > max { Err(GradeError::TooMuch { what: SUBMISSION, path, found, of, max, way_out }) } else { Ok(()) }
 }
 
 /// # Errors

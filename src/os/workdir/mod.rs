@@ -24,7 +24,7 @@ use crate::os::disk::{PathError, tried};
 #[cfg(feature = "worker")]
 pub(crate) use folder::{PrivateFolderError, make_private};
 pub(crate) use folder::{give_to, is_own_folder, make_empty, make_readable, remove};
-pub(crate) use tree::Tree;
+pub(crate) use tree::{Extent, Tree};
 use watch::Watch;
 
 /// Why a copy could not be made.

@@ -21,6 +21,29 @@ pub(crate) struct Tree {
     entries: BTreeMap<PathBuf, Listed>,
 }
 
+/// How much lies in a folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Of all files.
+    pub(crate) bytes: u64,
+    /// Files, folders and links; not itself.
+    pub(crate) entries: u64,
+}
+
+impl Extent {
+    /// Looks into the folder `root` as long as `goes_on`, and keeps nothing of what it sees, however much that is. What cannot be read
+    /// is passed over: who lists the folder is told.
+    pub(crate) fn of(root: &Path, goes_on: &dyn Fn() -> bool) -> Self {
+        let mut extent = Self::default();
+        for entry in walkdir::WalkDir::new(root).min_depth(1).into_iter().take_while(|_| goes_on()).flatten() {
+            extent.entries += 1;
+            let file = entry.metadata().ok().filter(Metadata::is_file);
+            extent.bytes = extent.bytes.saturating_add(file.map_or(0, |meta| meta.len()));
+        }
+        extent
+    }
+}
+
 /// Something in a folder.
 struct Listed {
     from: PathBuf,
@@ -368,6 +391,18 @@ mod tests {
         sizes.iter().for_each(|size| assert_eq!(fs::read(to.join(size.to_string())).unwrap(), content(*size)));
         assert!(tree.bytes() >= sizes.iter().sum::<usize>() as u64);
         assert!(tree.space() >= tree.bytes() && tree.space().is_multiple_of(4096) && tree.space() >= 7 * 4096);
+    }
+
+    #[test]
+    fn the_extent_of_a_folder_is_of_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("sub/empty")).unwrap();
+        fs::write(dir.path().join("sub/a"), "four").unwrap();
+        File::create(dir.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
+        symlink("sparse", dir.path().join("link")).unwrap();
+        let extent = Extent::of(dir.path(), &|| true);
+        assert_eq!(extent, Extent { bytes: (1 << 40) + 4, entries: 5 });
+        assert_eq!(Extent::of(dir.path(), &|| false), Extent::default(), "it was to stop");
     }
 
     fn written(dir: &Path, files: &[&str]) -> Tree {
