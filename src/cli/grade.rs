@@ -310,6 +310,9 @@ impl Grading<'_> {
 
     fn tell(&self, graded: &Graded, time_limit: Duration) -> Result<ExitCode, CliError> {
         let collection = &graded.collection;
+        if graded.is_noexec && self.sandbox.is_none() {
+            self.tell_noexec();
+        }
         if collection.lacked_a_program() {
             self.tell_hidden_programs();
         }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Lab, PLAIN, ways};
+use super::{Lab, PLAIN, can_be_sandboxed, is_ci, ways, with_temp_dir_on};
 
 #[test]
 fn a_misspelt_key_of_the_manifest_is_told_and_changes_nothing() {
@@ -92,4 +92,18 @@ fn tests_of_one_name_are_told() {
         ended.stderr,
         "warning: `a.sh` and `b.sh` have the same name, `b`; nobody can tell their results apart\n"
     );
+}
+
+#[test]
+fn a_folder_for_copies_where_programs_cannot_be_executed_is_told() {
+    if !can_be_sandboxed() {
+        assert!(!is_ci(), "CI must be able to make namespaces");
+        return;
+    }
+    let mut lab = Lab::with(PLAIN, &[("a.sh", "cp /bin/true prog; ./prog", json!({}))]);
+    assert_eq!(lab.grade(&["week1"]).code(0).says("1 of 1 passed").stderr, "");
+    lab.project = lab.project.wrapped(&with_temp_dir_on("noexec"));
+    let told = format!("`{}` is mounted noexec: ", lab.project.path("tmp").display());
+    lab.grade(&["week1"]).code(0).says("0 of 1 passed").stderr_says(&format!("note: {told}programs that are built"));
+    lab.project.run(&["doctor"]).says(&format!("lacks temporary files: {told}"));
 }

@@ -79,6 +79,14 @@ impl Grading<'_> {
         }
     }
 
+    /// Each test of a program that make has built fails, and does not tell why.
+    pub(super) fn tell_noexec(&self) {
+        let temp_dir = self.settings.temp_dir.display();
+        self.show.note(&format!(
+            "`{temp_dir}` is mounted noexec: programs that are built there cannot be executed; set TMPDIR to another folder"
+        ));
+    }
+
     /// What a script says of a program that it does not find does not tell that the sandbox hides it.
     pub(super) fn tell_hidden_programs(&self) {
         let Some(SandboxSettings { shows, .. }) = &self.sandbox else { return };

@@ -305,6 +305,15 @@ fn free_of(fs: &Statvfs) -> u64 {
     fs.blocks_available().saturating_mul(fs.fragment_size())
 }
 
+fn forbids_programs(fs: &Statvfs) -> bool {
+    fs.flags().contains(FsFlags::ST_NOEXEC)
+}
+
+/// Tells whether programs that lie in the folder `path` cannot be executed: what it lies on is mounted `noexec`.
+pub(crate) fn is_noexec(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|fs| forbids_programs(&fs))
+}
+
 /// Where files live in memory on most machines.
 pub(crate) const MEMORY: &str = "/dev/shm";
 /// A folder that is larger is copied on the disk.
@@ -315,7 +324,7 @@ const IN_MEMORY_BYTES_MAX: u64 = 32 << 20;
 pub(crate) fn memory_for(bytes: u64) -> Option<&'static Path> {
     let memory = Path::new(MEMORY);
     let is_tmpfs = statfs(memory).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC);
-    let fs = statvfs(memory).ok().filter(|fs| is_tmpfs && !fs.flags().contains(FsFlags::ST_NOEXEC))?;
+    let fs = statvfs(memory).ok().filter(|fs| is_tmpfs && !forbids_programs(fs))?;
     (bytes <= IN_MEMORY_BYTES_MAX && free_of(&fs) / 16 > bytes).then_some(memory)
 }
 
