@@ -222,6 +222,7 @@ impl Grading<'_> {
         self.tell_strange_keys(&dir);
         self.tell_surprises(&setup);
         self.tell_equal_names(&setup);
+        self.tell_unused_makefile(&setup);
         let found = self.find_submission(scratch)?;
         if let Found::File(path) = &found {
             self.tell_archive(path);

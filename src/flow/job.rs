@@ -23,7 +23,7 @@ use crate::rules::parse::run_order;
 use crate::rules::report::escaped;
 
 /// What make looks for, the first one first (GNU make's manual, "What Name to Give Your Makefile").
-const MAKEFILES: [&str; 3] = ["GNUmakefile", "makefile", "Makefile"];
+pub(crate) const MAKEFILES: [&str; 3] = ["GNUmakefile", "makefile", "Makefile"];
 /// Extensions of files that make's built-in rules compile or link (its manual, "Catalogue of Built-In Rules"), and Java's.
 const SOURCES: [&str; 20] =
     ["c", "cc", "cpp", "C", "cxx", "p", "f", "F", "r", "m", "def", "mod", "s", "S", "o", "y", "l", "f90", "java", "sh"];

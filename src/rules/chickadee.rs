@@ -128,6 +128,12 @@ pub(crate) fn surprises(script: &[u8]) -> Surprises {
     Surprises { has_byte_order_mark, has_crlf, interpreter: named.map(str::to_owned) }
 }
 
+/// Tells whether the word `make` is in the text of a script, which then most likely calls it.
+pub(crate) fn names_make(script: &[u8]) -> bool {
+    let is_of_a_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    script.split(|byte| !is_of_a_word(byte)).any(|word| word == b"make")
+}
+
 /// Looks through `env`, with whatever options.
 fn is_sh(named: &str) -> bool {
     let name = |word: &str| word.rsplit('/').next().unwrap_or_default() == "sh";
@@ -350,6 +356,16 @@ mod tests {
         assert_eq!(marked, Surprises { has_byte_order_mark: true, has_crlf: true, interpreter: bash });
         for named in ["/bin/bash", "/usr/bin/env python3", "/usr/bin/env -S bash -e", "/opt/fish"] {
             assert_eq!(found(&format!("#! {named}\nexit 0")), (false, Some(named.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_script_that_may_call_make_is_known() {
+        for text in ["make", "make -s all", "if ! /usr/bin/make; then", "x=$(make)", "\"make\"\n"] {
+            assert!(names_make(text.as_bytes()), "{text}");
+        }
+        for text in ["", "cmake .", "automake", "make-it", "cat make.log Makefile", "remakes", "MAKE"] {
+            assert!(!names_make(text.as_bytes()), "{text}");
         }
     }
 

@@ -107,3 +107,20 @@ fn a_folder_for_copies_where_programs_cannot_be_executed_is_told() {
     lab.grade(&["week1"]).code(0).says("0 of 1 passed").stderr_says(&format!("note: {told}programs that are built"));
     lab.project.run(&["doctor"]).says(&format!("lacks temporary files: {told}"));
 }
+
+#[test]
+fn a_makefile_that_nobody_runs_is_told() {
+    let lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({})), ("b.sh", "exit 0", json!({}))]);
+    assert_eq!(lab.grade(&["week1"]).code(0).stderr, "");
+    lab.file("week1/makefile", "all:\n");
+    let told = "note: make is not run, though the set-up has a `makefile`: ";
+    let ended = lab.grade(&["week1"]);
+    assert_eq!(ended.code(0).stderr, format!("{told}the manifest has no `makefile`\n"));
+    lab.file("week1/b.sh", "make -s");
+    assert_eq!(lab.grade(&["week1"]).code(0).stderr, "", "a script runs it");
+    lab.file("week1/b.sh", "exit 0")
+        .manifest(&json!({"schemaVersion": 1, "testSuites": [{"script": "a.sh"}], "makefile": {}}));
+    assert_eq!(lab.grade(&["week1"]).code(0).stderr, "", "it is run");
+    lab.file("scripts/a.sh", "exit 0").file("scripts/Makefile", "all:\n");
+    lab.grade(&["scripts"]).code(0).stderr_says("has a `Makefile`: there is no test.properties.json with the key");
+}

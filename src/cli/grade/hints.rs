@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use super::super::show::Volume;
 use super::Grading;
 use crate::flow::discover::MANIFEST;
+use crate::flow::job::MAKEFILES;
 use crate::flow::setup::strange_keys;
 use crate::model::setup::TestSetup;
 use crate::os::disk::read_config;
 use crate::os::host::SandboxSettings;
 use crate::os::sandbox::shown_by;
-use crate::rules::chickadee::{Surprises, surprises};
+use crate::rules::chickadee::{Surprises, names_make, surprises};
 
 /// How archives end that are no zip, or are not called so.
 const ARCHIVES: [&str; 12] = ["tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "tzst", "7z", "rar", "jar"];
@@ -55,6 +56,22 @@ impl Grading<'_> {
             self.show
                 .note(&format!("scripts run with /bin/sh, whatever their first line names (`#!{first}`): {scripts}"));
         }
+    }
+
+    /// Who has a makefile most likely wants it to be used.
+    pub(super) fn tell_unused_makefile(&self, setup: &TestSetup) {
+        let makefile = MAKEFILES.into_iter().find(|file| setup.dir.join(file).is_file());
+        let Some(makefile) = makefile.filter(|_| setup.make.is_none()) else { return };
+        let mut scripts = setup.entries.iter().filter_map(|entry| read_config(&setup.dir.join(&entry.script)).ok());
+        if scripts.any(|script| names_make(&script)) {
+            return;
+        }
+        let why = if setup.dir.join(MANIFEST).exists() {
+            "the manifest has no `makefile`".to_owned()
+        } else {
+            format!("there is no {MANIFEST} with the key `makefile`")
+        };
+        self.show.note(&format!("make is not run, though the set-up has a `{makefile}`: {why}"));
     }
 
     pub(super) fn tell_equal_names(&self, setup: &TestSetup) {
