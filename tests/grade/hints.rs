@@ -48,9 +48,17 @@ fn a_submission_in_a_folder_too_many_is_told_to_worker_and_instructor_alike() {
 
 #[test]
 fn an_archive_that_is_handed_in_as_one_file_is_told() {
-    let lab = Lab::with(PLAIN, &[("a.sh", "[ -e alice.tar.gz ] || [ -e alice.JAR ] || [ -e alice.py ]", json!({}))]);
-    for (name, is_told) in [("alice.tar.gz", true), ("alice.JAR", true), ("alice.py", false)] {
-        lab.file(name, "");
+    let lab = Lab::with(PLAIN, &[("a.sh", "ls alice* >&2", json!({}))]);
+    let table = [
+        ("alice.tar.gz", "", true),
+        ("alice.JAR", "", true),
+        ("alice.py", "", false),
+        ("alice.txt", "PK", false),
+        ("alice", "PK\u{3}\u{4}...", true),
+        ("alice.zip.1", "PK\u{3}\u{4}", true),
+    ];
+    for (name, content, is_told) in table {
+        lab.file(name, content);
         let ended = lab.grade(&["week1", name]);
         ended.code(0).says("1 of 1 passed");
         let text =

@@ -1,6 +1,8 @@
 //! What `grade` says beside the results: what is allowed, and most likely not what somebody meant.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::super::show::Volume;
@@ -88,8 +90,8 @@ impl Grading<'_> {
 
     /// By contract a file is handed in as it is. Whoever names another archive than a zip may have meant what is in it.
     pub(super) fn tell_archive(&self, path: &Path) {
-        let is = |known: &&str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(known));
-        if ARCHIVES.iter().any(is) {
+        let is_called = |known: &&str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(known));
+        if ARCHIVES.iter().any(is_called) || begins_as_zip(path) {
             let path = path.display();
             self.show
                 .note(&format!("`{path}` is handed in as one file; for what is in it, unpack it and name the folder"));
@@ -119,6 +121,12 @@ impl Grading<'_> {
             ));
         }
     }
+}
+
+/// Source: APPNOTE.TXT 6.3.10, "4.3.7 Local file header".
+fn begins_as_zip(path: &Path) -> bool {
+    let mut start = [0; 4];
+    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && &start == b"PK\x03\x04"
 }
 
 /// Returns a list of the first ones, and how many more there are.
