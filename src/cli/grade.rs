@@ -224,13 +224,16 @@ impl Grading<'_> {
         self.tell_equal_names(&setup);
         self.tell_unused_makefile(&setup);
         let found = self.find_submission(scratch)?;
-        if let Found::File(path) = &found {
-            self.tell_archive(path);
-        }
         let submission = match &found {
             Found::Nothing => Submission::Nothing,
-            Found::Folder(dir) => Submission::Folder(dir),
-            Found::File(path) => Submission::File(path),
+            Found::Folder(dir) => {
+                self.tell_empty(dir);
+                Submission::Folder(dir)
+            }
+            Found::File(path) => {
+                self.tell_archive(path);
+                Submission::File(path)
+            }
         };
         let assignment = Assignment { setup: &setup, submission, ids: self.ids.clone(), seed: self.order.seed.clone() };
         // Its helpers end before what they work in goes.

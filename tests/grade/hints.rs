@@ -1,5 +1,7 @@
 //! What is said beside the results: what is allowed, and most likely not what somebody meant. Results and codes are as without it.
 
+use std::fs;
+
 use serde_json::json;
 
 use super::{Lab, PLAIN, can_be_sandboxed, is_ci, ways, with_temp_dir_on};
@@ -131,4 +133,14 @@ fn a_makefile_that_nobody_runs_is_told() {
     assert_eq!(lab.grade(&["week1"]).code(0).stderr, "", "it is run");
     lab.file("scripts/a.sh", "exit 0").file("scripts/Makefile", "all:\n");
     lab.grade(&["scripts"]).code(0).stderr_says("has a `Makefile`: there is no test.properties.json with the key");
+}
+
+#[test]
+fn an_empty_submission_is_told() {
+    let lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
+    fs::create_dir_all(lab.project.path("alice/sub")).unwrap();
+    let told = "note: the submission `alice` is empty: there is no file in it\n";
+    assert_eq!(lab.grade(&["week1", "alice"]).code(0).says("1 of 1 passed").stderr, told);
+    lab.file("alice/sub/x", "");
+    assert_eq!(lab.grade(&["week1", "alice"]).code(0).stderr, "");
 }

@@ -14,6 +14,7 @@ use crate::model::setup::TestSetup;
 use crate::os::disk::read_config;
 use crate::os::host::SandboxSettings;
 use crate::os::sandbox::shown_by;
+use crate::os::workdir::Tree;
 use crate::rules::chickadee::{Surprises, names_make, surprises};
 
 /// How archives end that are no zip, or are not called so.
@@ -85,6 +86,14 @@ impl Grading<'_> {
                     "`{other}` and `{script}` have the same name, `{name}`; nobody can tell their results apart"
                 ));
             }
+        }
+    }
+
+    /// Whoever hands in nothing most likely has named another folder than they meant.
+    pub(super) fn tell_empty(&self, dir: &Path) {
+        let is_empty = Tree::list(dir).is_ok_and(|tree| tree.files().next().is_none());
+        if let Some(named) = self.order.submission.as_ref().filter(|_| is_empty) {
+            self.show.note(&format!("the submission `{}` is empty: there is no file in it", named.display()));
         }
     }
 
