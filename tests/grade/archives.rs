@@ -77,6 +77,14 @@ mod with_the_feature {
     }
 
     #[test]
+    fn an_archive_without_a_file_is_told() {
+        let lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
+        pack(&lab, "alice.zip", &[]);
+        let told = "note: the submission `alice.zip` is empty: there is no file in it\n";
+        assert_eq!(lab.grade(&["week1", "alice.zip"]).code(0).stderr, told);
+    }
+
+    #[test]
     fn what_is_wrong_with_an_archive_is_said_of_it() {
         let lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
         lab.file("garbage.zip", "no archive").file("empty.zip", "");
