@@ -16,7 +16,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use ureq::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, TRANSFER_ENCODING};
+use ureq::http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use ureq::http::{Method, Request, Response, StatusCode, Uri};
 use ureq::tls::{Certificate, PemItem, parse_pem};
 use ureq::{Agent, Body, Error};
@@ -313,6 +315,10 @@ impl JobApi for HttpApi {
                 "it tells neither its length nor comes in chunks, so nobody sees whether all of it came".to_owned();
             return Err(ApiError::Garbage { url: answer.url, reason });
         }
+        if let Some(coding) = coding(&answer.response) {
+            let reason = format!("it is encoded as `{coding}`, and was asked for as it is");
+            return Err(ApiError::Garbage { url: answer.url, reason });
+        }
         to.set_len(0)
             .and_then(|()| to.rewind())
             .map_err(|source| ApiError::Disk { url: answer.url.clone(), source })?;
@@ -400,6 +406,13 @@ fn is_told_empty(response: &Response<Body>) -> bool {
 /// Tells whether an answer that is cut can be told from a whole one; else the end of the connection is its end (RFC 9112, 6.3).
 fn tells_its_end(response: &Response<Body>) -> bool {
     [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| response.headers().contains_key(name))
+}
+
+/// Returns what an answer is encoded as, if it is: what comes is taken as it is (RFC 9110, 8.4).
+fn coding(response: &Response<Body>) -> Option<String> {
+    let said = response.headers().get_all(CONTENT_ENCODING).iter();
+    let mut codings = said.map(|value| escaped(String::from_utf8_lossy(value.as_bytes()).trim()));
+    codings.find(|coding| !coding.eq_ignore_ascii_case("identity"))
 }
 
 /// Returns the beginning of the text of a refusal, for people; what cannot be read of it is left out.
