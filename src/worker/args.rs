@@ -148,7 +148,7 @@ pub(super) struct Config {
     /// The largest download.
     pub(super) download_bytes_max: u64,
     /// With less free space than that no job is taken; 0: no check.
-    pub(super) free_disk_bytes_min: u64,
+    pub(super) free_disk_mb_min: u64,
     /// The folder of all workers' state.
     pub(super) state_dir: PathBuf,
     /// How long jobs may go on after SIGTERM.
@@ -280,7 +280,7 @@ impl Surroundings {
             cache_dir: self.folder(&CACHE, flags.test_setup_cache_dir)?,
             cache_bytes_max: self.variables.mebibytes("RUNNER_TEST_SETUP_CACHE_MAX_MB", 2048, 0)?,
             download_bytes_max: self.variables.mebibytes("RUNNER_MAX_DOWNLOAD_MB", 512, 1)?,
-            free_disk_bytes_min: self.variables.mebibytes("RUNNER_MIN_FREE_DISK_MB", 128, 0)?,
+            free_disk_mb_min: self.variables.number("RUNNER_MIN_FREE_DISK_MB", 128, 0, u64::MAX)?,
             state_dir: self.folder(&STATE, flags.state_dir)?,
             drain_limit: self.drain_limit(flags.drain_limit)?,
             log_format: self.log_format(flags.log_format),
