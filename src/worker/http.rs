@@ -34,6 +34,8 @@ const REDIRECTS_MAX: u32 = 5;
 /// Bytes of a job: it holds a manifest, for which a server may have as much as for a result.
 const JOB_BYTES_MAX: u64 = 10 * 1024 * 1024;
 /// Bytes of an answer that says little.
+/// Bytes of an id in it, which every event of the job has.
+const ID_BYTES_MAX: usize = 1024;
 const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes that are read of the text of a refusal, and characters that are kept.
 const REFUSAL_BYTES_MAX: u64 = 4096;
@@ -331,7 +333,14 @@ impl JobApi for HttpApi {
 /// # Errors
 /// What is wrong with it.
 pub(super) fn parse_job(text: &[u8]) -> Result<Job, String> {
-    serde_json::from_slice(text).map_err(|error| format!("it is no job: {}", escaped(&error.to_string())))
+    let job: Job =
+        serde_json::from_slice(text).map_err(|error| format!("it is no job: {}", escaped(&error.to_string())))?;
+    for (key, id) in [("submissionID", &job.submission_id), ("testSetupID", &job.test_setup_id)] {
+        if id.len() > ID_BYTES_MAX {
+            return Err(format!("it is no job: its `{key}` has more than {ID_BYTES_MAX} bytes"));
+        }
+    }
+    Ok(job)
 }
 
 /// Returns the address of a file of a job.
