@@ -76,13 +76,14 @@ impl StartError {
     pub(super) fn is_configuration(&self) -> bool {
         match self {
             Self::State(_)
+            | Self::Spool(_)
             | Self::Cache(_)
             | Self::Http(_)
             | Self::Sandbox(_)
             | Self::Shown { .. }
             | Self::OpenFiles { .. }
             | Self::Scratch { .. } => true,
-            Self::Spool(_) | Self::Engine(_) | Self::Interrupt(_) => false,
+            Self::Engine(_) | Self::Interrupt(_) => false,
         }
     }
 }

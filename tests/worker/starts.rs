@@ -47,6 +47,20 @@ fn folders_that_others_may_enter_are_refused_and_left_as_they_are() {
 }
 
 #[test]
+fn folders_in_the_state_that_others_may_enter_are_for_the_operator_to_mend() {
+    for folder in ["spool", "in-hand", "rejected"] {
+        let server = Server::today(Some(SECRET));
+        let world = World::new();
+        world.run_once(&server, &[]);
+        let path = world.path("state/worker-under-test").join(folder);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let (code, text) = run(world.command(&server).arg("--once").env("RUNNER_SHARED_SECRET", SECRET));
+        assert_eq!(code, Some(2), "{folder}: {text}");
+        assert!(text.contains(&path.display().to_string()) && text.contains("chmod 700"), "{text}");
+    }
+}
+
+#[test]
 fn folders_that_cannot_be_had_are_named() {
     for (flag, part) in [("--state-dir", "state"), ("--test-setup-cache-dir", "cache")] {
         let server = Server::today(Some(SECRET));
