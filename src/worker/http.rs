@@ -24,6 +24,7 @@ use ureq::tls::{Certificate, PemItem, parse_pem};
 use ureq::{Agent, Body, Error};
 
 use self::line::{Ended, Lines, Names, Patience};
+pub(super) use self::place::shown_text;
 use super::api::{Activity, ApiError, Cause, Job, JobApi, Polled};
 use super::retry::retry_after;
 use super::sign::{Signed, Signer};
@@ -33,9 +34,9 @@ use super::stop::Stop;
 const REDIRECTS_MAX: u32 = 5;
 /// Bytes of a job: it holds a manifest, for which a server may have as much as for a result.
 const JOB_BYTES_MAX: u64 = 10 * 1024 * 1024;
-/// Bytes of an answer that says little.
 /// Bytes of an id in it, which every event of the job has.
 const ID_BYTES_MAX: usize = 1024;
+/// Bytes of an answer that says little.
 const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes that are read of the text of a refusal, and characters that are kept.
 const REFUSAL_BYTES_MAX: u64 = 4096;
@@ -139,7 +140,7 @@ impl HttpApi {
     /// When `config` is not usable.
     pub(super) fn new(config: &HttpConfig<'_>, stop: Stop) -> Result<Self, HttpConfigError> {
         let base = place::parse(config.base_url)
-            .map_err(|reason| HttpConfigError::BaseUrl { url: place::shown_text(config.base_url), reason })?;
+            .map_err(|reason| HttpConfigError::BaseUrl { url: shown_text(config.base_url), reason })?;
         let signer = config.secret.map(|secret| signer(secret, config.worker_id)).transpose()?;
         let own = config.ca_file.map(certificates).transpose()?.unwrap_or_default();
         let patience = Patience { limits: config.limits, stop };
@@ -345,7 +346,7 @@ pub(super) fn parse_job(text: &[u8]) -> Result<Job, String> {
 
 /// Returns the address of a file of a job.
 fn artifact(url: &str) -> Result<Uri, ApiError> {
-    place::parse(url).map_err(|reason| ApiError::Refused { url: place::shown_text(url), reason })
+    place::parse(url).map_err(|reason| ApiError::Refused { url: shown_text(url), reason })
 }
 
 /// Returns the address of a file of a job as people and logs are told of it, or what they are told in place of it.

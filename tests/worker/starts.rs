@@ -146,6 +146,28 @@ fn flags_and_variables_that_are_wrong_are_named() {
 }
 
 #[test]
+fn an_address_with_a_password_or_a_key_is_refused_and_neither_is_shown() {
+    let world = World::new();
+    for address in [
+        "http://bot:hunter2@h",
+        "http://bot:hunter2@h/a@b",
+        "http://bot:x/hunter2@h",
+        "http://bot:x?hunter2@h",
+        "http://bot:x#hunter2@h/",
+        "http:/bot:hunter2@h",
+        "bot:hunter2@h",
+        "http://h/api?token=hunter2",
+        "http://h/api?token=a@hunter2",
+        "http://h/#hunter2",
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chickadee-runner"));
+        let (code, text) = run(command.args(["--once", "--api-base-url", address]).env("HOME", world.path("home")));
+        assert_eq!(code, Some(2), "{address}: {text}");
+        assert!(text.contains("--api-base-url") && !text.contains("hunter2"), "{address}: {text}");
+    }
+}
+
+#[test]
 fn a_server_that_cannot_be_reached_ends_only_a_worker_that_runs_once() {
     let mut server = Server::today(Some(SECRET));
     server.down();
