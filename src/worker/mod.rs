@@ -10,6 +10,7 @@ mod lock;
 mod log;
 mod profile;
 pub(crate) mod read;
+mod rejected;
 mod report;
 mod retry;
 mod sender;

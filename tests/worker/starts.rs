@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 use crate::server::Server;
-use crate::world::{SECRET, World, can_be_sandboxed, job, own_job};
+use crate::world::{SECRET, World, can_be_sandboxed, job, own_job, said};
 
 /// Runs a command to its end.
 fn run(command: &mut Command) -> (Option<i32>, String) {
@@ -58,6 +58,21 @@ fn folders_in_the_state_that_others_may_enter_are_for_the_operator_to_mend() {
         assert_eq!(code, Some(2), "{folder}: {text}");
         assert!(text.contains(&path.display().to_string()) && text.contains("chmod 700"), "{text}");
     }
+}
+
+#[test]
+fn folders_of_somebody_else_in_the_state_are_set_aside_however_often_they_come() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    world.run_once(&server, &[]);
+    for (folder, event) in [("in-hand", "job_file_broken"), ("spool", "result_set_aside")] {
+        for times in 1..=3 {
+            fs::create_dir_all(world.path("state/worker-under-test").join(folder).join("foo/x")).unwrap();
+            let events = world.run_once(&server, &[]);
+            assert_eq!(said(&events, event, "file"), vec!["foo"; times]);
+        }
+    }
+    world.is_clean();
 }
 
 #[test]
