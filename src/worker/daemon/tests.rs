@@ -3,17 +3,20 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser as _;
 
 use super::*;
+use crate::os::engine::Cancel;
+use crate::os::interrupt::Arrived;
 use crate::worker::api::{Activity, JobApi};
 use crate::worker::args::{Config, Flags};
 use crate::worker::log::{Format, Log};
 use crate::worker::start::{self, start};
+use crate::worker::{Told, tell};
 
 /// A server that has one job, and does in a call what a test wants.
 #[derive(Clone, Copy)]
@@ -72,7 +75,7 @@ fn run_with(more: &[&str], log: &Log, api: Api, meanwhile: impl FnOnce(&Arc<Work
     let args = args.into_iter().chain(folders).chain(more.iter().copied());
     let mut config = Config::read(Flags::try_parse_from(args).unwrap()).unwrap();
     config.discovers_capabilities = false;
-    let started = start(config, log).unwrap();
+    let started = start(config, log, &Cancel::new().unwrap()).unwrap();
     let mut worker = started.worker;
     for part in [&mut worker.polls_api, &mut worker.jobs_api, &mut worker.results_api] {
         *part = Box::new(api);
@@ -170,6 +173,22 @@ fn a_panic_over_a_result_leaves_the_job_in_hand_and_one_that_runs_once_tells_tha
     let log = Log::to(Box::new(PanicsAtTheEnd), "w", Format::Json);
     let outcome = run_with(&["--once"], &log, Api { polled, ..IDLE }, |_| {});
     assert_eq!((outcome.ended, outcome.left), (Ended::Unfinished, [1, 0]));
+}
+
+#[test]
+fn a_signal_that_came_before_there_was_a_worker_counts() {
+    for (signals, ended) in
+        [(&[Arrived::First][..], Ended::Drained), (&[Arrived::First, Arrived::Again], Ended::Aborted)]
+    {
+        let outcome = run(IDLE, |worker| {
+            let told = Mutex::<Told>::default();
+            for signal in signals {
+                tell(&told, |told| told.last = Some(*signal));
+            }
+            tell(&told, |told| told.worker = Arc::downgrade(worker));
+        });
+        assert_eq!((outcome.ended, outcome.left), (ended, [0, 0]));
+    }
 }
 
 #[test]

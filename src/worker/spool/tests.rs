@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use pretty_assertions::assert_eq;
 
 use super::*;
+use crate::worker::rejected::{WHY, changed};
 
 struct World {
     dir: tempfile::TempDir,
@@ -171,7 +172,7 @@ fn a_spool_that_is_full_says_so_and_loses_nothing() {
 fn what_was_not_taken_is_kept_with_its_reason_until_newer_ones_need_the_room() {
     let world = World::new();
     let (mut spool, _) = world.open();
-    spool.rejected_max = Bounds { files: 2, bytes: 1 << 20 };
+    spool.rejected.max = Bounds { files: 2, bytes: 1 << 20 };
     let names = ["a", "b", "c"].map(|id| job_file_name(&key(id, 1)));
     let mut dropped = Vec::new();
     for id in ["a", "b", "c"] {
