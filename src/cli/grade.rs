@@ -18,6 +18,8 @@ use crate::model::setup::{CONTENT_BYTES_MAX, CONTENT_ENTRIES_MAX};
 use crate::model::verdict::Fault;
 #[cfg(feature = "worker")]
 use crate::os::archive::{self, ArchiveError, ArchiveLimits};
+#[cfg(feature = "worker")]
+use crate::os::disk::is_full;
 use crate::os::engine::{ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::{SandboxSettings, Settings, ValueError};
 use crate::os::interrupt::{Arrived, Interrupt, InterruptError};
@@ -70,6 +72,18 @@ pub(super) enum GradeError {
         #[source]
         source: ArchiveError,
     },
+    #[cfg(feature = "worker")]
+    #[error(
+        "no space is left in `{folder}` to unpack `{path}`: free some there, or set TMPDIR to a folder with more room",
+        folder = folder.display(),
+        path = path.display()
+    )]
+    Full {
+        folder: PathBuf,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error(transparent)]
     Setup(#[from] SetupError),
     #[error(transparent)]
@@ -102,6 +116,8 @@ impl GradeError {
         match self {
             #[cfg(feature = "worker")]
             Self::Archive { source, .. } => source.is_ours(),
+            #[cfg(feature = "worker")]
+            Self::Full { .. } => true,
             #[cfg(not(feature = "worker"))]
             Self::NoArchives(_) => false,
             Self::Read { .. }
@@ -381,9 +397,14 @@ fn unpacked(path: &Path, scratch: &Scratch) -> Result<PathBuf, GradeError> {
     let file = fs::File::open(path).map_err(|source| GradeError::Read { path: path.to_path_buf(), source })?;
     let made = scratch.folder();
     let into = made.map_err(|source| GradeError::Scratch { path: scratch.path().to_path_buf(), source })?;
-    archive::unpack(file, &into, ArchiveLimits::default())
-        .map_err(|source| GradeError::Archive { path: path.to_path_buf(), source })?;
-    Ok(into)
+    let path = path.to_path_buf();
+    match archive::unpack(file, &into, ArchiveLimits::default()) {
+        Ok(_) => Ok(into),
+        Err(ArchiveError::Write { source, .. }) if is_full(&source) => {
+            Err(GradeError::Full { folder: scratch.path().to_path_buf(), path, source })
+        }
+        Err(source) => Err(GradeError::Archive { path, source }),
+    }
 }
 
 #[cfg(not(feature = "worker"))]
