@@ -180,7 +180,7 @@ fn a_signal_that_came_before_there_was_a_worker_counts() {
     for (signals, ended) in
         [(&[Arrived::First][..], Ended::Drained), (&[Arrived::First, Arrived::Again], Ended::Aborted)]
     {
-        let outcome = run(IDLE, |worker| {
+        let outcome = run(Api { polled: || panic!("no polls"), ..IDLE }, |worker| {
             let told = Mutex::<Told>::default();
             for signal in signals {
                 tell(&told, |told| told.last = Some(*signal));
