@@ -23,7 +23,7 @@ use crate::flow::trial::Judged;
 use crate::flow::verify::{VerifyError, verify};
 use crate::model::script::{Echo, SignalReach};
 use crate::model::verdict::Fault;
-use crate::os::engine::{Leaf, check_stdout, tee};
+use crate::os::engine::{Leaf, tee};
 use crate::os::host::{self, Overrides, Settings, SettingsError};
 use crate::os::probe::Probe;
 use crate::rules::report::{Failure, counted, escaped, failure_text, quoted};
@@ -231,7 +231,6 @@ fn probe(what: &str) -> ExitCode {
 
 /// One write: a reader that goes away early is no reason to panic.
 fn print(text: &[u8]) -> Result<ExitCode, CliError> {
-    check_stdout().map_err(CliError::Output)?;
     match io::stdout().write_all(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
         Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),

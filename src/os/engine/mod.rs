@@ -54,7 +54,6 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
@@ -284,14 +283,6 @@ pub fn sweep_traces(marker: &Path) -> Traces {
 /// knows no leases: no.
 pub(crate) fn is_ours_alone(file: &std::fs::File) -> bool {
     raw::is_ours_alone(file.as_fd())
-}
-
-/// Looks whether there was a standard output when this program was started.
-///
-/// # Errors
-/// If it was closed: what is written to it is lost, and no write tells.
-pub(crate) fn check_stdout() -> io::Result<()> {
-    if raw::was_stdout_closed() { Err(Errno::EBADF.into()) } else { Ok(()) }
 }
 
 /// Tells whether [`SignalReach::OwnProcesses`] is kept by this kernel.

@@ -15,7 +15,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::model::script::SignalReach;
@@ -1580,24 +1579,4 @@ pub(super) fn is_ours_alone(file: BorrowedFd<'_>) -> bool {
         libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) == 0
             && libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) == 0
     }
-}
-
-/// Set before `main`, where it is known.
-static IS_STDOUT_CLOSED: AtomicBool = AtomicBool::new(false);
-
-/// What the loader calls before `main`: the standard library opens `/dev/null` in place of a standard stream that is closed, and then
-/// nothing tells them apart.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static BEFORE_MAIN: extern "C" fn() = look_at_stdout;
-
-extern "C" fn look_at_stdout() {
-    // SAFETY: it asks for the flags of a descriptor, which need not be open.
-    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
-    IS_STDOUT_CLOSED.store(flags == -1, Ordering::Relaxed);
-}
-
-/// Tells whether standard output was closed when this program was started.
-pub(super) fn was_stdout_closed() -> bool {
-    IS_STDOUT_CLOSED.load(Ordering::Relaxed)
 }
