@@ -67,8 +67,8 @@ Exit codes:
   2        the command line or the configuration is wrong, there is no sandbox,
            the id is in use on this machine, or its folder has something for
            another server
-  3        the worker itself failed, a result is lost, or with --once:
-           something that was there is not done
+  3        the worker itself failed, a disk was full at its start, a result
+           is lost, or with --once: something that was there is not done
   129 130 143
            aborted by a second SIGHUP, SIGINT, SIGTERM";
 
@@ -105,7 +105,7 @@ pub(super) struct Flags {
     /// How events are written on standard error; auto: as text on a terminal, else as JSON.
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     log_format: LogFormat,
-    /// A file that always tells what the worker is doing.
+    /// A file that always tells what the worker is doing; its folder must be there.
     #[arg(long, value_name = "FILE")]
     status_file: Option<PathBuf>,
     /// Certificates, in PEM, trusted in addition to the built-in ones.

@@ -27,10 +27,11 @@ use super::sender::forget;
 use super::shared::Worker;
 use super::state::{Begun, Ticket};
 use super::status::{self, PollOutcome};
-use super::work::Claimed;
+use super::work::{Claimed, carry_out};
 use crate::flow::job::Started;
 use crate::model::verdict::Fault;
 use crate::os::journal::Level;
+use crew::CarryOut;
 pub(super) use ending::EndingLimits;
 use ending::{drain, tick};
 pub(super) use pace::Troubles;
@@ -78,6 +79,11 @@ impl Ended {
 
 /// Works until the slots are closed, or with `--once` until there is nothing to do; `left` are jobs that an earlier worker had in hand.
 pub(super) fn work(worker: &Arc<Worker>, left: Vec<(Job, Ticket)>) -> Ended {
+    work_with(carry_out, worker, left)
+}
+
+/// The same with what is done to a job.
+fn work_with(carry_out: CarryOut, worker: &Arc<Worker>, left: Vec<(Job, Ticket)>) -> Ended {
     worker.status.note(status::Event::Ready);
     worker.status.note(status::Event::Spooled(worker.sender.waiting()));
     // Before anything is sent: what is taken from the spool cannot be told from what never was in it.
@@ -85,7 +91,7 @@ pub(super) fn work(worker: &Arc<Worker>, left: Vec<(Job, Ticket)>) -> Ended {
     // An earlier worker was killed before it could say so.
     done.iter().for_each(|(_, ticket)| forget(&worker.in_hand, &worker.log, ticket));
     let (ends, poll_ended) = channel();
-    let started = crew::start(worker, move |worker| {
+    let started = crew::start(worker, carry_out, move |worker| {
         let ended = poll(worker, left);
         worker.slots.close();
         // Whoever started this waits for it.
@@ -161,7 +167,7 @@ fn hindered(worker: &Worker, pace: &mut Pace) -> Option<Next> {
     None
 }
 
-/// After job upon job that failed by our fault, or whose result was refused: one at a time is tried, and ever more rarely, until one is
+/// After job upon job that failed by no fault of its own, or whose result was refused: one at a time is tried, and ever more rarely, until one is
 /// graded, or its result taken.
 fn troubled(worker: &Worker, pace: &mut Pace, trouble: &Trouble) -> Option<Next> {
     worker.status.note(status::Event::Obstacle(Some(EventName::JobsFailing)));

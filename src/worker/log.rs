@@ -1,4 +1,6 @@
-//! The worker's log: one event, one line, one write. The only place that knows the names of events.
+//! The worker's log: one event, one line, one write, for which nobody waits. The only place that knows the names of events.
+
+mod lines;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -13,6 +15,7 @@ use crate::os::journal::{Level, now_text};
 use crate::rules::report::one_line;
 use crate::worker::api::JobKey;
 use crate::worker::args::Secret;
+use lines::Lines;
 
 /// What stands where a secret stood.
 const HIDDEN: &str = "[secret]";
@@ -28,38 +31,60 @@ pub(super) enum Format {
     ColouredText,
 }
 
+/// How long the end of the worker waits for whoever reads its log.
+const LAST_LINES_LIMIT: Duration = Duration::from_secs(2);
+
 /// Writes events to standard error. Copies write to the same place, whole lines each.
 #[derive(Clone)]
 pub(super) struct Log {
-    worker: Arc<str>,
-    format: Format,
-    shared: Arc<Mutex<Shared>>,
+    form: Arc<Form>,
+    lines: Lines,
 }
 
-struct Shared {
-    out: Box<dyn Write + Send>,
-    secrets: Vec<Secret>,
+/// What makes a line of an event.
+struct Form {
+    worker: String,
+    format: Format,
+    secrets: Mutex<Vec<Secret>>,
 }
 
 impl Log {
     /// Writes to standard error as worker `worker`.
-    pub(super) fn new(worker: &str, format: Format) -> Self {
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub(super) fn new(worker: &str, format: Format) -> io::Result<Self> {
         Self::to(Box::new(io::stderr()), worker, format)
     }
 
     /// Writes to `out` as worker `worker`.
-    pub(super) fn to(out: Box<dyn Write + Send>, worker: &str, format: Format) -> Self {
-        Self { worker: worker.into(), format, shared: Arc::new(Mutex::new(Shared { out, secrets: Vec::new() })) }
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub(super) fn to(out: Box<dyn Write + Send>, worker: &str, format: Format) -> io::Result<Self> {
+        let form = Arc::new(Form { worker: worker.to_owned(), format, secrets: Mutex::default() });
+        let theirs = Arc::clone(&form);
+        let lost = move |count| {
+            let mut line = String::new();
+            theirs.make(Level::Warn, EventName::LogLost, &[("lines", json!(count))], |made| line = made);
+            line
+        };
+        Ok(Self { lines: Lines::to(out, lost)?, form })
     }
 
     /// Sees to it that no line has `secret` in it from now on.
     pub(super) fn hide(&self, secret: Secret) {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).secrets.push(secret);
+        self.form.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret);
     }
 
     /// Returns `text` as it may be shown elsewhere, too: what a server says may hold a secret.
     pub(super) fn without_secrets(&self, text: &str) -> String {
-        hidden(text, &self.shared.lock().unwrap_or_else(PoisonError::into_inner).secrets)
+        hidden(text, &self.form.secrets.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until everything is written, a short time at most: to be called before the process ends, and the log with it.
+    pub(super) fn finish(&self) {
+        self.lines.wait_until_written(LAST_LINES_LIMIT);
     }
 
     /// Writes an event of a job.
@@ -74,20 +99,25 @@ impl Log {
         self.of_job(Level::Error, EventName::SpoolFailed, job, &[("error", json!(Fault::new(error).to_string()))]);
     }
 
-    /// Writes one line. Nobody may be listening any more; that is no reason to stop working.
+    /// Writes one line, or will: nobody may be listening any more, or too slowly. That is no reason to stop working.
     pub(super) fn event(&self, level: Level, event: EventName, fields: &[(&str, Value)]) {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        self.form.make(level, event, fields, |line| self.lines.push(line));
+    }
+}
+
+impl Form {
+    /// Makes a line and hands it on. One at a time, so that an earlier time is never on a later line.
+    fn make(&self, level: Level, event: EventName, fields: &[(&str, Value)], hand_on: impl FnOnce(String)) {
+        let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.clone())).collect();
-        fields.iter_mut().for_each(|(_, value)| hide_in(value, &shared.secrets));
-        let worker = hidden(&self.worker, &shared.secrets);
+        fields.iter_mut().for_each(|(_, value)| hide_in(value, &secrets));
+        let worker = hidden(&self.worker, &secrets);
         let line = Line { ts: now_text(), level, event, worker: &worker, fields: &fields };
-        let text = match self.format {
+        hand_on(match self.format {
             Format::Json => line.json(),
             Format::Text => line.text(""),
             Format::ColouredText => line.text(colour(level)),
-        };
-        // As the whole of a line, so that lines of several processes do not mix.
-        shared.out.write_all(text.as_bytes()).ok();
+        });
     }
 }
 
@@ -205,7 +235,7 @@ pub(super) enum EventName {
     ConfigurationWarning,
     /// What a killed worker had left was ended and removed.
     TracesSwept,
-    /// Results wait for a worker of another id, which does not run here.
+    /// Results or jobs wait for a worker of another id, which does not run here.
     ResultsElsewhere,
     /// The sandbox was tried, and holds.
     SandboxReady,
@@ -243,7 +273,7 @@ pub(super) enum EventName {
     JobFinished,
     /// We failed a job; its report says that.
     JobFailed,
-    /// Job after job fails by our fault, or has its result refused for good: polls become rare until one does not.
+    /// Job after job fails by our fault or for want of its files, or has its result refused for good: polls become rare until one does not.
     JobsFailing,
     /// The disk does not take a result, which is kept in memory, or a job's record.
     SpoolFailed,
@@ -275,12 +305,14 @@ pub(super) enum EventName {
     ScratchLeft,
     /// Those who watch the worker cannot be told.
     StatusFailed,
+    /// Nobody has read the log for so long that lines of it are lost.
+    LogLost,
 }
 
 impl EventName {
     /// Every event, in the order of the table in docs/worker.md.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 40] = [
+    pub(super) const ALL: [Self; 41] = [
         Self::WorkerStarted,
         Self::WorkerStopped,
         Self::WorkerFailed,
@@ -321,6 +353,7 @@ impl EventName {
         Self::ResultLost,
         Self::ScratchLeft,
         Self::StatusFailed,
+        Self::LogLost,
     ];
 
     /// Returns the word for it in the log.
@@ -366,6 +399,7 @@ impl EventName {
             Self::ResultLost => "result_lost",
             Self::ScratchLeft => "scratch_left",
             Self::StatusFailed => "status_failed",
+            Self::LogLost => "log_lost",
         }
     }
 }
@@ -396,14 +430,15 @@ mod tests {
     }
 
     impl Writes {
-        fn all(&self) -> Vec<String> {
+        fn all(&self, log: &Log) -> Vec<String> {
+            log.finish();
             self.0.lock().unwrap().clone()
         }
     }
 
     fn log(format: Format) -> (Log, Writes) {
         let writes = Writes::default();
-        (Log::to(Box::new(writes.clone()), "worker-a", format), writes)
+        (Log::to(Box::new(writes.clone()), "worker-a", format).unwrap(), writes)
     }
 
     fn secret(text: &str) -> Secret {
@@ -420,7 +455,7 @@ mod tests {
         let (log, writes) = log(Format::Json);
         let fields = [("submissionID", json!("s\n1")), ("attempt", json!(2)), ("a", json!(null))];
         log.event(Level::Warn, EventName::JobClaimed, &fields);
-        let lines = writes.all();
+        let lines = writes.all(&log);
         assert_eq!(lines.len(), 1);
         let expected = "\"level\":\"warn\",\"event\":\"job_claimed\",\"worker\":\"worker-a\",\"submissionID\":\"s\\n1\",\"attempt\":2,\"a\":null}\n";
         assert_eq!(without_time(&lines[0]), expected);
@@ -439,7 +474,7 @@ mod tests {
             ("list", json!(["a"])),
         ];
         log.event(Level::Info, EventName::JobStarted, &fields);
-        let line = writes.all().concat();
+        let line = writes.all(&log).concat();
         let (time, rest) = line.split_at(8);
         assert_eq!(time.split(':').map(str::len).collect::<Vec<_>>(), [2, 2, 2]);
         let expected = " info job_started word=a\\u{1b}[31m words=\"a b\\n\\u{202e}\" empty=\"\" forged=\"x level=error\" list=[\"a\"]\n";
@@ -451,7 +486,7 @@ mod tests {
         for (format, has_colours) in [(Format::Json, false), (Format::Text, false), (Format::ColouredText, true)] {
             let (log, writes) = log(format);
             log.event(Level::Error, EventName::PollFailed, &[]);
-            assert_eq!(writes.all().concat().contains('\x1b'), has_colours, "{format:?}");
+            assert_eq!(writes.all(&log).concat().contains('\x1b'), has_colours, "{format:?}");
         }
     }
 
@@ -471,7 +506,7 @@ mod tests {
                     ("kept", json!("kept")),
                 ];
                 log.event(Level::Info, EventName::PollFailed, &fields);
-                let written = writes.all().concat();
+                let written = writes.all(&log).concat();
                 let plain = written.replace("\x1b[31m", "").replace("\x1b[32m", "");
                 let as_json = serde_json::to_string(text).unwrap();
                 assert!(!plain.contains(text) && !plain.contains(as_json.trim_matches('"')), "{text}: {plain}");
@@ -480,7 +515,7 @@ mod tests {
         }
         let (log, writes) = log(Format::Json);
         log.event(Level::Info, EventName::PollFailed, &[("x", json!("hunter2"))]);
-        assert!(writes.all().concat().contains("hunter2"), "nobody said that it is one");
+        assert!(writes.all(&log).concat().contains("hunter2"), "nobody said that it is one");
     }
 
     #[test]
@@ -496,7 +531,7 @@ mod tests {
                 });
             }
         });
-        let lines = writes.all();
+        let lines = writes.all(&log);
         let seen: BTreeSet<String> =
             lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()["n"].to_string()).collect();
         assert_eq!((lines.len(), seen.len()), (200, 200));
@@ -505,10 +540,11 @@ mod tests {
     #[test]
     fn a_log_that_nobody_reads_any_more_is_no_reason_to_stop() {
         let (reader, writer) = io::pipe().unwrap();
-        let log = Log::to(Box::new(writer), "worker-a", Format::Json);
+        let log = Log::to(Box::new(writer), "worker-a", Format::Json).unwrap();
         drop(reader);
         log.event(Level::Info, EventName::WorkerStarted, &[]);
         log.event(Level::Info, EventName::WorkerStopped, &[]);
+        log.finish();
     }
 
     #[test]

@@ -55,8 +55,8 @@ const FAULT: u8 = 3;
 /// Runs `chickadee-runner`: the whole of its `main`.
 ///
 /// Returns 0 if it was told to end and has, or with `--once` when there was nothing left to do; 2 if the command line or the environment is
-/// wrong, or this machine cannot give what it asks for; 3 if the worker itself failed or has lost a result, or with `--once` something is
-/// left; 129, 130 or 143 after a second SIGHUP, SIGINT or SIGTERM.
+/// wrong, or this machine cannot give what it asks for; 3 if the worker itself failed, found a disk full at its start, or has lost a
+/// result, or with `--once` something is left; 129, 130 or 143 after a second SIGHUP, SIGINT or SIGTERM.
 #[must_use]
 pub fn main() -> ExitCode {
     let flags = match Flags::try_parse() {
@@ -79,14 +79,27 @@ pub fn main() -> ExitCode {
 
 fn run(config: Config) -> ExitCode {
     let _leaf = Leaf::enter();
-    let log = Log::new(&config.worker_id, config.log_format);
+    let log = match Log::new(&config.worker_id, config.log_format) {
+        Ok(log) => log,
+        Err(error) => {
+            writeln!(io::stderr(), "error: could not start a thread for the log ({error}); allow more (`ulimit -u`)")
+                .ok();
+            return ExitCode::from(FAULT);
+        }
+    };
+    let code = logged(config, &log);
+    log.finish();
+    code
+}
+
+fn logged(config: Config, log: &Log) -> ExitCode {
     if let Some(secret) = &config.secret {
         log.hide(secret.clone());
     }
     for warning in &config.warnings {
         log.event(Level::Warn, EventName::ConfigurationWarning, &[("warning", json!(warning.to_string()))]);
     }
-    let outcome = Interrupt::new().map_err(|error| Fault::new(&error)).map(|interrupt| live(config, &log, &interrupt));
+    let outcome = Interrupt::new().map_err(|error| Fault::new(&error)).map(|interrupt| live(config, log, &interrupt));
     let (code, why) = match outcome {
         Ok(Ok(code)) => return code,
         Ok(Err(error)) => (if error.is_configuration() { CONFIGURATION } else { FAULT }, Fault::new(&error)),

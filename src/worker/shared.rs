@@ -52,7 +52,7 @@ pub(super) struct Worker {
     pub(super) downloads: Policy,
     pub(super) heartbeats: Policy,
     pub(super) polls: Policy,
-    /// Jobs that we have failed.
+    /// Jobs that failed by no fault of their own, and results that were refused.
     pub(super) troubles: Troubles,
     /// Why the worker cannot go on.
     pub(super) failed: OnceLock<String>,

@@ -1,7 +1,10 @@
 //! From a configuration to a worker that can begin, and back to nothing.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io;
+use std::iter;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -25,7 +28,7 @@ use super::shared::{FOR_EVER, Worker};
 use super::slots::Slots;
 use super::spool::{Spool, SpoolError};
 use super::state::{Backlog, StateError, StateFolder, Ticket, Waiting};
-use super::status::{self, Status};
+use super::status::{self, Status, StatusError};
 use super::stop::Stop;
 use crate::flow::scratch::{CopiesIn, Scratch};
 use crate::model::verdict::Fault;
@@ -63,8 +66,10 @@ pub(super) enum StartError {
     Scratch {
         path: PathBuf,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
+    #[error(transparent)]
+    Status(#[from] StatusError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -72,20 +77,24 @@ pub(super) enum StartError {
 }
 
 impl StartError {
-    /// Tells whether the operator can mend it, so that it is no fault of ours.
+    /// Tells whether it stays so until the operator mends it, so that it is no fault of ours. A disk that is full may not stay so.
     pub(super) fn is_configuration(&self) -> bool {
         match self {
-            Self::State(_)
-            | Self::Spool(_)
-            | Self::Cache(_)
-            | Self::Http(_)
-            | Self::Sandbox(_)
-            | Self::Shown { .. }
-            | Self::OpenFiles { .. }
-            | Self::Scratch { .. } => true,
+            Self::State(_) | Self::Spool(_) | Self::Cache(_) | Self::Scratch { .. } | Self::Status(_) => {
+                !is_for_want_of_disk(self)
+            }
+            Self::Http(_) | Self::Sandbox(_) | Self::Shown { .. } | Self::OpenFiles { .. } => true,
             Self::Engine(_) | Self::Interrupt(_) => false,
         }
     }
+}
+
+/// Tells whether the cause is a disk that takes nothing more: a file system that has failed is read-only from then on.
+fn is_for_want_of_disk(error: &(dyn Error + 'static)) -> bool {
+    let causes = iter::successors(Some(error), |error| (*error).source());
+    let kinds = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    let wanted = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::ReadOnlyFilesystem];
+    kinds.into_iter().any(|kind| wanted.contains(&kind))
 }
 
 /// A worker, and what an earlier one of its id had in hand.
@@ -118,8 +127,12 @@ pub(super) fn start(config: Config, log: &Log, cancel: &Cancel) -> Result<Starte
     }
     let made = Scratch::make(&config.temp_dir);
     let scratch = made.map_err(|source| StartError::Scratch { path: config.temp_dir.clone(), source })?;
-    let noted = state.note_scratch(&scratch).map_err(StartError::from);
-    let built = noted.and_then(|()| build(config, log, &state, scratch)).and_then(|(mut worker, left)| {
+    if let Err(error) = state.note_scratch(&scratch) {
+        // Nobody else knows of it.
+        scratch.remove().ok();
+        return Err(error.into());
+    }
+    let built = build(config, log, &state, scratch).and_then(|(mut worker, left)| {
         if worker.config.discovers_capabilities {
             worker.profile = discover(&worker, cancel)?;
         }
@@ -191,15 +204,16 @@ fn allow_files_of_slots(slots: NonZeroUsize) -> Result<(), StartError> {
     allow_open_files(needed).map_err(|hard| StartError::OpenFiles { slots: slots.get(), needed, hard })
 }
 
-/// Warns of results that wait for a worker that is not there: one whose id was another, as that of a container is that has a new name
+/// Warns of results and jobs that wait for a worker that is not there: one whose id was another, as that of a container is that has a new name
 /// each time.
 fn tell_what_waits_elsewhere(state: &StateFolder, log: &Log) {
-    for Waiting { folder, id, results } in state.waiting_elsewhere() {
+    for Waiting { folder, id, backlog: Backlog { results, jobs } } in state.waiting_elsewhere() {
         let id = id.map_or_else(|| "the id that its name was made of".to_owned(), |id| format!("`--worker-id {id}`"));
         let remedy = format!(
-            "start a worker with this state folder, {id} and `--once`: it sends them; give workers ids that stay"
+            "start a worker with this state folder, {id} and `--once`: it does the jobs and sends the results; give workers ids that stay"
         );
-        let fields = [("folder", json!(folder)), ("results", json!(results)), ("remedy", json!(remedy))];
+        let fields =
+            [("folder", json!(folder)), ("results", json!(results)), ("jobs", json!(jobs)), ("remedy", json!(remedy))];
         log.event(Level::Warn, EventName::ResultsElsewhere, &fields);
     }
 }
@@ -272,6 +286,7 @@ fn build(
         runner,
         config,
     };
+    worker.status.begin()?;
     Ok((worker, left.jobs))
 }
 

@@ -24,8 +24,10 @@ pub(super) use in_hand::{Begun, JobsInHand, Ticket};
 /// Why a worker cannot have its folder, or not keep there what it must.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StateError {
-    #[error(transparent)]
+    #[error("the worker's state cannot be kept there; name another folder with `--state-dir` or RUNNER_STATE_DIR")]
     Folder(#[from] PrivateFolderError),
+    #[error("the worker's state cannot be kept there; name another folder with `--state-dir` or RUNNER_STATE_DIR")]
+    Lock(#[source] PathError),
     #[error(
         "worker `{worker_id}` runs on this machine already ({holder}, lock `{path}`); end it, or give this one another name with \
          `--worker-id`",
@@ -56,6 +58,10 @@ pub(super) enum StateError {
 pub(super) struct Backlog {
     pub(super) results: usize,
     pub(super) jobs: usize,
+}
+
+impl Backlog {
+    const NONE: Self = Self { results: 0, jobs: 0 };
 }
 
 impl fmt::Display for Backlog {
@@ -127,7 +133,7 @@ impl StateFolder {
         let noted = noted.as_deref().and_then(|text| text.strip_suffix('\n'));
         match noted {
             Some(noted) if noted == address => Ok(()),
-            Some(noted) if waiting != (Backlog { results: 0, jobs: 0 }) => {
+            Some(noted) if waiting != Backlog::NONE => {
                 Err(StateError::AnotherServer { waiting, noted: noted.to_owned(), address: address.to_owned(), note })
             }
             Some(_) | None => Ok(write_durably(&note, format!("{address}\n").as_bytes())?),
@@ -158,7 +164,7 @@ impl StateFolder {
         Ok(all)
     }
 
-    /// Returns what waits to be sent in the folders of other workers of this machine that do not run, by the folders' names.
+    /// Returns what waits in the folders of other workers of this machine that do not run, by the folders' names.
     pub(super) fn waiting_elsewhere(&self) -> Vec<Waiting> {
         let all = self.dir.parent().unwrap_or(&self.dir);
         // What others keep beside their folders is none of ours.
@@ -166,11 +172,14 @@ impl StateFolder {
         let others = names.map(|name| (all.join(&name), name)).filter(|(folder, _)| *folder != self.dir);
         let idle = others.filter(|(folder, _)| !is_locked(&folder.join(LOCK)));
         let waiting = idle.map(|(folder, name)| {
-            let names = names_in(&folder.join(SPOOL)).unwrap_or_default();
-            let results = names.iter().filter(|name| name.to_str().is_some_and(is_job_file_name)).count();
-            Waiting { id: name.into_string().ok().filter(|name| !name.contains(DIGEST_MARK)), folder, results }
+            let count = |below: &str| {
+                let names = names_in(&folder.join(below)).unwrap_or_default();
+                names.iter().filter(|name| name.to_str().is_some_and(is_job_file_name)).count()
+            };
+            let backlog = Backlog { results: count(SPOOL), jobs: count(IN_HAND) };
+            Waiting { id: name.into_string().ok().filter(|name| !name.contains(DIGEST_MARK)), folder, backlog }
         });
-        waiting.filter(|waiting| waiting.results > 0).collect()
+        waiting.filter(|waiting| waiting.backlog != Backlog::NONE).collect()
     }
 
     /// Notes a scratch folder, before anything is started in it: should this process be killed, the next one removes it.
@@ -211,12 +220,12 @@ impl StateFolder {
     }
 }
 
-/// Results of a worker that does not run.
+/// Results and jobs of a worker that does not run.
 pub(super) struct Waiting {
     pub(super) folder: PathBuf,
     /// The worker's, if the folder's name tells it.
     pub(super) id: Option<String>,
-    pub(super) results: usize,
+    pub(super) backlog: Backlog,
 }
 
 /// Tells whether a process that can be seen from here has a lock on this file. To try would take it from a worker that just starts.
@@ -232,8 +241,9 @@ fn is_locked(path: &Path) -> bool {
 fn lock(path: &Path, worker_id: &str) -> Result<Lock, StateError> {
     let mut options = File::options();
     let options = options.create(true).truncate(false).read(true).write(true).mode(0o600);
-    let file = options.open(path).map_err(tried("open the lock", path))?;
-    let lock = match Lock::try_exclusive(file).map_err(tried("lock", path))? {
+    let not_had = |what, source| StateError::Lock(tried(what, path)(source));
+    let file = options.open(path).map_err(|source| not_had("open the lock", source))?;
+    let lock = match Lock::try_exclusive(file).map_err(|source| not_had("lock", source))? {
         Ok(lock) => lock,
         Err(mut file) => return Err(in_use(&mut file, path, worker_id)),
     };

@@ -3,6 +3,7 @@
 //! Both say that the worker lives: the file is written anew every `REFRESH` at the latest, and a service manager with a watchdog hears of
 //! it in half of its time, as long as somebody calls `tick`. So that must be the thread whose end or hang is to be noticed.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -29,7 +30,9 @@ const ERROR_CHARS_MAX: usize = 300;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StatusError {
     /// The file.
-    #[error("could not write the status file; give --status-file a path in a folder that the worker may write to")]
+    #[error(
+        "could not write the status file; give `--status-file` a path in a folder that is there and that the worker may write to"
+    )]
     File(#[source] DiskError),
     /// The service manager.
     #[error("could not tell the service manager behind NOTIFY_SOCKET")]
@@ -99,8 +102,10 @@ pub(super) enum Event {
     Obstacle(Option<EventName>),
     JobTaken(JobKey),
     JobAt(JobKey, Step),
-    /// Its result is in the spool, or it was given up.
+    /// Its result is on the way.
     JobDone(JobKey),
+    /// It is for the next start.
+    JobLeft(JobKey),
     /// So many results wait in the spool.
     Spooled(usize),
     ResultSent,
@@ -120,12 +125,21 @@ pub(super) struct Status {
 }
 
 impl Status {
-    /// The status of a worker that is starting. It is told to `file` and to the service manager with the first event or tick.
+    /// The status of a worker that is starting. It is told to `file` with `begin`, and to the service manager with the first event or tick.
     pub(super) fn new(identity: Identity, file: Option<PathBuf>) -> Self {
         // The manager wants to hear of it twice in that time.
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
         let told = Told { state: None, written: None, watched: None, watchdog, is_failing: false, unsaid: None };
         Self { known: Mutex::new(Known::new(identity, Timestamp::now())), told: Mutex::new(told), file }
+    }
+
+    /// Writes the file for the first time.
+    ///
+    /// # Errors
+    /// If it cannot be written: then it is not where it could be.
+    pub(super) fn begin(&self) -> Result<(), StatusError> {
+        let text = self.known.lock().unwrap_or_else(PoisonError::into_inner).text(Timestamp::now());
+        write(self.file.as_deref(), &text)
     }
 
     /// Notes what has happened. A change of state is told at once, everything else with the next tick.
@@ -167,8 +181,12 @@ impl Status {
     }
 }
 
+/// Makes no folder for it: one that is missing was not meant.
 fn write(file: Option<&Path>, text: &str) -> Result<(), StatusError> {
-    file.map_or(Ok(()), |path| write_atomically(path, text.as_bytes()).map_err(StatusError::File))
+    let Some(path) = file else { return Ok(()) };
+    let folder = path.parent().unwrap_or(path);
+    let looked = fs::metadata(folder).map_err(|source| DiskError::Look { path: folder.to_owned(), source });
+    looked.and_then(|_| write_atomically(path, text.as_bytes())).map_err(StatusError::File)
 }
 
 /// What those who watch have been told.
@@ -325,6 +343,7 @@ impl Known {
             Event::Obstacle(event) => self.hindered_by(event, now),
             Event::JobTaken(key) => self.job_is_at(key, Step::Downloading, now),
             Event::JobAt(key, step) => self.job_is_at(key, step, now),
+            Event::JobLeft(key) => self.jobs.retain(|job| job.key != key),
             Event::JobDone(key) => {
                 self.jobs.retain(|job| job.key != key);
                 self.done.jobs_done += 1;
@@ -401,7 +420,6 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::net::UnixDatagram;
 
     use serde_json::{Value, json};

@@ -51,18 +51,18 @@ impl Claimed {
 /// Why something that a job needs could not be fetched or unpacked.
 #[derive(Debug, thiserror::Error)]
 enum NotHad {
-    /// We or this machine.
+    /// It did not come, or we could not keep it.
     #[error("{0}")]
-    Ours(Fault),
-    /// What the job names, or where that lies.
+    OfMany(Fault),
+    /// It came, and is not what it should be.
     #[error("{0}")]
     OfJob(Fault),
 }
 
 /// Why a job has no outcomes.
 enum Failure {
-    /// We or this machine, so that other jobs may fail like this one: nothing is known of the submission.
-    Ours(Fault),
+    /// We, this machine, or where files lie, so that other jobs may fail like this one: nothing is known of the submission.
+    OfMany(Fault),
     /// What this job asks for: nothing is known of the submission.
     OfJob(Fault),
     /// What was handed in cannot be graded.
@@ -71,37 +71,102 @@ enum Failure {
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        Self::Ours(fault)
+        Self::OfMany(fault)
     }
 }
 
 impl From<NotHad> for Failure {
     fn from(not_had: NotHad) -> Self {
         match not_had {
-            NotHad::Ours(fault) => Self::Ours(fault),
+            NotHad::OfMany(fault) => Self::OfMany(fault),
             NotHad::OfJob(fault) => Self::OfJob(fault),
         }
     }
 }
 
-/// Grades a job and sees to it that its result is sent. If the worker was told to end at once, the job stays in hand, for the next start.
-pub(super) fn carry_out(worker: &Worker, claimed: Claimed) {
+/// What became of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CarriedOut {
+    /// Its result is on the way.
+    Done,
+    /// It stays in hand, for the next start.
+    Left,
+}
+
+/// Grades a job and sees to it that its result is sent. If the worker was told to end at once, the job is as if it had not been begun.
+pub(super) fn carry_out(worker: &Worker, claimed: Claimed) -> CarriedOut {
     if !worker.is_aborted() {
-        let report = graded(worker, &claimed);
+        let (report, failure) = graded(worker, &claimed);
         if !worker.is_aborted() {
-            return hand_over(worker, claimed, &report);
+            tell(worker, &claimed.job, failure);
+            hand_over(worker, claimed, &report);
+            return CarriedOut::Done;
         }
     }
     give_back(worker, &claimed);
+    CarriedOut::Left
 }
 
-fn graded(worker: &Worker, claimed: &Claimed) -> Report {
+/// Returns what is reported of a job, and why it has no outcomes, if that is so.
+fn graded(worker: &Worker, claimed: &Claimed) -> (Report, Option<Failure>) {
     let begun = Instant::now();
     let mut course = Course { free_disk_mb_at_start: worker.free_disk_mb(), ..Course::default() };
-    let collection = collect(worker, claimed, &mut course);
+    let ids = Ids {
+        submission_id: claimed.job.submission_id.clone(),
+        test_setup_id: claimed.job.test_setup_id.clone(),
+        attempt_number: claimed.job.attempt_number,
+    };
+    let attempt = AssertUnwindSafe(|| Attempt { worker, claimed, ids: &ids, course: &mut course }.run());
+    // A bug of ours is told, too.
+    let done =
+        catch_unwind(attempt).unwrap_or_else(|_| Err(Fault::from_text("the worker panicked over this job").into()));
+    let (collection, failure) = match done {
+        Ok(collection) => (collection, None),
+        Err(failure) => {
+            let failure = failure.without_secrets(worker);
+            (failure.collection(ids, claimed.at), Some(failure))
+        }
+    };
     course.wall = begun.elapsed();
     course.free_disk_mb_at_end = worker.free_disk_mb();
-    Report::new(&worker.config.worker_id, collection, course)
+    (Report::new(&worker.config.worker_id, collection, course), failure)
+}
+
+impl Failure {
+    /// Students read it.
+    fn without_secrets(self, worker: &Worker) -> Self {
+        let hide = |fault: Fault| Fault::from_text(worker.log.without_secrets(&fault.to_string()));
+        match self {
+            Self::OfMany(fault) => Self::OfMany(hide(fault)),
+            Self::OfJob(fault) => Self::OfJob(hide(fault)),
+            Self::Theirs(text) => Self::Theirs(text),
+        }
+    }
+
+    /// Returns what there is in place of outcomes.
+    fn collection(&self, ids: Ids, at: Started) -> Collection {
+        match self {
+            Self::OfMany(fault) | Self::OfJob(fault) => not_graded(ids, fault, at),
+            Self::Theirs(text) => not_made(ids, text.clone(), at),
+        }
+    }
+}
+
+/// Tells those who watch, and what decides on the next poll, what came of a job.
+fn tell(worker: &Worker, job: &Job, failure: Option<Failure>) {
+    let told = |fault: &Fault| {
+        worker.say(Level::Error, EventName::JobFailed, job, &[("error", json!(fault.to_string()))]);
+        worker.status.note(Event::Failed(fault.to_string()));
+    };
+    match failure {
+        None => worker.troubles.graded(),
+        Some(Failure::OfMany(fault)) => {
+            told(&fault);
+            worker.troubles.failed(&fault.to_string());
+        }
+        Some(Failure::OfJob(fault)) => told(&fault),
+        Some(Failure::Theirs(_)) => {}
+    }
 }
 
 /// Leaves a job in hand. Nobody was killed over it, so it does not count as tried.
@@ -111,39 +176,6 @@ fn give_back(worker: &Worker, claimed: &Claimed) {
     }
     if let Err(error) = worker.in_hand.give_back(&claimed.ticket) {
         worker.log.disk_failed(&claimed.key(), &error);
-    }
-}
-
-/// Returns the outcomes, or what there is in place of them.
-fn collect(worker: &Worker, claimed: &Claimed, course: &mut Course) -> Collection {
-    let ids = Ids {
-        submission_id: claimed.job.submission_id.clone(),
-        test_setup_id: claimed.job.test_setup_id.clone(),
-        attempt_number: claimed.job.attempt_number,
-    };
-    let attempt = AssertUnwindSafe(|| Attempt { worker, claimed, ids: &ids, course }.run());
-    // A bug of ours is told, too.
-    let done =
-        catch_unwind(attempt).unwrap_or_else(|_| Err(Fault::from_text("the worker panicked over this job").into()));
-    let told = |fault: Fault| {
-        // Students read it.
-        let fault = Fault::from_text(worker.log.without_secrets(&fault.to_string()));
-        worker.say(Level::Error, EventName::JobFailed, &claimed.job, &[("error", json!(fault.to_string()))]);
-        worker.status.note(Event::Failed(fault.to_string()));
-        fault
-    };
-    match done {
-        Ok(collection) => {
-            worker.troubles.graded();
-            collection
-        }
-        Err(Failure::Ours(fault)) => {
-            let fault = told(fault);
-            worker.troubles.failed(&fault.to_string());
-            not_graded(ids, &fault, claimed.at)
-        }
-        Err(Failure::OfJob(fault)) => not_graded(ids, &told(fault), claimed.at),
-        Err(Failure::Theirs(text)) => not_made(ids, text, claimed.at),
     }
 }
 
@@ -245,12 +277,12 @@ impl Attempt<'_> {
             let archive = self.fetch_archive("set-up", &job.test_setup_url, folder)?;
             unpack(&archive, into, self.worker.archive_limits).map(drop).map_err(|error| {
                 let fault = Fault::from_text(format!("could not unpack the set-up: {}", Fault::new(&error)));
-                if error.is_ours() { NotHad::Ours(fault) } else { NotHad::OfJob(fault) }
+                if error.is_ours() { NotHad::OfMany(fault) } else { NotHad::OfJob(fault) }
             })
         });
         let held = held.map_err(|error| match error {
             CacheError::Fill(not_had) => Failure::from(not_had),
-            CacheError::Cache(fault) => Failure::Ours(Fault::new(&fault)),
+            CacheError::Cache(fault) => Failure::OfMany(Fault::new(&fault)),
         })?;
         self.course.stages.test_setup_acquire_ms = Some(millis(begun.elapsed()));
         self.course.stages.test_setup_cache_hit = Some(held.was_there());
@@ -315,7 +347,7 @@ impl Attempt<'_> {
             Ok(_) => Ok(()),
             Err(ArchiveError::NoArchive(_)) => {
                 let why = "the submission was fetched twice, was no zip archive either time, and was not the same";
-                Err(Failure::OfJob(Fault::from_text(why)))
+                Err(Fault::from_text(why).into())
             }
             Err(error) => Err(of_submission(&error)),
         }
@@ -327,7 +359,7 @@ impl Attempt<'_> {
         let archive = self.fetch(what, url, &path)?;
         let removed = fs::remove_file(&path);
         removed.map_err(|error| {
-            NotHad::Ours(Fault::from_text(format!("could not remove the file `{}`: {error}", path.display())))
+            NotHad::OfMany(Fault::from_text(format!("could not remove the file `{}`: {error}", path.display())))
         })?;
         Ok(archive)
     }
@@ -337,7 +369,7 @@ impl Attempt<'_> {
         let (worker, job) = (self.worker, &self.claimed.job);
         let created = File::options().read(true).write(true).create_new(true).open(to);
         let mut file = created.map_err(|error| {
-            NotHad::Ours(Fault::from_text(format!("could not make the file `{}`: {error}", to.display())))
+            NotHad::OfMany(Fault::from_text(format!("could not make the file `{}`: {error}", to.display())))
         })?;
         let mut told = |error: &ApiError, failed: u32, wait: Duration| {
             let error = json!(Fault::new(error).to_string());
@@ -348,10 +380,9 @@ impl Attempt<'_> {
         let fetched = with_retries(&worker.downloads, &worker.stop_jobs, &mut told, || {
             worker.jobs_api.download(url, &mut file, bytes_max)
         });
-        let Err(error) = fetched else { return Ok(file) };
-        let fault = Fault::from_text(format!("could not fetch the {what}: {}", Fault::new(&error)));
-        let is_ours = matches!(error, ApiError::Disk { .. } | ApiError::Unsent { .. });
-        Err(if is_ours { NotHad::Ours(fault) } else { NotHad::OfJob(fault) })
+        // Whatever the reason, that of the next job may not be had for the same.
+        let not_had = |error| Fault::from_text(format!("could not fetch the {what}: {}", Fault::new(&error)));
+        fetched.map(|_| file).map_err(|error| NotHad::OfMany(not_had(error)))
     }
 }
 
@@ -375,7 +406,7 @@ enum HandedIn {
 /// An archive that cannot be unpacked is its author's fault, unless our disk is to blame.
 fn of_submission(error: &ArchiveError) -> Failure {
     if error.is_ours() {
-        return Failure::Ours(Fault::new(error));
+        return Failure::OfMany(Fault::new(error));
     }
     Failure::Theirs(format!("The submission could not be unpacked: {}\n", Fault::new(error)))
 }

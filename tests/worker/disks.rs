@@ -68,6 +68,32 @@ fn a_disk_without_space_takes_no_jobs_whichever_folder_is_on_it() {
     }
 }
 
+/// What a service manager is to try again: the disk may have room then.
+#[test]
+fn a_disk_that_takes_nothing_at_the_start_is_no_wrong_flag_and_leaves_nothing() {
+    if !is_root() {
+        return;
+    }
+    // Full; full, with the lock of an earlier worker, whose space is enough for that of this one; read-only.
+    let full = "dd if=/dev/zero of=\"$DISK/full\" bs=4k 2>/dev/null; true";
+    let earlier =
+        format!("mkdir -m 700 \"$DISK/worker-under-test\" && echo 1 >\"$DISK/worker-under-test/lock\" && {full}");
+    let read_only = "mount -o remount,ro \"$DISK\"";
+    for (folder, made) in
+        [("state", full), ("state", &earlier), ("state", read_only), ("cache", read_only), ("tmp", read_only)]
+    {
+        let (server, world) = (Server::today(Some(SECRET)), World::new());
+        fs::create_dir_all(world.path(folder)).unwrap();
+        let mount = format!("mount -t tmpfs -o size=512k,mode=700 tmpfs \"$DISK\" && {{ {made}; }} && exec \"$@\"");
+        let mut command = world.wrapped(&server, &["unshare", "--mount", "sh", "-c", &mount, "sh"]);
+        let mut worker = world.spawn(command.arg("--once").env("DISK", world.path(folder)));
+        assert_eq!(worker.wait().code(), Some(3), "{folder}, {made}: {}", worker.text());
+        let why = worker.events().pop().unwrap()["error"].to_string();
+        assert!(why.contains(&world.path(folder).display().to_string()), "{folder}, {made}: {why}");
+        assert_eq!(world.left(), Vec::<PathBuf>::new(), "{folder}, {made}: {why}");
+    }
+}
+
 #[test]
 fn no_job_is_taken_while_a_result_is_in_memory_only() {
     if !is_root() {

@@ -254,3 +254,45 @@ fn a_job_that_is_stopped_again_and_again_is_not_given_up() {
     assert_eq!((collection(&server, "s1")["passCount"].clone(), world.lines("runs")), (json!(1), 4));
     world.is_clean();
 }
+
+/// What is on the way to a log is no reason to wait for it, and least of all at the end.
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let status = world.path("status.json");
+    let mut command = world.command(&server);
+    command.args(["--max-jobs", "1", "--status-file"]).arg(&status).env("RUNNER_SHARED_SECRET", SECRET);
+    let mut worker = world.spawn_logging_to(&mut command, writer);
+    // Each event of a job names it: a pipe (64 KiB) does not hold those of 40 jobs.
+    let id = |number: usize| format!("{number}{}", "s".repeat(500));
+    (0..40).for_each(|number| server.add_job(job(&id(number), &[("a.sh", "exit 0")])));
+    server.wait_until("all results", |state| state.results.len() == 40);
+    let beats = |state: &State| state.requests.iter().filter(|seen| seen.path.ends_with("/heartbeat")).count();
+    assert!(beats(&server.state()) >= 40, "it still says that it lives");
+    worker.signal(Signal::SIGTERM);
+    assert!(worker.wait().success());
+    let last: serde_json::Value = serde_json::from_slice(&std::fs::read(&status).unwrap()).unwrap();
+    assert_eq!((&last["state"], &last["jobsDone"]), (&json!("ended"), &json!(40)));
+    drop(command);
+    let text = std::io::read_to_string(reader).unwrap();
+    assert!(text.starts_with('{') && text.len() >= 60_000, "{}", text.len());
+    world.is_clean();
+}
+
+/// It is as if it had not been begun, and there is no report that could say anything.
+#[test]
+fn a_job_that_a_second_signal_ends_is_neither_failed_nor_done() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    server.add_job(own_job("s1", &[("a.sh", &(world.counts_in("runs") + &world.waits_for("gate")))]));
+    let status = world.path("status.json");
+    let mut worker = world.start(&server, &["--status-file", &status.display().to_string()]);
+    until(&|| worker.text(), || world.lines("runs") == 1);
+    assert_eq!(abort(&mut worker, [Signal::SIGTERM; 2]), Some(143), "{}", worker.text());
+    assert!(!worker.text().contains("job_failed"), "{}", worker.text());
+    let last: serde_json::Value = serde_json::from_slice(&std::fs::read(status).unwrap()).unwrap();
+    assert_eq!((&last["state"], &last["jobs"]), (&json!("ended"), &json!([])), "{last:#}");
+    assert_eq!((&last["jobsDone"], &last["failures"]), (&json!(0), &json!(0)), "{last:#}");
+}

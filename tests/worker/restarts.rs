@@ -296,7 +296,7 @@ fn results_of_a_worker_that_had_another_id_are_told_with_what_sends_them() {
     let mut second = start("new-name", &[]);
     let told = second.wait_for("results_elsewhere");
     let folder = world.path("state/old-name").display().to_string();
-    assert_eq!((&told["folder"], &told["results"]), (&folder.into(), &1.into()), "{told}");
+    assert_eq!((&told["folder"], &told["results"], &told["jobs"]), (&folder.into(), &1.into(), &0.into()), "{told}");
     assert!(told["remedy"].as_str().unwrap().contains("`--worker-id old-name` and `--once`"), "{told}");
     second.wait_for("worker_started");
     second.finish();
@@ -306,6 +306,27 @@ fn results_of_a_worker_that_had_another_id_are_told_with_what_sends_them() {
     let mut third = start("new-name", &["--once"]);
     assert!(third.wait().success());
     assert_eq!(third.text().matches("results_elsewhere").count(), 1, "{}", third.text());
+}
+
+#[test]
+fn jobs_in_hand_of_a_worker_that_had_another_id_are_told_with_what_does_them() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    server.add_job(own_job("s1", &[("a.sh", &(world.counts_in("runs") + &world.waits_for("gate")))]));
+    let start = |id: &str, more: &[&str]| {
+        let mut command = world.command_named(&server, id, "json");
+        world.spawn(command.env("RUNNER_SHARED_SECRET", SECRET).args(more))
+    };
+    let mut first = start("old-name", &[]);
+    until(&|| first.text(), || world.lines("runs") == 1);
+    kill(&mut first);
+    let mut second = start("new-name", &["--once"]);
+    assert!(second.wait().success(), "{}", second.text());
+    let told = second.wait_for("results_elsewhere");
+    assert_eq!((&told["results"], &told["jobs"]), (&0.into(), &1.into()), "{told}");
+    world.open("gate");
+    assert!(start("old-name", &["--once"]).wait().success());
+    assert_eq!(collection(&server, "s1")["passCount"], 1);
 }
 
 #[test]

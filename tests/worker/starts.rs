@@ -88,7 +88,7 @@ fn folders_that_cannot_be_had_are_named() {
         command.args([flag, &world.path("file/below").display().to_string()]).env("HOME", world.path("home"));
         let (code, text) = run(command.env("TMPDIR", world.scratch()).env("PATH", "/usr/bin:/bin"));
         assert_eq!(code, Some(2), "{part}: {text}");
-        assert!(text.contains("file/below"), "{text}");
+        assert!(text.contains("file/below") && text.contains(&format!("`{flag}`")), "{text}");
         assert!(server.requests().is_empty());
     }
 }

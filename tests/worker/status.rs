@@ -63,16 +63,35 @@ fn what_keeps_a_worker_from_polling_is_told() {
 }
 
 #[test]
-fn a_status_file_that_cannot_be_written_is_said_once_and_nothing_else_suffers() {
+fn a_status_file_that_can_no_longer_be_written_is_said_once_and_nothing_else_suffers() {
     let server = Server::today(Some(SECRET));
-    server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
     let world = World::new();
-    world.open("file");
-    let mut worker = world.start(&server, &["--status-file", &world.path("file/status.json").display().to_string()]);
+    fs::create_dir(world.path("run")).unwrap();
+    let mut worker = world.start(&server, &["--status-file", &world.path("run/status.json").display().to_string()]);
+    worker.wait_for("worker_started");
+    fs::rename(world.path("run"), world.path("away")).unwrap();
+    server.add_job(own_job("s1", &[("a.sh", "exit 0")]));
     worker.wait_for("status_failed");
     server.wait_until("the result", |state| !state.results.is_empty());
     worker.finish();
     assert_eq!(worker.events().iter().filter(|event| event["event"] == "status_failed").count(), 1);
+    assert!(!world.path("run").exists(), "no folder is made");
+}
+
+#[test]
+fn a_status_file_that_cannot_be_written_is_a_wrong_flag() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    fs::create_dir(world.path("folder")).unwrap();
+    fs::write(world.path("file"), "").unwrap();
+    for place in ["missing/status.json", "file/status.json", "folder"] {
+        let mut worker = world.start(&server, &["--once", "--status-file", &world.path(place).display().to_string()]);
+        assert_eq!(worker.wait().code(), Some(2), "{place}: {}", worker.text());
+        let why = worker.events().pop().unwrap()["error"].to_string();
+        assert!(why.contains("`--status-file`") && why.contains(place.split('/').next().unwrap()), "{place}: {why}");
+        world.is_clean();
+    }
+    assert!(!world.path("missing").exists() && server.requests().is_empty());
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn a_server_that_takes_results_again_is_worked_for_again() {
     world.is_clean();
 }
 
-/// A job that names what is not there says nothing about the machine.
+/// A job that names what is of no use says nothing about the machine.
 #[test]
 fn jobs_that_fail_by_what_they_name_make_no_trouble() {
     let server = Server::today(Some(SECRET));
@@ -225,4 +225,33 @@ fn jobs_with_texts_that_no_program_can_receive_make_no_trouble() {
         }
     }
     assert_eq!(collection(&server, "good")["passCount"], 1);
+}
+
+/// What one job names others may name, too.
+#[test]
+fn files_that_cannot_be_had_do_not_cost_all_jobs() {
+    for fault in [Fault::Status(404, None), Fault::Status(401, None), Fault::Status(503, None), Fault::DropUnread] {
+        // Set-ups; then submissions, each after its set-up.
+        for (fine, more) in [(None, &[][..]), (Some(Fault::None), &["--once"])] {
+            let server = Server::today(Some(SECRET));
+            server.script(Route::Files, (0..100).flat_map(|_| fine.clone().into_iter().chain([fault.clone()])));
+            for number in 1..=6 {
+                server.add_job(own_job(&format!("s{number}"), PASSES));
+            }
+            let world = World::new();
+            let mut command = world.command(&server);
+            command.args(["--max-jobs", "1"]).args(more).env("RUNNER_SHARED_SECRET", SECRET);
+            // A pause that no test waits for.
+            command.env("RUNNER_RETRY_BASE_DELAY_MS", "3600000").env("RUNNER_RETRY_MAX_DELAY_MS", "3600000");
+            let mut worker = world.spawn(command.env("RUNNER_DOWNLOAD_RETRY_MAX_ATTEMPTS", "1"));
+            let told = worker.wait_for(if more.is_empty() { "jobs_failing" } else { "worker_failed" });
+            assert!(told["error"].to_string().contains("could not fetch"), "{told}");
+            if more.is_empty() {
+                worker.finish();
+            } else {
+                assert_eq!(worker.wait().code(), Some(3), "{}", worker.text());
+            }
+            assert_eq!((server.state().queue.len(), server.results().len()), (3, 3), "{}", worker.text());
+        }
+    }
 }

@@ -125,11 +125,19 @@ impl World {
     }
 
     pub(crate) fn spawn(&self, command: &mut Command) -> Worker {
-        let log = self.path("log");
-        let err = File::options().create(true).append(true).open(&log).unwrap();
-        let from = usize::try_from(err.metadata().unwrap().len()).unwrap();
+        let err = File::options().create(true).append(true).open(self.log()).unwrap();
+        self.spawn_logging_to(command, err)
+    }
+
+    /// Starts a worker whose log goes elsewhere.
+    pub(crate) fn spawn_logging_to(&self, command: &mut Command, err: impl Into<Stdio>) -> Worker {
+        let from = fs::metadata(self.log()).map_or(0, |meta| usize::try_from(meta.len()).unwrap());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(err).spawn().unwrap();
-        Worker { child, log, from }
+        Worker { child, log: self.log(), from }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.path("log")
     }
 
     /// Runs a worker until there is nothing left to do, and expects that it ends well.
@@ -175,7 +183,8 @@ impl Worker {
 
     /// Everything that workers of this world have logged.
     pub(crate) fn text(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
+        // None, if it goes elsewhere.
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Its events, one JSON object a line.

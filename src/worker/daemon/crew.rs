@@ -15,15 +15,22 @@ use crate::worker::retry::with_retries;
 use crate::worker::sender::Post;
 use crate::worker::shared::Worker;
 use crate::worker::status;
-use crate::worker::work::carry_out;
+use crate::worker::work::{CarriedOut, Claimed};
 
-/// Starts every thread of a worker; `poll` is what the one that polls does.
+/// What is done to a job.
+pub(super) type CarryOut = fn(&Worker, Claimed) -> CarriedOut;
+
+/// Starts every thread of a worker; `poll` is what the one that polls does, `carry_out` what those of the slots do.
 ///
 /// # Errors
 /// If the system has no more threads for us. Those that were started end with the worker.
-pub(super) fn start(worker: &Arc<Worker>, poll: impl FnOnce(&Worker) + Send + 'static) -> io::Result<()> {
+pub(super) fn start(
+    worker: &Arc<Worker>,
+    carry_out: CarryOut,
+    poll: impl FnOnce(&Worker) + Send + 'static,
+) -> io::Result<()> {
     for slot in 1..=worker.config.max_jobs.get() {
-        spawn(worker, &format!("slot {slot}"), work_in_slot)?;
+        spawn(worker, &format!("slot {slot}"), move |worker| work_in_slot(worker, carry_out))?;
     }
     spawn(worker, "results", send_results)?;
     spawn(worker, "heartbeat", |worker| worker.heartbeat.run(&|| beat(worker)))?;
@@ -41,18 +48,22 @@ fn spawn(worker: &Arc<Worker>, name: &str, work: impl FnOnce(&Worker) + Send + '
     thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
 }
 
-fn work_in_slot(worker: &Worker) {
+fn work_in_slot(worker: &Worker, carry_out: CarryOut) {
     while let Some(claimed) = worker.slots.take() {
         let key = claimed.key();
         worker.status.note(status::Event::JobTaken(key.clone()));
         worker.heartbeat.begin();
         // A bug of ours must not cost the slot. The job is on record, for the next start.
-        if catch_unwind(AssertUnwindSafe(|| carry_out(worker, claimed))).is_err() {
+        let carried_out = catch_unwind(AssertUnwindSafe(|| carry_out(worker, claimed))).unwrap_or_else(|_| {
             let why = "the worker panicked over its result; the next start takes it up again";
             worker.log.of_job(Level::Error, EventName::JobFailed, &key, &[("error", json!(why))]);
             worker.status.note(status::Event::Failed(why.to_owned()));
-        }
-        worker.status.note(status::Event::JobDone(key));
+            CarriedOut::Left
+        });
+        worker.status.note(match carried_out {
+            CarriedOut::Done => status::Event::JobDone(key),
+            CarriedOut::Left => status::Event::JobLeft(key),
+        });
         worker.slots.done();
         // Last, since it tells how many slots have a job.
         worker.heartbeat.end();

@@ -9,7 +9,7 @@ use crate::worker::retry::{Class, Jitter, Policy};
 /// Between two polls when there is nothing to do: from this, doubling, to the maximum.
 pub(super) const IDLE_MIN: Duration = Duration::from_secs(1);
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(30);
-/// Jobs that may fail by our fault, or results that may be refused, one after another before that is taken for more than bad luck.
+/// Jobs that may fail by no fault of their own, or results that may be refused, one after another before that is taken for more than bad luck.
 const FAILED_JOBS_MAX: u32 = 3;
 
 /// How fast polls follow each other.
@@ -78,8 +78,8 @@ impl Pace {
     }
 }
 
-/// Jobs that failed by our fault one after another, and results that the server has refused for good one after another: each is lost for
-/// its student, so a machine on which all are must not take them all.
+/// Jobs that failed one after another by our fault, this machine's, or that of where files lie, and results that the server has refused for good one after another: each is lost for
+/// its student, so a worker that loses all must not take them all.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Troubles(Mutex<Rows>);
 
@@ -104,7 +104,7 @@ impl Trouble {
 }
 
 impl Troubles {
-    /// A job has failed by our fault.
+    /// A job has failed in a way in which others may.
     pub(in crate::worker) fn failed(&self, why: &str) {
         self.lock().jobs.add(why);
     }

@@ -1,7 +1,6 @@
 //! Workers whose parts fail as no server can make them.
 
 use std::fs::File;
-use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -62,11 +61,11 @@ struct Outcome {
 
 /// A worker with `api`, from its start to its end; `meanwhile` gets it before.
 fn run(api: Api, meanwhile: impl FnOnce(&Arc<Worker>)) -> Outcome {
-    run_with(&[], &Log::new("w", Format::Json), api, meanwhile)
+    run_with(&[], carry_out, api, meanwhile)
 }
 
-/// The same with more on its command line, and a log.
-fn run_with(more: &[&str], log: &Log, api: Api, meanwhile: impl FnOnce(&Arc<Worker>)) -> Outcome {
+/// The same with more on its command line, and what is done to a job.
+fn run_with(more: &[&str], carry_out: CarryOut, api: Api, meanwhile: impl FnOnce(&Arc<Worker>)) -> Outcome {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let args = ["chickadee-runner", "--worker-id", "w", "--max-jobs", "1", "--drain-limit", "1"];
@@ -75,7 +74,7 @@ fn run_with(more: &[&str], log: &Log, api: Api, meanwhile: impl FnOnce(&Arc<Work
     let args = args.into_iter().chain(folders).chain(more.iter().copied());
     let mut config = Config::read(Flags::try_parse_from(args).unwrap()).unwrap();
     config.discovers_capabilities = false;
-    let started = start(config, log, &Cancel::new().unwrap()).unwrap();
+    let started = start(config, &Log::new("w", Format::Json).unwrap(), &Cancel::new().unwrap()).unwrap();
     let mut worker = started.worker;
     for part in [&mut worker.polls_api, &mut worker.jobs_api, &mut worker.results_api] {
         *part = Box::new(api);
@@ -83,7 +82,7 @@ fn run_with(more: &[&str], log: &Log, api: Api, meanwhile: impl FnOnce(&Arc<Work
     worker.ending_limits = EndingLimits { cancelled: SHORT, aborted: SHORT };
     let worker = Arc::new(worker);
     meanwhile(&worker);
-    let ended = work(&worker, started.left);
+    let ended = work_with(carry_out, &worker, started.left);
     let why = worker.failed.get().cloned();
     if let Ok(worker) = Arc::try_unwrap(worker) {
         start::take_down(worker, &started.state);
@@ -152,26 +151,11 @@ fn a_panic_over_a_job_costs_neither_the_slot_nor_the_job() {
     assert_eq!((outcome.ended, outcome.why, outcome.left), (Ended::Drained, None, [0, 0]), "it was reported");
 }
 
-/// A log that panics at the end of a job, before its result is kept.
-struct PanicsAtTheEnd;
-
-impl io::Write for PanicsAtTheEnd {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        assert!(!String::from_utf8_lossy(line).contains("job_finished"), "a bug");
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn a_panic_over_a_result_leaves_the_job_in_hand_and_one_that_runs_once_tells_that() {
     static POLLS: AtomicUsize = AtomicUsize::new(0);
     let polled = || if POLLS.fetch_add(1, Ordering::SeqCst) == 0 { a_job() } else { Ok(Polled::Nothing) };
-    let log = Log::to(Box::new(PanicsAtTheEnd), "w", Format::Json);
-    let outcome = run_with(&["--once"], &log, Api { polled, ..IDLE }, |_| {});
+    let outcome = run_with(&["--once"], |_, _| panic!("a bug"), Api { polled, ..IDLE }, |_| {});
     assert_eq!((outcome.ended, outcome.left), (Ended::Unfinished, [1, 0]));
 }
 

@@ -63,7 +63,7 @@ impl World {
             api: Planned { answers: Mutex::new(answers.into_iter().collect()), ..Planned::default() },
             spool: Spool::open(state.spool_dir(), state.rejected_dir()).unwrap().0,
             in_hand: state.jobs_in_hand().unwrap(),
-            log: Log::to(Box::new(io::sink()), "worker", Format::Json),
+            log: Log::to(Box::new(io::sink()), "worker", Format::Json).unwrap(),
             status: Status::new(identity, None),
             troubles: Troubles::default(),
             jitter: Jitter::seeded(1),
