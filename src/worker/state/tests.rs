@@ -33,8 +33,8 @@ fn a_folder_that_others_may_enter_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(StateFolder::open(dir.path(), "worker-a").unwrap());
     fs::set_permissions(dir.path().join("worker-a"), fs::Permissions::from_mode(0o770)).unwrap();
-    let error = StateFolder::open(dir.path(), "worker-a").unwrap_err().to_string();
-    assert!(error.contains("0770") && error.contains("chmod 700"), "{error}");
+    let error = Fault::new(&StateFolder::open(dir.path(), "worker-a").unwrap_err()).to_string();
+    assert!(error.contains("0770") && error.contains("chmod 700") && error.contains("--state-dir"), "{error}");
     fs::create_dir(dir.path().join("elsewhere")).unwrap();
     symlink("elsewhere", dir.path().join("worker-b")).unwrap();
     StateFolder::open(dir.path(), "worker-b").unwrap_err();
