@@ -109,6 +109,12 @@ impl Lab {
     }
 }
 
+/// Words before a command that give it a file system of its own in place of TMPDIR, mounted with these options.
+fn with_temp_dir_on(options: &'static str) -> [&'static str; 8] {
+    let mount = "mount -t tmpfs -o \"$0\" tmpfs \"$TMPDIR\" && exec \"$@\"";
+    ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", mount, options]
+}
+
 /// Every line of the table, with one space where there are several, and `N` for a time.
 fn lines(ended: &Ended) -> Vec<String> {
     let line = |line: &str| {

@@ -14,7 +14,17 @@ Environment:
   CARGO_PROFILE      profile of the product's build [default: release]
   RUSTUP_TOOLCHAIN   toolchain of the product's build [default: stable]
   RUNNER_JSONL       one more place for the JSONL log
+  TMPDIR             where scratch folders are made [default: /tmp]
   NO_COLOR           no colours
+ of grade --sandbox, as for chickadee-runner:
+  RUNNER_SANDBOX_MEMORY_MB, RUNNER_SANDBOX_DISK_MB, RUNNER_SANDBOX_FILES
+                     what one sandboxed script may use and write: MiB, MiB,
+                     files and folders [default: 2048, 512, 50000]
+  RUNNER_SANDBOX_PROCESSES, RUNNER_SANDBOX_OPEN_FILES
+                     at once, of a script, of each process [default: 512, 1024]
+  RUNNER_SANDBOX_SHOWS
+                     folders and files that sandboxed scripts may read, too,
+                     separated by colons
 
 Exit codes:
   0        everything passed; of grade: it was graded, whatever the marks
@@ -111,7 +121,8 @@ pub(super) struct Grade {
     /// laid beside the set-up].
     #[arg(value_hint = clap::ValueHint::AnyPath)]
     pub(super) submission: Option<PathBuf>,
-    /// Run make and the scripts in the sandbox, with the limits and the files that RUNNER_SANDBOX_* gives those of a worker.
+    /// Run make and the scripts in the sandbox, with the limits and the files that RUNNER_SANDBOX_* (see container-runner --help) gives
+    /// those of a worker.
     #[arg(long)]
     pub(super) sandbox: bool,
     /// Print what the grading machine would report, a line of JSON, and nothing else.

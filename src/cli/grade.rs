@@ -1,6 +1,7 @@
 //! `container-runner grade`: a worker's job, done here for whoever writes the set-up.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod hints;
+
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,30 +12,25 @@ use crate::flow::discover::MANIFEST;
 use crate::flow::job::{self, Assignment, Graded, Means, Started, Step, Submission};
 use crate::flow::scratch::{CopiesIn, Scratch};
 use crate::flow::session::sandbox_in;
-use crate::flow::setup::{SetupError, read_setup, strange_keys};
+use crate::flow::setup::{SetupError, read_setup};
 use crate::model::script::Echo;
-use crate::model::setup::TestSetup;
+use crate::model::setup::{CONTENT_BYTES_MAX, CONTENT_ENTRIES_MAX};
 use crate::model::verdict::Fault;
 #[cfg(feature = "worker")]
 use crate::os::archive::{self, ArchiveError, ArchiveLimits};
-use crate::os::disk::read_config;
+#[cfg(feature = "worker")]
+use crate::os::disk::is_full;
 use crate::os::engine::{ScriptRunner, UnsandboxedScriptRunner};
 use crate::os::host::{SandboxSettings, Settings, ValueError};
 use crate::os::interrupt::{Arrived, Interrupt, InterruptError};
-use crate::os::sandbox::{SandboxError, shown_by};
-use crate::os::workdir::{Tree, WorkdirError};
-use crate::rules::chickadee::surprises;
+use crate::os::sandbox::SandboxError;
+use crate::os::workdir::{Extent, Tree, WorkdirError};
 use crate::rules::collection::{Collection, Ids};
 use crate::rules::table::missing_marks;
 
 use super::args::Grade;
 use super::show::{Show, Volume};
 use super::{CliError, FAILED, print};
-
-/// How archives end that are no zip, or are not called so.
-const ARCHIVES: [&str; 12] = ["tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "tzst", "7z", "rar", "jar"];
-/// Keys and scripts that are named.
-const NAMED_MAX: usize = 20;
 
 const SETUP: &str = "set-up";
 const SUBMISSION: &str = "submission";
@@ -58,6 +54,8 @@ pub(super) enum GradeError {
     },
     #[error("`{path}` is neither a file, a folder nor a symbolic link; a {what} cannot hold it, remove it", path = path.display())]
     Holds { what: &'static str, path: PathBuf },
+    #[error("the {what} `{path}` has {found} {of}, and the limit is {max}, as of an archive; {way_out}", path = path.display())]
+    TooMuch { what: &'static str, path: PathBuf, found: u64, of: &'static str, max: u64, way_out: &'static str },
     #[error("`{manifest}` is the manifest of a set-up; name the folder `{folder}`", manifest = manifest.display(), folder = folder.display())]
     Manifest { manifest: PathBuf, folder: PathBuf },
     #[cfg(not(feature = "worker"))]
@@ -73,6 +71,18 @@ pub(super) enum GradeError {
         path: PathBuf,
         #[source]
         source: ArchiveError,
+    },
+    #[cfg(feature = "worker")]
+    #[error(
+        "no space is left in `{folder}` to unpack `{path}`: free some there, or set TMPDIR to a folder with more room",
+        folder = folder.display(),
+        path = path.display()
+    )]
+    Full {
+        folder: PathBuf,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
     },
     #[error(transparent)]
     Setup(#[from] SetupError),
@@ -106,12 +116,15 @@ impl GradeError {
         match self {
             #[cfg(feature = "worker")]
             Self::Archive { source, .. } => source.is_ours(),
+            #[cfg(feature = "worker")]
+            Self::Full { .. } => true,
             #[cfg(not(feature = "worker"))]
             Self::NoArchives(_) => false,
             Self::Read { .. }
             | Self::Special(_)
             | Self::Unreadable { .. }
             | Self::Holds { .. }
+            | Self::TooMuch { .. }
             | Self::Manifest { .. }
             | Self::Setup(_)
             | Self::Value(_)
@@ -220,19 +233,23 @@ impl Grading<'_> {
     /// Returns what came of it, and the limit of each script.
     fn grade(&self, scratch: &Scratch) -> Result<(Graded, Duration), GradeError> {
         refuse_manifest(&self.order.setup)?;
-        let dir = folder(&self.order.setup, scratch, SETUP)?;
+        let dir = self.folder(&self.order.setup, scratch, SETUP)?;
         let setup = read_setup(&self.ids.test_setup_id, &dir, &self.order.setup)?;
         self.tell_strange_keys(&dir);
         self.tell_surprises(&setup);
         self.tell_equal_names(&setup);
+        self.tell_unused_makefile(&setup);
         let found = self.find_submission(scratch)?;
-        if let Found::File(path) = &found {
-            self.tell_archive(path);
-        }
         let submission = match &found {
             Found::Nothing => Submission::Nothing,
-            Found::Folder(dir) => Submission::Folder(dir),
-            Found::File(path) => Submission::File(path),
+            Found::Folder(dir) => {
+                self.tell_empty(dir);
+                Submission::Folder(dir)
+            }
+            Found::File(path) => {
+                self.tell_archive(path);
+                Submission::File(path)
+            }
         };
         let assignment = Assignment { setup: &setup, submission, ids: self.ids.clone(), seed: self.order.seed.clone() };
         // Its helpers end before what they work in goes.
@@ -249,47 +266,37 @@ impl Grading<'_> {
         Ok((job::grade(&assignment, &means, self.started)?, setup.time_limit))
     }
 
-    /// Unknown keys are ignored, as a worker does; who misspells one should hear of it.
-    fn tell_strange_keys(&self, dir: &Path) {
-        let found = strange_keys(dir, &self.order.setup);
-        found.misspelt.iter().for_each(|misspelt| self.show.warning(&misspelt.told.to_string()));
-        if self.volume == Volume::Verbose && !found.others.is_empty() {
-            let (manifest, keys) = (self.order.setup.join(MANIFEST), named(&found.others));
-            self.show.note(&format!("`{}` has keys that are not read here: {keys}", manifest.display()));
-        }
-    }
-
-    /// What a shell says of such a script does not tell why.
-    fn tell_surprises(&self, setup: &TestSetup) {
-        let scripts = setup.entries.iter().map(|entry| &entry.script);
-        let read = |script: &String| Some((script.clone(), surprises(&read_config(&setup.dir.join(script)).ok()?)));
-        let found: Vec<_> = scripts.filter_map(read).collect();
-        let with_crlf: Vec<_> =
-            found.iter().filter(|(_, found)| found.has_crlf).map(|(script, _)| script.clone()).collect();
-        if !with_crlf.is_empty() {
-            let scripts = named(&with_crlf);
-            self.show.note(&format!(
-                "line ends are those of Windows (CRLF), which sh does not understand, in {scripts}; convert them to LF"
-            ));
-        }
-        let (scripts, interpreters): (Vec<_>, Vec<_>) =
-            found.into_iter().filter_map(|(script, found)| Some((script, found.interpreter?))).unzip();
-        if let Some(first) = interpreters.first() {
-            let scripts = named(&scripts);
-            self.show
-                .note(&format!("scripts run with /bin/sh, whatever their first line names (`#!{first}`): {scripts}"));
-        }
-    }
-
-    fn tell_equal_names(&self, setup: &TestSetup) {
-        let mut first = BTreeMap::new();
-        for entry in &setup.entries {
-            if let Some(other) = first.insert(entry.display_name(), &entry.script) {
-                let (name, script) = (entry.display_name(), &entry.script);
-                self.show.warning(&format!(
-                    "`{other}` and `{script}` have the same name, `{name}`; nobody can tell their results apart"
-                ));
+    /// Returns the folder that is named, else one in the scratch folder with what is in the archive that is named.
+    fn folder(&self, named: &Path, scratch: &Scratch, what: &'static str) -> Result<PathBuf, GradeError> {
+        match kind(named)? {
+            Kind::Folder => {
+                // Whoever names a link means the folder.
+                let dir =
+                    named.canonicalize().map_err(|source| GradeError::Read { path: named.to_path_buf(), source })?;
+                self.check(&dir, named, what)?;
+                Ok(dir)
             }
+            Kind::File => unpacked(named, scratch),
+        }
+    }
+
+    /// What cannot be copied, or is more than an archive may hold, is found out before anything runs: it is for whoever named it to mend,
+    /// and no fault of ours.
+    fn check(&self, dir: &Path, named: &Path, what: &'static str) -> Result<(), GradeError> {
+        let goes_on = || self.interrupt.signal().is_none();
+        let Extent { bytes, entries } = Extent::of(dir, &goes_on);
+        if !goes_on() {
+            return Err(Fault::from_text("the run was stopped before anything was graded").into());
+        }
+        let limits = [("bytes", bytes, CONTENT_BYTES_MAX), ("files and folders", entries, CONTENT_ENTRIES_MAX.into())];
+        if let Some((of, found, max)) = limits.into_iter().find(|(_, found, max)| found > max) {
+            return Err(GradeError::TooMuch { what, path: named.to_path_buf(), found, of, max, way_out: LEAVE_OUT });
+        }
+        let unreadable = |source| GradeError::Unreadable { what, source };
+        let tree = Tree::list(dir).map_err(unreadable)?;
+        match tree.special() {
+            Some(below) => Err(GradeError::Holds { what, path: dir.join(below) }),
+            None => tree.check_readable().map_err(unreadable),
         }
     }
 
@@ -298,21 +305,12 @@ impl Grading<'_> {
         let is_archive = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
         match kind(path)? {
             Kind::File if !is_archive => {
+                refuse_too_large(path)?;
                 let tree = Tree::of_file(path).and_then(|file| file.check_readable());
                 tree.map_err(|source| GradeError::Unreadable { what: SUBMISSION, source })?;
                 Ok(Found::File(path.clone()))
             }
-            Kind::File | Kind::Folder => folder(path, scratch, SUBMISSION).map(Found::Folder),
-        }
-    }
-
-    /// A file is handed in as it is, as a worker does. Whoever names another archive than a zip may have meant what is in it.
-    fn tell_archive(&self, path: &Path) {
-        let is = |known: &&str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(known));
-        if ARCHIVES.iter().any(is) {
-            let path = path.display();
-            self.show
-                .note(&format!("`{path}` is handed in as one file; for what is in it, unpack it and name the folder"));
+            Kind::File | Kind::Folder => self.folder(path, scratch, SUBMISSION).map(Found::Folder),
         }
     }
 
@@ -330,24 +328,11 @@ impl Grading<'_> {
         }
     }
 
-    /// What a script says of a program that it does not find does not tell that the sandbox hides it.
-    fn tell_hidden_programs(&self) {
-        let Some(SandboxSettings { shows, .. }) = &self.sandbox else { return };
-        let is_hidden = |dir: &PathBuf| dir.is_absolute() && dir.is_dir() && shown_by(dir, shows).is_none();
-        let hidden = std::env::split_paths(&self.settings.search_path).filter(is_hidden);
-        let mut hidden: Vec<_> = hidden.map(|dir| dir.display().to_string()).collect();
-        let mut known = BTreeSet::new();
-        hidden.retain(|dir| known.insert(dir.clone()));
-        if !hidden.is_empty() {
-            self.show.note(&format!(
-                "scripts in the sandbox do not see these folders of PATH: {}; if they need what is there, name it in RUNNER_SANDBOX_SHOWS",
-                named(&hidden)
-            ));
-        }
-    }
-
     fn tell(&self, graded: &Graded, time_limit: Duration) -> Result<ExitCode, CliError> {
         let collection = &graded.collection;
+        if graded.is_noexec && self.sandbox.is_none() {
+            self.tell_noexec();
+        }
         if collection.lacked_a_program() {
             self.tell_hidden_programs();
         }
@@ -368,13 +353,6 @@ impl Grading<'_> {
     }
 }
 
-/// Returns a list of the first ones, and how many more there are.
-fn named(words: &[String]) -> String {
-    let first = words.iter().take(NAMED_MAX).map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
-    let more = words.len().saturating_sub(NAMED_MAX);
-    if more > 0 { format!("{first} and {more} more") } else { first }
-}
-
 /// What somebody may hand in.
 enum Kind {
     Folder,
@@ -392,33 +370,16 @@ fn kind(path: &Path) -> Result<Kind, GradeError> {
     }
 }
 
-/// Returns the folder that is named, else one in the scratch folder with what is in the archive that is named.
-///
-/// # Errors
-/// If it cannot be read or copied, or the archive not be unpacked.
-fn folder(named: &Path, scratch: &Scratch, what: &'static str) -> Result<PathBuf, GradeError> {
-    match kind(named)? {
-        Kind::Folder => {
-            // Whoever names a link means the folder.
-            let dir = named.canonicalize().map_err(|source| GradeError::Read { path: named.to_path_buf(), source })?;
-            check(&dir, what)?;
-            Ok(dir)
-        }
-        Kind::File => unpacked(named, scratch),
-    }
-}
+/// What most of it is likely to be.
+const LEAVE_OUT: &str = "take out what is built or downloaded";
 
-/// What cannot be copied is found out before anything runs: it is for whoever named it to mend, and no fault of ours.
-///
 /// # Errors
-/// If there is something.
-fn check(dir: &Path, what: &'static str) -> Result<(), GradeError> {
-    let unreadable = |source| GradeError::Unreadable { what, source };
-    let tree = Tree::list(dir).map_err(unreadable)?;
-    match tree.special() {
-        Some(below) => Err(GradeError::Holds { what, path: dir.join(below) }),
-        None => tree.check_readable().map_err(unreadable),
-    }
+/// If a file has more bytes than a submission may have.
+fn refuse_too_large(file: &Path) -> Result<(), GradeError> {
+    let meta = fs::metadata(file).map_err(|source| GradeError::Read { path: file.to_path_buf(), source })?;
+    let (found, max, path) = (meta.len(), CONTENT_BYTES_MAX, file.to_path_buf());
+    let (of, way_out) = ("bytes", "hand in a smaller one");
+    if found > max { Err(GradeError::TooMuch { what: SUBMISSION, path, found, of, max, way_out }) } else { Ok(()) }
 }
 
 /// # Errors
@@ -436,9 +397,14 @@ fn unpacked(path: &Path, scratch: &Scratch) -> Result<PathBuf, GradeError> {
     let file = fs::File::open(path).map_err(|source| GradeError::Read { path: path.to_path_buf(), source })?;
     let made = scratch.folder();
     let into = made.map_err(|source| GradeError::Scratch { path: scratch.path().to_path_buf(), source })?;
-    archive::unpack(file, &into, ArchiveLimits::default())
-        .map_err(|source| GradeError::Archive { path: path.to_path_buf(), source })?;
-    Ok(into)
+    let path = path.to_path_buf();
+    match archive::unpack(file, &into, ArchiveLimits::default()) {
+        Ok(_) => Ok(into),
+        Err(ArchiveError::Write { source, .. }) if is_full(&source) => {
+            Err(GradeError::Full { folder: scratch.path().to_path_buf(), path, source })
+        }
+        Err(source) => Err(GradeError::Archive { path, source }),
+    }
 }
 
 #[cfg(not(feature = "worker"))]

@@ -14,6 +14,7 @@ use crate::os::host::{self, Settings};
 use crate::os::machine;
 use crate::os::packages::PackageManager;
 use crate::os::probe::Probe;
+use crate::os::workdir::is_noexec;
 use crate::rules::report::counted;
 
 /// What was found of one thing.
@@ -110,7 +111,22 @@ fn of_machine(settings: &Settings, project: Option<&Project>) -> Vec<Check> {
             format!("`{}` cannot be written; set PROOF_DIR to a folder that can", settings.proof_dir.display()),
         ),
     };
-    std::iter::once(proof).chain(found).chain([manager]).collect()
+    [proof, of_temp_dir(settings)].into_iter().chain(found).chain([manager]).collect()
+}
+
+/// Copies of set-ups are made there.
+fn of_temp_dir(settings: &Settings) -> Check {
+    let (name, dir) = ("temporary files", settings.temp_dir.display());
+    if !host::can_write(&settings.temp_dir) {
+        return needed(name, format!("`{dir}` cannot be written; set TMPDIR to a folder that can"));
+    }
+    if is_noexec(&settings.temp_dir) {
+        let text = format!(
+            "`{dir}` is mounted noexec: without the sandbox, programs that set-ups build there cannot be executed: set TMPDIR to another folder"
+        );
+        return lack(name, false, &text);
+    }
+    there(name, dir.to_string())
 }
 
 fn program(settings: &Settings, name: &'static str, is_needed: bool, text: &str) -> Check {

@@ -16,14 +16,14 @@ use crate::model::verdict::Fault;
 use crate::os::engine::{Cancel, ScriptRunner};
 use crate::os::host::find_in_path;
 use crate::os::journal::seconds_text;
-use crate::os::workdir::{Tree, WorkdirError, remove};
+use crate::os::workdir::{Tree, WorkdirError, is_noexec, remove};
 use crate::rules::chickadee::{self, TestOutcome, TestStatus};
 use crate::rules::collection::{BuildStatus, Collection, Ids, Measured, Outcome, Times, memory_usage_bytes};
 use crate::rules::parse::{ENTRIES, run_order};
 use crate::rules::report::escaped;
 
 /// What make looks for, the first one first (GNU make's manual, "What Name to Give Your Makefile").
-const MAKEFILES: [&str; 3] = ["GNUmakefile", "makefile", "Makefile"];
+pub(crate) const MAKEFILES: [&str; 3] = ["GNUmakefile", "makefile", "Makefile"];
 /// Extensions of files that make's built-in rules compile or link (its manual, "Catalogue of Built-In Rules"), and Java's.
 const SOURCES: [&str; 20] =
     ["c", "cc", "cpp", "C", "cxx", "p", "f", "F", "r", "m", "def", "mod", "s", "S", "o", "y", "l", "f90", "java", "sh"];
@@ -92,6 +92,8 @@ pub(crate) struct Graded {
     pub(crate) collection: Collection,
     pub(crate) measured: Measured,
     pub(crate) timings: Timings,
+    /// Outside of a sandbox, no program that was made could be executed: the folder of the copies is mounted `noexec`.
+    pub(crate) is_noexec: bool,
 }
 
 /// How long its parts took.
@@ -118,6 +120,7 @@ pub(crate) fn grade(assignment: &Assignment<'_>, means: &Means<'_>, started: Sta
     let folder = means.scratch.folder_for_copies(laid.tree.space(), means.copies_in)?;
     let mut grading = Grading::new(assignment, means, laid.tree.bytes());
     grading.timings.starter_cleanup = starter_cleanup;
+    let is_noexec = is_noexec(&folder);
     let graded = grading.run(&laid, &folder);
     // What a script made unremovable goes with the scratch folder.
     remove(&folder).ok();
@@ -134,7 +137,7 @@ pub(crate) fn grade(assignment: &Assignment<'_>, means: &Means<'_>, started: Sta
     // Who has full marks has packed it as it was meant.
     warnings.extend(lone_folder.filter(|_| !collection.has_full_marks()).map(|folder| lone_folder_warning(&folder)));
     collection.warnings = warnings;
-    Ok(Graded { collection, measured: grading.measured, timings: grading.timings })
+    Ok(Graded { collection, measured: grading.measured, timings: grading.timings, is_noexec })
 }
 
 /// Returns what the worker tells of a job that it could not grade.
@@ -341,7 +344,7 @@ impl<'a> Grading<'a> {
             }
             Made::Badly(done) => {
                 self.measured.add(&done, TestStatus::Fail);
-                Ok(Some(chickadee::compiler_output(&done)))
+                Ok(Some(chickadee::compiler_output(&done, self.assignment.setup.time_limit)))
             }
         }
     }

@@ -185,7 +185,9 @@ impl SetupRun {
         match &made {
             Made::Well(_) => Ok(()),
             Made::Badly(done) if done.ended_by == EndedBy::Cancel => Err(Finding::RunInterrupted),
-            Made::Badly(done) => Err(Finding::BuildFailed { output: chickadee::compiler_output(done) }),
+            Made::Badly(done) => {
+                Err(Finding::BuildFailed { output: chickadee::compiler_output(done, self.setup.time_limit) })
+            }
         }
     }
 

@@ -1,12 +1,14 @@
 //! A folder read as a set-up: what its manifest says, else the scripts that lie in it.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::flow::discover::{MANIFEST, list};
 use crate::model::setup::TestSetup;
 use crate::os::disk::read_config;
+use crate::rules::nearest::is_within;
 use crate::rules::parse::{ENTRIES, ParseError, Strangers, default_setup, parse_setup, strangers};
 
 /// Why a folder is no set-up.
@@ -18,6 +20,8 @@ pub(crate) enum SetupError {
         #[source]
         source: io::Error,
     },
+    #[error("`{path}` is not read, the manifest of a set-up is called {MANIFEST}; rename it, or take it out", path = .0.display())]
+    Misnamed(PathBuf),
     #[error(transparent)]
     Parse(#[from] ParseError),
     #[error("`{file}` lists no script in `{ENTRIES}`{way_out}", file = file.display())]
@@ -29,12 +33,17 @@ pub(crate) enum SetupError {
 /// Reads the set-up `name` in the folder `dir`. Errors tell of it as `shown`, the folder or the archive that somebody named.
 ///
 /// # Errors
-/// If the folder or its manifest cannot be read, the manifest is wrong, or there is no script.
+/// If the folder or its manifest cannot be read, the manifest is wrong or has another name, or there is no script.
 pub(crate) fn read_setup(name: &str, dir: &Path, shown: &Path) -> Result<TestSetup, SetupError> {
     if is_there(&dir.join(MANIFEST)) {
         return read_manifest(name, dir, shown);
     }
-    let listed = list(dir).map_err(|source| SetupError::Read { path: shown.to_path_buf(), source })?;
+    let unreadable = |source| SetupError::Read { path: shown.to_path_buf(), source };
+    // Without it, everything would be graded otherwise, and nobody might notice.
+    if let Some(name) = misnamed(dir).map_err(unreadable)? {
+        return Err(SetupError::Misnamed(shown.join(name)));
+    }
+    let listed = list(dir).map_err(unreadable)?;
     if listed.scripts.is_empty() {
         let way_out = way_out(dir, &listed.folders);
         return Err(SetupError::NoSetup { setup: shown.to_path_buf(), way_out });
@@ -67,6 +76,24 @@ pub(crate) fn strange_keys(dir: &Path, shown: &Path) -> Strangers {
         .map_or_else(|_| Strangers::default(), |text| strangers(&shown.join(MANIFEST), &text))
 }
 
+/// Letters of a manifest's name that may be wrong.
+const EDITS_MAX: usize = 2;
+
+/// Returns the first file, byte-wise by name, that was most likely meant to be the manifest.
+fn misnamed(dir: &Path) -> io::Result<Option<OsString>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let text = name.to_string_lossy();
+        let is_meant = text.to_lowercase().starts_with(MANIFEST) || is_within(EDITS_MAX, &text, MANIFEST);
+        if is_meant && !entry.file_type()?.is_dir() {
+            found.push(name);
+        }
+    }
+    Ok(found.into_iter().min())
+}
+
 /// Whoever packs or names a folder too many has the set-up one folder below.
 fn way_out(dir: &Path, folders: &[OsString]) -> String {
     let found = folders.iter().find(|folder| is_there(&dir.join(folder).join(MANIFEST)));
@@ -81,8 +108,6 @@ fn is_there(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use pretty_assertions::assert_eq;
 
     use super::*;
@@ -111,6 +136,31 @@ mod tests {
             read(&[("b.sh", ""), ("10.sh", ""), ("9.sh", ""), ("x/c.sh", "")]).unwrap(),
             ["10.sh", "9.sh", "b.sh"]
         );
+    }
+
+    #[test]
+    fn a_manifest_of_another_name_is_not_passed_over() {
+        for name in [
+            "Test.properties.json",
+            "TEST.PROPERTIES.JSON",
+            "test.properties.json.txt",
+            "Test.Properties.json~",
+            "test_properties.json",
+            "tests.properties.json",
+            "test.propertise.json",
+        ] {
+            let error = read(&[(name, "{}"), ("a.sh", "")]).unwrap_err();
+            let told =
+                format!("`week1.zip/{name}` is not read, the manifest of a set-up is called test.properties.json; ");
+            assert!(error.starts_with(&told), "{error}");
+            let manifest = r#"{"schemaVersion": 1, "testSuites": [{"script": "b.sh"}]}"#;
+            assert_eq!(read(&[(name, "{}"), (MANIFEST, manifest)]).unwrap(), ["b.sh"], "{name}: it is there, too");
+        }
+        for name in
+            ["properties.json", "test.json", "my.properties.json", "test.properties", "test.properties.json.d/x"]
+        {
+            assert_eq!(read(&[(name, "{}"), ("a.sh", "")]).unwrap(), ["a.sh"], "{name}");
+        }
     }
 
     #[test]

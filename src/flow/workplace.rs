@@ -132,9 +132,12 @@ impl Workplace {
             Err(error @ WorkdirError::Special(_)) => {
                 Ok(Made::Badly(Completion { unkept: Some(error.to_string()), ..done }))
             }
-            Err(error @ (WorkdirError::Io(_) | WorkdirError::Tampered(_) | WorkdirError::Unsealed)) => {
-                Err(Fault::new(&error))
-            }
+            Err(
+                error @ (WorkdirError::Io(_)
+                | WorkdirError::Full { .. }
+                | WorkdirError::Tampered(_)
+                | WorkdirError::Unsealed),
+            ) => Err(Fault::new(&error)),
         }
     }
 

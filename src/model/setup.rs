@@ -3,6 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Bytes of all files of a set-up, or of a submission, as a folder or inflated: as much as sandboxed scripts may write.
+pub(crate) const CONTENT_BYTES_MAX: u64 = 512 << 20;
+/// Files and folders of one: less than half of what sandboxed scripts may make, since they need some of their own.
+pub(crate) const CONTENT_ENTRIES_MAX: u32 = 20_000;
+
 /// One set-up, from `test.properties.json` or from the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TestSetup {

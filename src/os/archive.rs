@@ -21,6 +21,8 @@ use zip::result::ZipError;
 use zip::unstable::read::ZipIterable;
 use zip::{System, ZipReadOptions};
 
+use crate::model::setup::{CONTENT_BYTES_MAX, CONTENT_ENTRIES_MAX};
+
 pub(crate) use entry::Refusal;
 use entry::{Kind, Planned, Told, Tree, judged, shown};
 use target::Target;
@@ -40,9 +42,8 @@ pub(crate) struct ArchiveLimits {
 
 impl Default for ArchiveLimits {
     fn default() -> Self {
-        // As much as sandboxed scripts may write; less than half of the files, since they need some of their own. Text that people
-        // write is deflated to a third, tables to a twentieth; deflate's limit, which bombs come near to, is 1032.
-        Self { bytes_max: 512 << 20, entries_max: 20_000, ratio_max: 200, depth_max: 32 }
+        // Text that people write is deflated to a third, tables to a twentieth; deflate's limit, which bombs come near to, is 1032.
+        Self { bytes_max: CONTENT_BYTES_MAX, entries_max: CONTENT_ENTRIES_MAX, ratio_max: 200, depth_max: 32 }
     }
 }
 

@@ -163,9 +163,11 @@ impl From<WorkdirError> for NotKept {
     fn from(error: WorkdirError) -> Self {
         match error {
             WorkdirError::Io(error) if error.source.kind() == io::ErrorKind::InvalidFilename => error.source.into(),
-            WorkdirError::Io(_) | WorkdirError::Special(_) | WorkdirError::Tampered(_) | WorkdirError::Unsealed => {
-                Self::Ours(with_causes(&error))
-            }
+            WorkdirError::Io(_)
+            | WorkdirError::Full { .. }
+            | WorkdirError::Special(_)
+            | WorkdirError::Tampered(_)
+            | WorkdirError::Unsealed => Self::Ours(with_causes(&error)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The script contract: what a completion means to Chickadee.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::model::script::{Completion, EndedBy, Exit, Stream};
 
@@ -101,9 +102,14 @@ pub(crate) fn missing_outcome(script: &str) -> TestOutcome {
     }
 }
 
+/// U+FEFF in UTF-8, as some editors write it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What in a script's text its shell takes otherwise than its author may think.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Surprises {
+    /// It begins with a byte order mark, which a shell takes for a part of the first word.
+    pub(crate) has_byte_order_mark: bool,
     /// Lines end with CRLF, and a shell takes the CR for a part of each.
     pub(crate) has_crlf: bool,
     /// What the first line names as the interpreter, in vain, if it is not `sh`.
@@ -112,10 +118,20 @@ pub(crate) struct Surprises {
 
 /// Returns what is surprising in the text of a script: it is run as `/bin/sh SCRIPT`.
 pub(crate) fn surprises(script: &[u8]) -> Surprises {
-    let first = script.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let text = script.strip_prefix(BYTE_ORDER_MARK);
+    let has_byte_order_mark = text.is_some();
+    let text = text.unwrap_or(script);
+    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let first = String::from_utf8_lossy(first);
     let named = first.strip_prefix("#!").map(str::trim).filter(|named| !named.is_empty() && !is_sh(named));
-    Surprises { has_crlf: script.windows(2).any(|pair| pair == b"\r\n"), interpreter: named.map(str::to_owned) }
+    let has_crlf = text.windows(2).any(|pair| pair == b"\r\n");
+    Surprises { has_byte_order_mark, has_crlf, interpreter: named.map(str::to_owned) }
+}
+
+/// Tells whether the word `make` is in the text of a script, which then most likely calls it.
+pub(crate) fn names_make(script: &[u8]) -> bool {
+    let is_of_a_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    script.split(|byte| !is_of_a_word(byte)).any(|word| word == b"make")
 }
 
 /// Looks through `env`, with whatever options.
@@ -127,14 +143,16 @@ fn is_sh(named: &str) -> bool {
 }
 
 /// Returns what a failed make step said, stdout then stderr, how it ended, and what it made that cannot be kept.
-pub(crate) fn compiler_output(completion: &Completion) -> String {
+pub(crate) fn compiler_output(completion: &Completion, time_limit: Duration) -> String {
     let mut output = text(&completion.stdout);
     output.push_str(&text(&completion.stderr));
     if !output.is_empty() && !output.ends_with('\n') {
         output.push('\n');
     }
     output.push_str(&match completion.ended_by {
-        EndedBy::Timeout => "make: killed after the time limit".to_owned(),
+        EndedBy::Timeout => {
+            format!("make: killed after the time limit of {} s (`timeLimitSeconds`)", time_limit.as_secs())
+        }
         EndedBy::OutOfMemory => format!("make: killed at its limit of memory ({})", completion.exit),
         EndedBy::Itself | EndedBy::Cancel | EndedBy::SupervisorKilled => format!("make: {}", completion.exit),
     });
@@ -263,7 +281,6 @@ fn whole_end(bytes: &[u8]) -> &[u8] {
 mod tests {
     use std::fs;
     use std::path::Path;
-    use std::time::Duration;
 
     use pretty_assertions::assert_eq;
     use serde::Deserialize;
@@ -333,17 +350,36 @@ mod tests {
             assert_eq!(found(text), (false, None), "{text:?}");
         }
         assert_eq!(found("#!/bin/sh\r\nexit 0\r\n"), (true, None));
+        assert!(!surprises(b"echo \xef\xbb\xbf").has_byte_order_mark);
+        let marked = surprises("\u{feff}#!/bin/bash\r\n".as_bytes());
+        let bash = Some("/bin/bash".to_owned());
+        assert_eq!(marked, Surprises { has_byte_order_mark: true, has_crlf: true, interpreter: bash });
         for named in ["/bin/bash", "/usr/bin/env python3", "/usr/bin/env -S bash -e", "/opt/fish"] {
             assert_eq!(found(&format!("#! {named}\nexit 0")), (false, Some(named.to_owned())));
         }
     }
 
     #[test]
+    fn a_script_that_may_call_make_is_known() {
+        for text in ["make", "make -s all", "if ! /usr/bin/make; then", "x=$(make)", "\"make\"\n"] {
+            assert!(names_make(text.as_bytes()), "{text}");
+        }
+        for text in ["", "cmake .", "automake", "make-it", "cat make.log Makefile", "remakes", "MAKE"] {
+            assert!(!names_make(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
     fn what_make_could_not_leave_is_its_last_word() {
         let mut done = completion(stream("built", None), Stream::default(), Exit::Code(0), EndedBy::Itself);
-        assert_eq!(compiler_output(&done), "built\nmake: code 0");
+        let limit = Duration::from_secs(7);
+        assert_eq!(compiler_output(&done, limit), "built\nmake: code 0");
         done.unkept = Some("`pipe` is no file".to_owned());
-        assert_eq!(compiler_output(&done), "built\nmake: code 0\nmake: what it made cannot be kept: `pipe` is no file");
+        let told = "built\nmake: code 0\nmake: what it made cannot be kept: `pipe` is no file";
+        assert_eq!(compiler_output(&done, limit), told);
+        let killed = completion(stream("begun", None), Stream::default(), Exit::Signal(15), EndedBy::Timeout);
+        let told = "begun\nmake: killed after the time limit of 7 s (`timeLimitSeconds`)";
+        assert_eq!(compiler_output(&killed, limit), told);
     }
 
     #[test]

@@ -17,6 +17,12 @@ pub(crate) fn ranked<'a>(word: &str, candidates: impl IntoIterator<Item = &'a st
     near.into_iter().map(|(_, candidate)| candidate).collect()
 }
 
+/// Tells whether `word` is `meant`, or at most `edits_max` edits away from it: case, and `_` for `-`, do not count.
+pub(crate) fn is_within(edits_max: usize, word: &str, meant: &str) -> bool {
+    let [word, meant] = [word, meant].map(plain);
+    word.chars().count() <= CHARS_MAX && strsim::osa_distance(&word, &meant) <= edits_max
+}
+
 /// Longer words are not compared: the time it takes grows with the product of the lengths.
 const CHARS_MAX: usize = 100;
 

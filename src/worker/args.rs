@@ -13,6 +13,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::os::host::{self, SandboxSettings, ValueError, Variables, number};
 use crate::rules::nearest::nearest;
+use crate::worker::http::shown_text;
 use crate::worker::log::Format;
 
 pub(super) use address::{ApiAddress, BadAddress};
@@ -151,7 +152,7 @@ pub(super) struct Config {
     /// The largest download.
     pub(super) download_bytes_max: u64,
     /// With less free space than that no job is taken; 0: no check.
-    pub(super) free_disk_bytes_min: u64,
+    pub(super) free_disk_mb_min: u64,
     /// The folder of all workers' state.
     pub(super) state_dir: PathBuf,
     /// How long jobs may go on after SIGTERM.
@@ -222,8 +223,8 @@ pub(super) enum Warning {
 pub(super) enum ConfigError {
     #[error(transparent)]
     Value(#[from] ValueError),
-    #[error("`--api-base-url` is `{value}`, but {why}; write it as in `https://chickadee.example.org`", value = value.escape_debug())]
-    Address { value: String, why: BadAddress },
+    #[error("`--api-base-url` is `{shown}`, but {why}; write it as in `https://chickadee.example.org`")]
+    Address { shown: String, why: BadAddress },
     #[error("no folder is known for {what}: neither `{variable}` nor `HOME` is set; name one with `{flag}`")]
     NoFolder { what: &'static str, variable: &'static str, flag: &'static str },
     #[error(transparent)]
@@ -275,7 +276,7 @@ const PREFIXES: [&str; 2] = ["RUNNER", "WORKER"];
 impl Surroundings {
     fn config(&self, flags: Flags) -> Result<Config, ConfigError> {
         let api = ApiAddress::parse(&flags.api_base_url)
-            .map_err(|why| ConfigError::Address { value: flags.api_base_url.clone(), why })?;
+            .map_err(|why| ConfigError::Address { shown: shown_text(&flags.api_base_url), why })?;
         let mut warnings = self.misspelt();
         let found = self.secret(flags.worker_secret.as_deref(), &mut warnings)?;
         let (secret, secret_place) = found.unzip();
@@ -295,7 +296,7 @@ impl Surroundings {
             cache_dir: self.folder(&CACHE, flags.test_setup_cache_dir)?,
             cache_bytes_max: self.variables.mebibytes("RUNNER_TEST_SETUP_CACHE_MAX_MB", 2048, 0)?,
             download_bytes_max: self.variables.mebibytes("RUNNER_MAX_DOWNLOAD_MB", 512, 1)?,
-            free_disk_bytes_min: self.variables.mebibytes("RUNNER_MIN_FREE_DISK_MB", 128, 0)?,
+            free_disk_mb_min: self.variables.number("RUNNER_MIN_FREE_DISK_MB", 128, 0, u64::MAX)?,
             state_dir: self.folder(&STATE, flags.state_dir)?,
             drain_limit: self.drain_limit(flags.drain_limit)?,
             log_format: self.log_format(flags.log_format),

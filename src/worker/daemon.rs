@@ -163,7 +163,6 @@ fn hindered(worker: &Worker, pace: &mut Pace) -> Option<Next> {
     if let Some(trouble) = worker.troubles.now() {
         return troubled(worker, pace, &trouble);
     }
-    pace.no_trouble();
     worker.status.note(status::Event::Obstacle(None));
     None
 }
@@ -220,7 +219,7 @@ fn obstacle(worker: &Worker) -> Option<(EventName, Vec<(&'static str, serde_json
     if in_memory > 0 {
         return Some((EventName::ResultsInMemory, vec![("results", json!(in_memory))]));
     }
-    let min_mb = worker.config.free_disk_bytes_min >> 20;
+    let min_mb = worker.config.free_disk_mb_min;
     let (folder, free_mb) = worker.fullest_folder().filter(|(_, free_mb)| *free_mb < min_mb)?;
     let fields = vec![("folder", json!(folder)), ("free_mb", json!(free_mb)), ("needed_mb", json!(min_mb))];
     Some((EventName::DiskLow, fields))

@@ -16,12 +16,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use ureq::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, TRANSFER_ENCODING};
+use ureq::http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use ureq::http::{Method, Request, Response, StatusCode, Uri};
 use ureq::tls::{Certificate, PemItem, parse_pem};
 use ureq::{Agent, Body, Error};
 
 use self::line::{Ended, Lines, Names, Patience};
+pub(super) use self::place::shown_text;
 use super::api::{Activity, ApiError, Cause, Job, JobApi, Polled};
 use super::retry::retry_after;
 use super::sign::{Signed, Signer};
@@ -31,6 +34,8 @@ use super::stop::Stop;
 const REDIRECTS_MAX: u32 = 5;
 /// Bytes of a job: it holds a manifest, for which a server may have as much as for a result.
 const JOB_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// Bytes of an id in it, which every event of the job has.
+const ID_BYTES_MAX: usize = 1024;
 /// Bytes of an answer that says little.
 const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes that are read of the text of a refusal, and characters that are kept.
@@ -135,7 +140,7 @@ impl HttpApi {
     /// When `config` is not usable.
     pub(super) fn new(config: &HttpConfig<'_>, stop: Stop) -> Result<Self, HttpConfigError> {
         let base = place::parse(config.base_url)
-            .map_err(|reason| HttpConfigError::BaseUrl { url: place::shown_text(config.base_url), reason })?;
+            .map_err(|reason| HttpConfigError::BaseUrl { url: shown_text(config.base_url), reason })?;
         let signer = config.secret.map(|secret| signer(secret, config.worker_id)).transpose()?;
         let own = config.ca_file.map(certificates).transpose()?.unwrap_or_default();
         let patience = Patience { limits: config.limits, stop };
@@ -163,7 +168,7 @@ impl HttpApi {
                 None => return Ok(Answer { response, url }),
                 Some(location) => {
                     let location = location.map_err(|reason| ApiError::Refused { url: url.clone(), reason })?;
-                    let misled = |reason| ApiError::Misled { url, to: place::shown_text(location), reason };
+                    let misled = |reason| ApiError::Misled { url, to: shown_text(location), reason };
                     to = place::follow(&to, location).map_err(misled)?;
                 }
             }
@@ -314,6 +319,10 @@ impl JobApi for HttpApi {
                 "it tells neither its length nor comes in chunks, so nobody sees whether all of it came".to_owned();
             return Err(ApiError::Garbage { url: answer.url, reason });
         }
+        if let Some(coding) = coding(&answer.response) {
+            let reason = format!("it is encoded as `{coding}`, and was asked for as it is");
+            return Err(ApiError::Garbage { url: answer.url, reason });
+        }
         to.set_len(0)
             .and_then(|()| to.rewind())
             .map_err(|source| ApiError::Disk { url: answer.url.clone(), source })?;
@@ -329,12 +338,19 @@ pub(super) fn parse_job(text: &[u8]) -> Result<Job, String> {
     if text.trim_ascii_start().starts_with(b"<") {
         return Err("it is an HTML page and no job".to_owned());
     }
-    serde_json::from_slice(text).map_err(|error| format!("it is no job: {}", escaped(&error.to_string())))
+    let job: Job =
+        serde_json::from_slice(text).map_err(|error| format!("it is no job: {}", escaped(&error.to_string())))?;
+    for (key, id) in [("submissionID", &job.submission_id), ("testSetupID", &job.test_setup_id)] {
+        if id.len() > ID_BYTES_MAX {
+            return Err(format!("it is no job: its `{key}` has more than {ID_BYTES_MAX} bytes"));
+        }
+    }
+    Ok(job)
 }
 
 /// Returns the address of a file of a job.
 fn artifact(url: &str) -> Result<Uri, ApiError> {
-    place::parse(url).map_err(|reason| ApiError::Refused { url: place::shown_text(url), reason })
+    place::parse(url).map_err(|reason| ApiError::Refused { url: shown_text(url), reason })
 }
 
 /// Returns the address of a file of a job as people and logs are told of it, or what they are told in place of it.
@@ -404,6 +420,13 @@ fn is_told_empty(response: &Response<Body>) -> bool {
 /// Tells whether an answer that is cut can be told from a whole one; else the end of the connection is its end (RFC 9112, 6.3).
 fn tells_its_end(response: &Response<Body>) -> bool {
     [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| response.headers().contains_key(name))
+}
+
+/// Returns what an answer is encoded as, if it is: what comes is taken as it is (RFC 9110, 8.4).
+fn coding(response: &Response<Body>) -> Option<String> {
+    let said = response.headers().get_all(CONTENT_ENCODING).iter();
+    let mut codings = said.map(|value| escaped(String::from_utf8_lossy(value.as_bytes()).trim()));
+    codings.find(|coding| !coding.eq_ignore_ascii_case("identity"))
 }
 
 /// Returns the beginning of the text of a refusal, for people; what cannot be read of it is left out.

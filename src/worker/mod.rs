@@ -10,6 +10,7 @@ mod lock;
 mod log;
 mod profile;
 pub(crate) mod read;
+mod rejected;
 mod report;
 mod retry;
 mod sender;
@@ -28,7 +29,7 @@ mod work;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -110,18 +111,13 @@ fn logged(config: Config, log: &Log) -> ExitCode {
 
 /// From the start to the end of a worker.
 fn live(config: Config, log: &Log, interrupt: &Interrupt) -> Result<ExitCode, start::StartError> {
-    let Started { worker, left, state } = start(config, log)?;
+    let told = Arc::<Mutex<Told>>::default();
+    let listener = Arc::clone(&told);
+    // First of all: a signal that the first process of a container does not listen for is lost (pid_namespaces(7)).
+    interrupt.listen(move |arrived| tell(&listener, |told| told.last = Some(arrived)))?;
+    let Started { worker, left, state } = start(config, log, interrupt.work())?;
     let worker = Arc::new(worker);
-    // Only as long as there is one: at the end it is taken apart.
-    let told = Arc::downgrade(&worker);
-    interrupt.listen(move |arrived| {
-        if let Some(worker) = told.upgrade() {
-            match arrived {
-                Arrived::First => worker.slots.close(),
-                Arrived::Again => worker.abort(),
-            }
-        }
-    })?;
+    tell(&told, |told| told.worker = Arc::downgrade(&worker));
     tell_started(&worker);
     let ended = work(&worker, left);
     let why = worker.failed.get().cloned();
@@ -148,6 +144,28 @@ fn live(config: Config, log: &Log, interrupt: &Interrupt) -> Result<ExitCode, st
     fields.extend(why.map(|why| ("error", json!(why))));
     log.event(level, EventName::WorkerStopped, &fields);
     Ok(code)
+}
+
+/// Who is told of signals.
+#[derive(Default)]
+struct Told {
+    /// Kept, since it may come before there is a worker.
+    last: Option<Arrived>,
+    /// Only as long as there is one: at the end it is taken apart.
+    worker: Weak<Worker>,
+}
+
+/// Changes who is told of what, and tells it.
+fn tell(told: &Mutex<Told>, change: impl FnOnce(&mut Told)) {
+    // Each change is one step.
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    change(&mut told);
+    let Some(worker) = told.worker.upgrade() else { return };
+    match told.last {
+        Some(Arrived::First) => worker.slots.close(),
+        Some(Arrived::Again) => worker.abort(),
+        None => {}
+    }
 }
 
 /// Waits until nobody else has it, be it a thread that ends or the listener, which tells it something; `None` if somebody keeps it.

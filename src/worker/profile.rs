@@ -141,20 +141,19 @@ for name in sys.argv[1:]:
 ";
 
 /// Asks every program and module of the tables, and returns what is there. Takes as long as the slowest of them, at most the sum of
-/// `LIMITS`. Only absolute folders of `search_path` count. The programs run in `work_dir` and get `PATH`, `HOME` and `LANG`.
+/// `LIMITS`; once `cancel` is triggered, no longer, and what has not answered is missing. Only absolute folders of `search_path` count. The
+/// programs run in `folder`, their `HOME`, and get `PATH` and `LANG`, too.
 ///
 /// `runner` is of the kind that scripts have: what they do not see is not here. It keeps a slot for each program that ran at the same
 /// time: one that was made for this should be dropped afterwards.
-pub(super) fn discover(runner: &dyn ScriptRunner, search_path: &OsStr, home: &Path, work_dir: &Path) -> Profile {
+pub(super) fn discover(runner: &dyn ScriptRunner, cancel: &Cancel, search_path: &OsStr, folder: &Path) -> Profile {
     let mut profile = Profile {
         platform: std::env::consts::OS.to_owned(),
         architecture: architecture(std::env::consts::ARCH).to_owned(),
         language_versions: Vec::new(),
         capabilities: Vec::new(),
     };
-    // Who has no descriptor left has more to say about it elsewhere.
-    let Ok(cancel) = Cancel::new() else { return profile };
-    let asker = Asker { runner, cancel: &cancel, search_path, home, work_dir };
+    let asker = Asker { runner, cancel, search_path, folder };
     let (programs, modules) = thread::scope(|scope| {
         let modules = Pending::start(scope, || asker.modules());
         let programs = PROGRAMS.each_ref().map(|program| Pending::start(scope, || asker.ask(program)));
@@ -216,8 +215,7 @@ struct Asker<'a> {
     runner: &'a dyn ScriptRunner,
     cancel: &'a Cancel,
     search_path: &'a OsStr,
-    home: &'a Path,
-    work_dir: &'a Path,
+    folder: &'a Path,
 }
 
 impl Asker<'_> {
@@ -248,8 +246,8 @@ impl Asker<'_> {
         let script = Script {
             program,
             args,
-            cwd: self.work_dir.to_owned(),
-            work_dir: self.work_dir.to_owned(),
+            cwd: self.folder.to_owned(),
+            work_dir: self.folder.to_owned(),
             changes: Changes::Dropped,
             environment: self.environment(),
             limits: LIMITS,
@@ -265,7 +263,7 @@ impl Asker<'_> {
     fn environment(&self) -> Environment {
         let mut environment = Environment::default();
         environment.set("PATH", self.search_path);
-        environment.set("HOME", self.home);
+        environment.set("HOME", self.folder);
         environment.set("LANG", "C.UTF-8");
         environment
     }
@@ -427,8 +425,11 @@ mod tests {
 
         fn discover(&self) -> Profile {
             let path = std::env::join_paths([&self.bin, Path::new("/usr/bin/env-that-is-none")]).unwrap();
-            let home = self.dir.path();
-            discover(&UnsandboxedScriptRunner::new(), &path, home, home)
+            self.discover_in(&path)
+        }
+
+        fn discover_in(&self, search_path: &OsStr) -> Profile {
+            discover(&UnsandboxedScriptRunner::new(), &Cancel::new().unwrap(), search_path, self.dir.path())
         }
     }
 
@@ -505,17 +506,15 @@ mod tests {
         fs::write(first.join("zsh"), "#!/no/such/shell\n").unwrap();
         machine.has("zsh", "echo zsh 5.8");
         let path = std::env::join_paths([&first, &machine.bin]).unwrap();
-        let profile = discover(&UnsandboxedScriptRunner::new(), &path, machine.dir.path(), machine.dir.path());
-        assert_eq!(versions(&profile), ["zsh 5.8"]);
+        assert_eq!(versions(&machine.discover_in(&path)), ["zsh 5.8"]);
     }
 
     #[test]
     fn a_program_in_a_relative_folder_is_not_run() {
         let machine = Machine::new();
         machine.has("zsh", "echo zsh 5.9");
-        let (runner, home) = (UnsandboxedScriptRunner::new(), machine.dir.path());
-        assert_eq!(names(&discover(&runner, OsStr::new("bin:."), home, home)), [""; 0]);
-        assert_eq!(names(&discover(&runner, machine.bin.as_os_str(), home, home)), ["zsh"]);
+        assert_eq!(names(&machine.discover_in(OsStr::new("bin:."))), [""; 0]);
+        assert_eq!(names(&machine.discover_in(machine.bin.as_os_str())), ["zsh"]);
     }
 
     #[test]

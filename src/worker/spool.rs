@@ -12,25 +12,14 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use crate::os::disk::{
-    DiskError, PathError, read_ours, remove_file, rename_durably, sweep_aside, tried, write_durably,
-};
-use crate::os::workdir::{self, PrivateFolderError, make_private};
+use crate::os::disk::{DiskError, PathError, read_ours, remove_file, sweep_aside, tried, write_durably};
+use crate::os::workdir::{PrivateFolderError, make_private};
 use crate::worker::api::JobKey;
+use crate::worker::rejected::{Bounds, Rejected, RejectedError};
 use crate::worker::state::{job_file_name, name_aside, names_in};
 
 /// From so many results or bytes on the worker is to take no more jobs; those that run still find room.
-#[derive(Debug, Clone, Copy)]
-struct Bounds {
-    files: usize,
-    bytes: u64,
-}
-
 const WAITING: Bounds = Bounds { files: 1000, bytes: 1 << 30 };
-/// Beyond that the oldest of what was set aside is removed.
-const REJECTED: Bounds = Bounds { files: 500, bytes: 1 << 30 };
-/// What the text that tells why a result was set aside has at the end of its name.
-const WHY: &str = ".why";
 
 /// Why a result could not be kept, read or put away.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +31,8 @@ pub(super) enum SpoolError {
     Disk(#[from] DiskError),
     #[error(transparent)]
     Io(#[from] PathError),
+    #[error(transparent)]
+    Rejected(#[from] RejectedError),
     /// To be set aside.
     #[error("`{path}` is no longer the result that was written there", path = .0.display())]
     Broken(PathBuf),
@@ -51,9 +42,8 @@ pub(super) enum SpoolError {
 #[derive(Debug)]
 pub(super) struct Spool {
     dir: PathBuf,
-    rejected: PathBuf,
+    rejected: Rejected,
     waiting_max: Bounds,
-    rejected_max: Bounds,
     /// Oldest first.
     waiting: Mutex<Vec<Spooled>>,
 }
@@ -84,9 +74,8 @@ impl Spool {
     /// If a folder cannot be had, something cannot be read, or not be set aside.
     pub(super) fn open(dir: PathBuf, rejected: PathBuf) -> Result<(Self, Vec<OsString>), SpoolError> {
         make_private(&dir)?;
-        make_private(&rejected)?;
         sweep_aside(&dir).map_err(tried("clear", &dir))?;
-        sweep_aside(&rejected).map_err(tried("clear", &rejected))?;
+        let rejected = Rejected::open(rejected)?;
         let (mut waiting, mut foreign) = (Vec::new(), Vec::new());
         for name in names_in(&dir).map_err(tried("read", &dir))? {
             let path = dir.join(&name);
@@ -97,14 +86,10 @@ impl Spool {
         }
         waiting.sort_by(|(one, first), (other, second)| (one, &first.path).cmp(&(other, &second.path)));
         let waiting = Mutex::new(waiting.into_iter().map(|(_, spooled)| spooled).collect());
-        let spool = Self { dir, rejected, waiting_max: WAITING, rejected_max: REJECTED, waiting };
-        for spooled in spool.waiting() {
-            spool.forget_why(&spooled);
-        }
         for name in &foreign {
-            spool.move_aside(&spool.dir.join(name), "it is no result that a worker has written")?;
+            rejected.take(&dir.join(name), &name_aside(name), "it is no result that a worker has written")?;
         }
-        Ok((spool, foreign))
+        Ok((Self { dir, rejected, waiting_max: WAITING, waiting }, foreign))
     }
 
     /// Writes a result, `body` as it is sent: when this returns, no kill and no power failure loses it. One of the same attempt that
@@ -156,7 +141,7 @@ impl Spool {
         if fs::symlink_metadata(&spooled.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(Vec::new());
         }
-        self.move_aside(&spooled.path, why)
+        Ok(self.rejected.take(&spooled.path, &job_file_name(&spooled.job), why)?)
     }
 
     /// Tells whether a result of this attempt waits.
@@ -173,53 +158,6 @@ impl Spool {
 
     fn forget(&self, spooled: &Spooled) {
         self.lock().retain(|other| other.path != spooled.path);
-    }
-
-    fn move_aside(&self, path: &Path, why: &str) -> Result<Vec<OsString>, SpoolError> {
-        let name = name_aside(path.file_name().unwrap_or_default());
-        let to = self.rejected.join(&name);
-        // A folder is not replaced by a rename, nor does one replace a file.
-        workdir::remove(&to).map_err(tried("remove", &to))?;
-        rename_durably(path, &to)?;
-        // Without the text the result is still there, which matters more.
-        write_durably(&self.rejected.join(format!("{name}{WHY}")), why.as_bytes()).ok();
-        self.bound_rejected(&name)
-    }
-
-    /// Removes the text that tells why a result was set aside that is back again.
-    fn forget_why(&self, spooled: &Spooled) {
-        let name = name_aside(spooled.path.file_name().unwrap_or_default());
-        if fs::symlink_metadata(self.rejected.join(&name)).is_err() {
-            // A text too many does no harm.
-            remove_file(&self.rejected.join(format!("{name}{WHY}"))).ok();
-        }
-    }
-
-    /// Removes the oldest of what was set aside until the rest is within its bounds; `kept` stays.
-    fn bound_rejected(&self, kept: &str) -> Result<Vec<OsString>, SpoolError> {
-        let failed = |source| tried("clear", &self.rejected)(source);
-        let mut rejected = Vec::new();
-        for name in names_in(&self.rejected).map_err(failed)? {
-            let meta = fs::symlink_metadata(self.rejected.join(&name)).map_err(failed)?;
-            if !name.to_string_lossy().ends_with(WHY) {
-                rejected.push((changed(&meta), name, meta.len()));
-            }
-        }
-        rejected.sort();
-        let (mut files, mut bytes) = (rejected.len(), rejected.iter().map(|(_, _, bytes)| bytes).sum::<u64>());
-        let mut removed = Vec::new();
-        for (_, name, len) in rejected.into_iter().filter(|(_, name, _)| name != kept) {
-            if files <= self.rejected_max.files && bytes <= self.rejected_max.bytes {
-                break;
-            }
-            let mut why = name.clone();
-            why.push(WHY);
-            workdir::remove(&self.rejected.join(&name)).map_err(failed)?;
-            workdir::remove(&self.rejected.join(why)).map_err(failed)?;
-            (files, bytes) = (files - 1, bytes.saturating_sub(len));
-            removed.push(name);
-        }
-        Ok(removed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Spooled>> {
@@ -244,13 +182,6 @@ fn job_named(path: &Path, body: &[u8]) -> Option<JobKey> {
 fn job_of(body: &[u8]) -> Option<JobKey> {
     let Body { collection, submission_id, attempt_number } = serde_json::from_slice(body).ok()?;
     collection.or_else(|| Some(JobKey { submission_id: submission_id?, attempt_number: attempt_number? }))
-}
-
-/// When a file came to be where it is.
-fn changed(meta: &fs::Metadata) -> (i64, i64) {
-    use std::os::unix::fs::MetadataExt as _;
-
-    (meta.ctime(), meta.ctime_nsec())
 }
 
 #[cfg(test)]

@@ -104,11 +104,11 @@ pub(super) struct Started {
     pub(super) state: StateFolder,
 }
 
-/// Sees to everything that a worker needs before it takes a job.
+/// Sees to everything that a worker needs before it takes a job. Once `cancel` is triggered it takes none, and its profile is not found out.
 ///
 /// # Errors
 /// If something cannot be had; nothing is left then.
-pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
+pub(super) fn start(config: Config, log: &Log, cancel: &Cancel) -> Result<Started, StartError> {
     if config.sandbox {
         refuse_what_scripts_could_read(&config)?;
     }
@@ -132,7 +132,13 @@ pub(super) fn start(config: Config, log: &Log) -> Result<Started, StartError> {
         scratch.remove().ok();
         return Err(error.into());
     }
-    match build(config, log, &state, scratch) {
+    let built = build(config, log, &state, scratch).and_then(|(mut worker, left)| {
+        if worker.config.discovers_capabilities {
+            worker.profile = discover(&worker, cancel)?;
+        }
+        Ok((worker, left))
+    });
+    match built {
         Ok((worker, left)) => Ok(Started { worker, left, state }),
         Err(error) => {
             // What stays is swept by the next start.
@@ -232,7 +238,6 @@ fn build(
 ) -> Result<(Worker, Vec<(Job, Ticket)>), StartError> {
     let runner = runner(&config, &scratch, log)?;
     let search_path = config.search_path.clone();
-    let profile = config.discovers_capabilities.then(|| discover(&config, &scratch, log)).transpose()?;
     let (spool, foreign) = Spool::open(state.spool_dir(), state.rejected_dir())?;
     tell_files(log, EventName::ResultSetAside, &foreign);
     let waiting = spool.waiting();
@@ -248,7 +253,7 @@ fn build(
         form: if config.secret.is_some() { Form::Report } else { Form::Bare },
         log: log.clone(),
         status: Status::new(identity(&config), config.status_file.clone()),
-        profile,
+        profile: None,
         polls_api: Box::new(api(&stop_polls)?),
         jobs_api: Box::new(api(&stop_jobs)?),
         results_api: Box::new(api(&stop_results)?),
@@ -299,8 +304,9 @@ fn tell_files(log: &Log, event: EventName, names: &[OsString]) {
     }
 }
 
-/// Finds out what scripts can run, behind their walls and in a folder of its own.
-fn discover(config: &Config, scratch: &Scratch, log: &Log) -> Result<Profile, StartError> {
+/// Finds out what scripts can run, behind their walls and in a folder of its own. `None` if that was cut short.
+fn discover(worker: &Worker, cancel: &Cancel) -> Result<Option<Profile>, StartError> {
+    let Worker { config, scratch, log, .. } = worker;
     let base = if config.sandbox { scratch.sandboxed() } else { scratch.path().to_owned() };
     // It keeps a place for each program, which jobs may never need.
     let runner: Box<dyn ScriptRunner> =
@@ -310,11 +316,14 @@ fn discover(config: &Config, scratch: &Scratch, log: &Log) -> Result<Profile, St
         Ok(folder)
     });
     let folder = made.map_err(|source| StartError::Scratch { path: base, source })?;
-    let profile = profile::discover(&*runner, &config.search_path, &folder, &folder);
+    let profile = profile::discover(&*runner, cancel, &config.search_path, &folder);
+    if cancel.is_triggered() {
+        return Ok(None);
+    }
     let languages: Vec<_> =
         profile.language_versions.iter().map(|one| format!("{} {}", one.language, one.version)).collect();
     log.event(Level::Info, EventName::ProfileFound, &[("languages", json!(languages))]);
-    Ok(profile)
+    Ok(Some(profile))
 }
 
 fn runner(config: &Config, scratch: &Scratch, log: &Log) -> Result<Box<dyn ScriptRunner>, StartError> {

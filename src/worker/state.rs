@@ -17,6 +17,7 @@ use crate::os::disk::{
 use crate::os::workdir::{PrivateFolderError, make_private};
 use crate::worker::api::JobKey;
 use crate::worker::lock::Lock;
+use crate::worker::rejected::{Rejected, RejectedError};
 
 pub(super) use in_hand::{Begun, JobsInHand, Ticket};
 
@@ -38,6 +39,8 @@ pub(super) enum StateError {
     Io(#[from] PathError),
     #[error(transparent)]
     Disk(#[from] DiskError),
+    #[error(transparent)]
+    Rejected(#[from] RejectedError),
     #[error("the job is not JSON, so it cannot be kept")]
     NotJson(#[source] serde_json::Error),
     #[error(
@@ -114,8 +117,7 @@ impl StateFolder {
     /// # Errors
     /// If its folder cannot be had.
     pub(super) fn jobs_in_hand(&self) -> Result<JobsInHand, StateError> {
-        make_private(&self.rejected_dir())?;
-        JobsInHand::open(self.dir.join(IN_HAND), self.rejected_dir())
+        JobsInHand::open(self.dir.join(IN_HAND), Rejected::open(self.rejected_dir())?)
     }
 
     /// Sees to it that what lies here goes to no other server than the one that it is for: the one that was here last, if something

@@ -29,6 +29,8 @@ use crate::rules::summary::millis;
 
 /// What a submission is called whose name says nothing.
 const UNNAMED: &str = "submission.bin";
+/// Bytes of a text that a program gets; the kernel's limit is 128 KiB (execve(2)).
+const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// A job that is ours, and on record as such.
 pub(super) struct Claimed {
@@ -213,6 +215,7 @@ impl Attempt<'_> {
             let why = "the worker was killed over this job more than once; it is not tried again";
             return Err(Failure::OfJob(Fault::from_text(why)));
         }
+        refuse_unfit("assignmentSeed", self.claimed.job.assignment_seed.as_deref())?;
         let begun = Instant::now();
         let folder = JobFolder::make(self.worker)?;
         self.course.stages.workdir_setup_ms = Some(millis(begun.elapsed()));
@@ -223,6 +226,7 @@ impl Attempt<'_> {
         let manifest = job.manifest.get().as_bytes();
         let setup = parse_setup(&job.test_setup_id, held.path(), Path::new("the job's manifest"), manifest);
         let setup = setup.map_err(|error| Failure::OfJob(Fault::new(&error)))?;
+        refuse_unfit("makefile.target", setup.make.as_ref().and_then(|step| step.target.as_deref()))?;
         let submission = match &handed_in {
             HandedIn::File(path) => Submission::File(path),
             HandedIn::Folder(path) => Submission::Folder(path),
@@ -380,6 +384,17 @@ impl Attempt<'_> {
         let not_had = |error| Fault::from_text(format!("could not fetch the {what}: {}", Fault::new(&error)));
         fetched.map(|_| file).map_err(|error| NotHad::OfMany(not_had(error)))
     }
+}
+
+/// # Errors
+/// If a text of a job can be no variable and no argument of a program: that is no fault of this machine.
+fn refuse_unfit(key: &str, text: Option<&str>) -> Result<(), Failure> {
+    let why = match text.unwrap_or_default() {
+        text if text.contains('\0') => "a NUL byte".to_owned(),
+        text if text.len() > TEXT_BYTES_MAX => format!("more than {TEXT_BYTES_MAX} bytes"),
+        _fit => return Ok(()),
+    };
+    Err(Failure::OfJob(Fault::from_text(format!("`{key}` of the job has {why}, so no program can be given it"))))
 }
 
 /// What was handed in, on the disk.

@@ -48,7 +48,7 @@ impl Delegated {
 impl Drop for Delegated {
     fn drop(&mut self) {
         let until = Instant::now() + EMPTY_DEADLINE;
-        while fs::remove_dir(&self.0).is_err() && Instant::now() < until {
+        while self.0.exists() && fs::remove_dir(&self.0).is_err() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(10));
         }
     }

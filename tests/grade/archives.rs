@@ -26,7 +26,7 @@ mod with_the_feature {
     use zip::ZipWriter;
     use zip::write::SimpleFileOptions;
 
-    use super::super::{Lab, PLAIN, lines, ways};
+    use super::super::{Lab, PLAIN, can_be_sandboxed, is_ci, lines, ways, with_temp_dir_on};
 
     /// Packs files into an archive of the lab.
     fn pack(lab: &Lab, name: &str, files: &[(&str, &str)]) {
@@ -74,6 +74,28 @@ mod with_the_feature {
         assert!(lab.json(0, &["week1", "alice.jar"])["outcomes"][0]["shortResult"] == "test.properties.json");
         lab.file("week1/a.sh", "[ -s alice.jar ]");
         assert_eq!(lab.json(0, &["week1", "alice.jar"])["passCount"], 1);
+    }
+
+    #[test]
+    fn an_archive_for_which_there_is_no_room_is_told_with_the_way_out() {
+        if !can_be_sandboxed() {
+            assert!(!is_ci(), "CI must be able to make namespaces");
+            return;
+        }
+        let mut lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
+        pack(&lab, "alice.zip", &[("blob", &"x".repeat(2 << 20))]);
+        lab.project = lab.project.wrapped(&with_temp_dir_on("size=1m"));
+        let ended = lab.grade(&["week1", "alice.zip"]);
+        ended.code(3).stderr_says(&format!("no space is left in `{}/", lab.project.path("tmp").display()));
+        ended.stderr_says("to unpack `alice.zip`: free some there, or set TMPDIR to a folder with more room: No space");
+    }
+
+    #[test]
+    fn an_archive_without_a_file_is_told() {
+        let lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
+        pack(&lab, "alice.zip", &[]);
+        let told = "note: the submission `alice.zip` is empty: there is no file in it\n";
+        assert_eq!(lab.grade(&["week1", "alice.zip"]).code(0).stderr, told);
     }
 
     #[test]

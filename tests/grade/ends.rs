@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::world::{is_alive, until};
-use super::{Lab, PLAIN, ways};
+use super::{Lab, PLAIN, can_be_sandboxed, is_ci, ways, with_temp_dir_on};
 
 #[test]
 fn marks_are_no_failure_of_grade() {
@@ -83,6 +83,24 @@ fn a_folder_for_temporary_files_that_cannot_be_had_is_our_fault_and_named() {
     lab.project = lab.project.variable("TMPDIR", "/nowhere/at/all");
     lab.grade(&["week1"]).code(3).stderr_says("`/nowhere/at/all`; set TMPDIR to a folder that can be written");
     assert_eq!(lab.json(3, &["week1"])["errorCount"], 1);
+}
+
+#[test]
+fn a_full_folder_for_temporary_files_is_named_with_the_way_out() {
+    if !can_be_sandboxed() {
+        assert!(!is_ci(), "CI must be able to make namespaces");
+        return;
+    }
+    let mut lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
+    lab.file("alice/blob", &"x".repeat(2 << 20));
+    lab.project = lab.project.wrapped(&with_temp_dir_on("size=1m"));
+    let ended = lab.grade(&["week1", "alice"]);
+    let (folder, blob) = (lab.project.path("tmp"), lab.project.path("alice/blob"));
+    ended.code(3).stderr_says(&format!("no space is left in `{}/", folder.display()));
+    let way_out =
+        format!("to copy `{}`: free some there, or set TMPDIR to a folder with more room: No space", blob.display());
+    ended.stderr_says(&way_out);
+    assert!(lab.json(3, &["week1", "alice"])["compilerOutput"].as_str().unwrap().contains("set TMPDIR"));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What is said beside the results: what is allowed, and most likely not what somebody meant. Results and codes are as without it.
 
+use std::fs;
+
 use serde_json::json;
 
-use super::{Lab, PLAIN, ways};
+use super::{Lab, PLAIN, can_be_sandboxed, is_ci, ways, with_temp_dir_on};
 
 #[test]
 fn a_misspelt_key_of_the_manifest_is_told_and_changes_nothing() {
@@ -48,9 +50,17 @@ fn a_submission_in_a_folder_too_many_is_told_to_worker_and_instructor_alike() {
 
 #[test]
 fn an_archive_that_is_handed_in_as_one_file_is_told() {
-    let lab = Lab::with(PLAIN, &[("a.sh", "[ -e alice.tar.gz ] || [ -e alice.JAR ] || [ -e alice.py ]", json!({}))]);
-    for (name, is_told) in [("alice.tar.gz", true), ("alice.JAR", true), ("alice.py", false)] {
-        lab.file(name, "");
+    let lab = Lab::with(PLAIN, &[("a.sh", "ls alice* >&2", json!({}))]);
+    let table = [
+        ("alice.tar.gz", "", true),
+        ("alice.JAR", "", true),
+        ("alice.py", "", false),
+        ("alice.txt", "PK", false),
+        ("alice", "PK\u{3}\u{4}...", true),
+        ("alice.zip.1", "PK\u{3}\u{4}", true),
+    ];
+    for (name, content, is_told) in table {
+        lab.file(name, content);
         let ended = lab.grade(&["week1", name]);
         ended.code(0).says("1 of 1 passed");
         let text =
@@ -67,11 +77,13 @@ fn a_script_that_sh_does_not_read_as_its_author_did_is_told() {
         ("a.sh", text, json!({})),
         ("b.sh", "#!/bin/bash\nexit 0", json!({})),
         ("c.sh", "#!/bin/sh\nexit 0", json!({})),
+        ("d.sh", "\u{feff}exit 0", json!({})),
     ];
     let lab = Lab::with(PLAIN, &scripts);
     let ended = lab.grade(&["week1"]);
-    ended.code(0).says("2 of 3 passed");
+    ended.code(0).says("2 of 4 passed");
     let told = [
+        "note: a byte order mark, which sh takes for a part of the first word, begins `d.sh`; save without it",
         "note: line ends are those of Windows (CRLF), which sh does not understand, in `a.sh`; convert them to LF",
         "note: scripts run with /bin/sh, whatever their first line names (`#!/bin/bash`): `b.sh`",
     ];
@@ -90,4 +102,45 @@ fn tests_of_one_name_are_told() {
         ended.stderr,
         "warning: `a.sh` and `b.sh` have the same name, `b`; nobody can tell their results apart\n"
     );
+}
+
+#[test]
+fn a_folder_for_copies_where_programs_cannot_be_executed_is_told() {
+    if !can_be_sandboxed() {
+        assert!(!is_ci(), "CI must be able to make namespaces");
+        return;
+    }
+    let mut lab = Lab::with(PLAIN, &[("a.sh", "cp /bin/true prog; ./prog", json!({}))]);
+    assert_eq!(lab.grade(&["week1"]).code(0).says("1 of 1 passed").stderr, "");
+    lab.project = lab.project.wrapped(&with_temp_dir_on("noexec"));
+    let told = format!("`{}` is mounted noexec: ", lab.project.path("tmp").display());
+    lab.grade(&["week1"]).code(0).says("0 of 1 passed").stderr_says(&format!("note: {told}programs that are built"));
+    lab.project.run(&["doctor"]).says(&format!("lacks temporary files: {told}"));
+}
+
+#[test]
+fn a_makefile_that_nobody_runs_is_told() {
+    let lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({})), ("b.sh", "exit 0", json!({}))]);
+    assert_eq!(lab.grade(&["week1"]).code(0).stderr, "");
+    lab.file("week1/makefile", "all:\n");
+    let told = "note: make is not run, though the set-up has a `makefile`: ";
+    let ended = lab.grade(&["week1"]);
+    assert_eq!(ended.code(0).stderr, format!("{told}the manifest has no `makefile`\n"));
+    lab.file("week1/b.sh", "make -s");
+    assert_eq!(lab.grade(&["week1"]).code(0).stderr, "", "a script runs it");
+    lab.file("week1/b.sh", "exit 0")
+        .manifest(&json!({"schemaVersion": 1, "testSuites": [{"script": "a.sh"}], "makefile": {}}));
+    assert_eq!(lab.grade(&["week1"]).code(0).stderr, "", "it is run");
+    lab.file("scripts/a.sh", "exit 0").file("scripts/Makefile", "all:\n");
+    lab.grade(&["scripts"]).code(0).stderr_says("has a `Makefile`: there is no test.properties.json with the key");
+}
+
+#[test]
+fn an_empty_submission_is_told() {
+    let lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
+    fs::create_dir_all(lab.project.path("alice/sub")).unwrap();
+    let told = "note: the submission `alice` is empty: there is no file in it\n";
+    assert_eq!(lab.grade(&["week1", "alice"]).code(0).says("1 of 1 passed").stderr, told);
+    lab.file("alice/sub/x", "");
+    assert_eq!(lab.grade(&["week1", "alice"]).code(0).stderr, "");
 }

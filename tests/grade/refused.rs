@@ -102,6 +102,55 @@ fn what_cannot_be_copied_is_for_whoever_hands_it_in_to_mend() {
     }
 }
 
+/// As much as an archive may hold, and no more.
+#[test]
+fn more_than_an_archive_may_hold_is_refused_before_anything_runs() {
+    const MAX: u64 = 512 << 20;
+    for (what, folder) in [("submission", "alice"), ("set-up", "week1")] {
+        let lab = Lab::with(PLAIN, &[]);
+        let ran = lab.project.path("ran").display().to_string();
+        lab.file("week1/a.sh", &format!("echo x >{ran}")).file("alice/x", "");
+        lab.manifest(&json!({"schemaVersion": 1, "testSuites": [{"script": "a.sh"}]}));
+        lab.file(&format!("{folder}/sub/big"), "");
+        let big = fs::File::create(lab.project.path(format!("{folder}/sub/big"))).unwrap();
+        let rest = if folder == "week1" { size_of(&lab, "week1") } else { 0 };
+        big.set_len(MAX - rest + 1).unwrap();
+        let told = format!(
+            "the {what} `{folder}` has {} bytes, and the limit is {MAX}, as of an archive; take out what is built or downloaded",
+            MAX + 1
+        );
+        for flags in [[].as_slice(), &["--json"]] {
+            let ended = lab.grade(&[&["week1", "alice"], flags].concat());
+            ended.code(2).stderr_says(&told);
+            assert_eq!(ended.stdout, "");
+        }
+        big.set_len(0).unwrap();
+        assert!(!lab.project.path("ran").exists());
+        let here = lab.project.tree(folder).len();
+        for number in here..20_000 {
+            lab.file(&format!("{folder}/many/{number}"), "");
+        }
+        let told =
+            format!("the {what} `{folder}` has 20001 files and folders, and the limit is 20000, as of an archive; ");
+        lab.grade(&["week1", "alice"]).code(2).stderr_says(&told);
+        assert!(!lab.project.path("ran").exists());
+    }
+}
+
+#[test]
+fn a_file_that_is_larger_than_an_archive_may_be_is_refused() {
+    let lab = Lab::with(PLAIN, &[("a.sh", "exit 0", json!({}))]);
+    fs::File::create(lab.project.path("alice.bin")).unwrap().set_len((512 << 20) + 1).unwrap();
+    let told = "the submission `alice.bin` has 536870913 bytes, and the limit is 536870912, as of an archive; hand in a smaller";
+    lab.grade(&["week1", "alice.bin"]).code(2).stderr_says(told);
+}
+
+/// Bytes of all files in a folder of the lab.
+fn size_of(lab: &Lab, folder: &str) -> u64 {
+    let files = fs::read_dir(lab.project.path(folder)).unwrap().flatten().map(|entry| entry.metadata().unwrap());
+    files.filter(fs::Metadata::is_file).map(|meta| meta.len()).sum()
+}
+
 #[test]
 fn a_sandbox_that_cannot_be_had_is_said_before_anything_runs() {
     if !can_be_sandboxed() {

@@ -126,6 +126,21 @@ fn of_an_endless_text_the_end_is_shown() {
 }
 
 #[test]
+fn help_names_the_variables_of_the_sandbox_and_their_defaults() {
+    let lab = Lab::new(PLAIN);
+    let help = lab.project.run(&["--help"]).stdout;
+    let environment = help.split_once("\nEnvironment:\n").and_then(|(_, rest)| rest.split_once("\n\n")).unwrap().0;
+    let (_, of_grade) = environment.split_once("of grade --sandbox, as for chickadee-runner:\n").unwrap();
+    for name in ["MEMORY_MB", "DISK_MB", "FILES", "PROCESSES", "OPEN_FILES", "SHOWS"] {
+        assert!(of_grade.contains(&format!("RUNNER_SANDBOX_{name}")), "{name}: {help}");
+    }
+    for default in ["2048, 512, 50000", "512, 1024"] {
+        assert!(of_grade.contains(&format!("[default: {default}]")), "{default}: {help}");
+    }
+    assert!(environment.contains("  TMPDIR ") && environment.lines().all(|line| line.chars().count() < 80), "{help}");
+}
+
+#[test]
 fn help_names_every_flag_and_code() {
     let lab = Lab::new(PLAIN);
     let ended = lab.grade(&["--help"]);

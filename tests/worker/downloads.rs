@@ -113,6 +113,28 @@ fn a_download_whose_end_nobody_could_tell_is_fetched_again() {
 }
 
 #[test]
+fn a_download_that_comes_encoded_is_fetched_again() {
+    let server = Server::today(Some(SECRET));
+    let mut file = passing("s1");
+    file.set_up = zip_of(&[("a.sh", "[ \"$(cat answer.txt)\" = 'to be whole' ]")]);
+    (file.submission, file.submission_filename) = (b"to be whole".to_vec(), Some("answer.txt".to_owned()));
+    let packed = |coding| Fault::Encoded(coding, b"\x1f\x8b\x08".to_vec());
+    let plain = Fault::Encoded(" Identity ", file.submission.clone());
+    server.script(Route::Files, [packed("gzip"), Fault::None, packed("GZIP"), packed("identity, br"), plain]);
+    server.add_job(file);
+    let world = World::new();
+    let events = world.run_once(&server, &[]);
+    assert_eq!(collection(&server, "s1")["passCount"], 1);
+    assert_eq!(said(&events, "download_retried", "of"), ["set-up", "submission", "submission"]);
+    server.script(Route::Files, [&[Fault::None][..], &vec![packed("gzip"); 6]].concat());
+    server.add_job(passing("s2"));
+    world.run_once(&server, &[]);
+    is_infrastructure(&collection(&server, "s2"), "could not fetch the submission");
+    is_infrastructure(&collection(&server, "s2"), "encoded as `gzip`");
+    world.is_clean();
+}
+
+#[test]
 fn a_page_in_place_of_a_submission_is_not_blamed_on_its_author() {
     let page = |text: &str| Fault::Body(format!("<html>{text}</html>").into_bytes());
     let server = Server::today(Some(SECRET));

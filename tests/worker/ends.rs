@@ -1,10 +1,13 @@
 //! SIGTERM and SIGINT: the first drains, the second aborts.
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::server::{Fault, Route, Server, State};
-use crate::world::{SECRET, Worker, World, alive, collection, is_infrastructure, job, own_job, said, until};
+use crate::world::{
+    SECRET, Worker, World, alive, collection, is_ci, is_infrastructure, is_root, job, own_job, said, until,
+};
 
 fn sleeper(number: u32) -> String {
     format!("sleep {}.{number}", 300_000 + std::process::id() % 100_000)
@@ -87,6 +90,45 @@ fn the_server_hears_of_the_end_of_a_job_that_was_ended_at_the_drain_limit() {
     assert_eq!(last["activeJobs"], 0, "{last}");
 }
 
+/// The processes that this one has started.
+fn children(pid: Pid) -> Vec<Pid> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let stats = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    let is_child =
+        |stat: &String| stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(&pid.to_string());
+    stats.filter(is_child).map(|stat| Pid::from_raw(stat.split(' ').next().unwrap().parse().unwrap())).collect()
+}
+
+/// From the first process of a container the kernel keeps every signal that it does not listen for: pid_namespaces(7).
+#[test]
+#[expect(clippy::print_stderr, reason = "what was not tried has to be said")]
+fn one_signal_during_its_start_ends_a_worker_that_is_the_first_process_of_its_container() {
+    if !is_root() {
+        assert!(!is_ci(), "CI must make a PID namespace, which takes root");
+        return eprintln!("NOT TRIED: a worker that is the first process of its container; that takes root");
+    }
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    // The start waits for programs that are asked for their versions.
+    let program = world.path("node");
+    std::fs::write(&program, format!("#!/bin/sh\ntouch '{}'\nexec sleep 600\n", world.path("asked").display()))
+        .unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = world.wrapped(&server, &["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]);
+    command.env("PATH", format!("{}:/usr/bin:/bin", world.dir.path().display()));
+    let mut worker = world.spawn(command.env("RUNNER_CAPABILITY_DISCOVERY_ENABLED", "yes"));
+    until(&|| worker.text(), || world.path("asked").exists());
+    let first_processes = children(worker.pid());
+    assert_eq!(first_processes.len(), 1, "{first_processes:?}");
+    kill(first_processes[0], Signal::SIGTERM).unwrap();
+    let told = || "it neither ends nor polls".to_owned();
+    until(&told, || worker.child.try_wait().unwrap().is_some() || !server.requests().is_empty());
+    assert!(server.requests().is_empty(), "it works on: {}", worker.text());
+    assert_eq!(worker.wait().code(), Some(0), "{}", worker.text());
+    assert_eq!(said(&worker.events(), "worker_stopped", "how"), ["drained"]);
+    world.is_clean();
+}
+
 /// Signals one worker twice in the middle of a job.
 fn abort(worker: &mut Worker, [first, second]: [Signal; 2]) -> Option<i32> {
     worker.signal(first);
@@ -146,7 +188,9 @@ fn waits_for_another(act: impl FnOnce(&Server, &World, &mut Worker)) {
     let world = World::new();
     server.script(Route::Files, [Fault::Stall]);
     server.add_job(job("s1", &[("a.sh", "exit 0")]));
-    let other = world.spawn(world.command_named(&server, "other", "json").env("RUNNER_SHARED_SECRET", SECRET));
+    let mut other = world.command_named(&server, "other", "json");
+    // With a second slot it might have a poll under way that takes the next job.
+    let other = world.spawn(other.args(["--max-jobs", "1"]).env("RUNNER_SHARED_SECRET", SECRET));
     server.wait_until("its download", |state| state.requests.iter().any(|seen| seen.path.contains("/set-ups/")));
     other.signal(Signal::SIGSTOP);
     server.add_job(job("s2", &[("a.sh", "exit 0")]));

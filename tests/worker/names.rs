@@ -8,7 +8,8 @@ use crate::server::Server;
 use crate::world::{SECRET, World, walls, zip_of};
 
 fn hostile() -> Vec<String> {
-    let long = "a".repeat(10_000);
+    // As long as an id may be.
+    let long = "a".repeat(1024);
     let names = [
         "",
         ".",

@@ -79,6 +79,23 @@ fn answers_that_are_none_are_survived() {
 }
 
 #[test]
+fn a_job_whose_ids_are_longer_than_any_is_not_taken() {
+    let id = "x".repeat(1025);
+    let faults = [[id.as_str(), "setup"], ["s0", &id]].map(|[submission_id, setup_id]| {
+        let job = serde_json::json!({
+            "submissionID": submission_id, "testSetupID": setup_id, "attemptNumber": 1, "submissionURL": "http://h/s",
+            "testSetupURL": "http://h/t", "manifest": {"schemaVersion": 1},
+        });
+        Fault::Body(job.to_string().into_bytes())
+    });
+    let told = recovers_from(&faults, "poll_failed");
+    assert_eq!(told.len(), 2, "{told:#?}");
+    for (text, key) in told.iter().zip(["submissionID", "testSetupID"]) {
+        assert!(text.contains(&format!("its `{key}` has more than 1024 bytes")) && !text.contains(&id), "{text}");
+    }
+}
+
+#[test]
 fn a_server_that_asks_for_time_gets_it() {
     let server = Server::today(Some(SECRET));
     server.script(Route::Request, [Fault::Status(503, Some("2".to_owned()))]);

@@ -229,6 +229,8 @@ fn what_was_set_aside_is_sent_once_it_lies_in_the_spool_again() {
     fs::rename(&kept[0], spool.join(kept[0].file_name().unwrap())).unwrap();
     world.run_once(&server, &[]);
     assert_eq!(stored(&server, "s1").arrivals, 1);
+    let left = fs::read_dir(world.path("state/worker-under-test/rejected")).unwrap().count();
+    assert_eq!(left, 0, "the reason goes with it");
     world.is_clean();
 }
 

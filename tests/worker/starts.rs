@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 use crate::server::Server;
-use crate::world::{SECRET, World, can_be_sandboxed, job, own_job};
+use crate::world::{SECRET, World, can_be_sandboxed, job, own_job, said};
 
 /// Runs a command to its end.
 fn run(command: &mut Command) -> (Option<i32>, String) {
@@ -44,6 +44,35 @@ fn folders_that_others_may_enter_are_refused_and_left_as_they_are() {
             assert!(server.requests().is_empty(), "{folder} {mode:o}: {text}");
         }
     }
+}
+
+#[test]
+fn folders_in_the_state_that_others_may_enter_are_for_the_operator_to_mend() {
+    for folder in ["spool", "in-hand", "rejected"] {
+        let server = Server::today(Some(SECRET));
+        let world = World::new();
+        world.run_once(&server, &[]);
+        let path = world.path("state/worker-under-test").join(folder);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let (code, text) = run(world.command(&server).arg("--once").env("RUNNER_SHARED_SECRET", SECRET));
+        assert_eq!(code, Some(2), "{folder}: {text}");
+        assert!(text.contains(&path.display().to_string()) && text.contains("chmod 700"), "{text}");
+    }
+}
+
+#[test]
+fn folders_of_somebody_else_in_the_state_are_set_aside_however_often_they_come() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    world.run_once(&server, &[]);
+    for (folder, event) in [("in-hand", "job_file_broken"), ("spool", "result_set_aside")] {
+        for times in 1..=3 {
+            fs::create_dir_all(world.path("state/worker-under-test").join(folder).join("foo/x")).unwrap();
+            let events = world.run_once(&server, &[]);
+            assert_eq!(said(&events, event, "file"), vec!["foo"; times]);
+        }
+    }
+    world.is_clean();
 }
 
 #[test]
@@ -129,6 +158,28 @@ fn flags_and_variables_that_are_wrong_are_named() {
         assert!(code == Some(2) && (text.contains(name) || text.contains(value)), "{name}={value}: {code:?}\n{text}");
     }
     assert!(server.requests().is_empty());
+}
+
+#[test]
+fn an_address_with_a_password_or_a_key_is_refused_and_neither_is_shown() {
+    let world = World::new();
+    for address in [
+        "http://bot:hunter2@h",
+        "http://bot:hunter2@h/a@b",
+        "http://bot:x/hunter2@h",
+        "http://bot:x?hunter2@h",
+        "http://bot:x#hunter2@h/",
+        "http:/bot:hunter2@h",
+        "bot:hunter2@h",
+        "http://h/api?token=hunter2",
+        "http://h/api?token=a@hunter2",
+        "http://h/#hunter2",
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chickadee-runner"));
+        let (code, text) = run(command.args(["--once", "--api-base-url", address]).env("HOME", world.path("home")));
+        assert_eq!(code, Some(2), "{address}: {text}");
+        assert!(text.contains("--api-base-url") && !text.contains("hunter2"), "{address}: {text}");
+    }
 }
 
 #[test]

@@ -147,6 +147,25 @@ fn a_server_that_refuses_result_upon_result_is_not_asked_for_all_its_jobs() {
     }
 }
 
+/// Although a job is done before its result is refused.
+#[test]
+fn each_pause_is_followed_by_one_job() {
+    let server = Server::today(Some(SECRET));
+    server.script(Route::Results, vec![Fault::Status(422, None); 100]);
+    for number in 1..=20 {
+        server.add_job(job(&format!("s{number}"), PASSES));
+    }
+    let world = World::new();
+    let mut worker = world.start(&server, &["--max-jobs", "1"]);
+    until(&|| worker.text(), || worker.text().matches("jobs_failing").count() >= 4);
+    worker.finish();
+    let events = worker.events();
+    let rows: Vec<_> = events.split(|event| event["event"] == "jobs_failing").collect();
+    for between in &rows[1..rows.len() - 1] {
+        assert_eq!(said(between, "job_claimed", "submissionID").len(), 1, "{}", worker.text());
+    }
+}
+
 #[test]
 fn a_server_that_takes_results_again_is_worked_for_again() {
     let server = Server::today(Some(SECRET));
@@ -178,6 +197,33 @@ fn jobs_that_fail_by_what_they_name_make_no_trouble() {
     server.add_job(own_job("good", PASSES));
     let events = world.run_once(&server, &["--max-jobs", "1"]);
     assert_eq!((said(&events, "jobs_failing", "failed").len(), server.results().len()), (0, 7));
+    assert_eq!(collection(&server, "good")["passCount"], 1);
+}
+
+/// Two texts of a job reach its programs: the seed, and what make is to make.
+#[test]
+fn jobs_with_texts_that_no_program_can_receive_make_no_trouble() {
+    let server = Server::today(Some(SECRET));
+    let world = World::new();
+    let bytes = |count| "a".repeat(count);
+    let texts = [("a\0b".to_owned(), "a NUL"), (bytes(65_537), "65536 bytes"), (bytes(200_000), "65536 bytes")];
+    for (number, (text, _)) in texts.iter().enumerate() {
+        let [mut seed, mut make] = ["seed", "make"].map(|what| own_job(&format!("{what}-{number}"), PASSES));
+        seed.assignment_seed = Some(text.as_str().into());
+        make.manifest["makefile"] = serde_json::json!({ "target": text });
+        server.add_job(seed);
+        server.add_job(make);
+    }
+    let mut good = own_job("good", &[("a.sh", "[ ${#CHICKADEE_ASSIGNMENT_SEED} = 65536 ]")]);
+    good.assignment_seed = Some(bytes(65_536).into());
+    server.add_job(good);
+    let events = world.run_once(&server, &["--max-jobs", "1"]);
+    assert_eq!((said(&events, "jobs_failing", "failed").len(), server.results().len()), (0, 7));
+    for (number, (_, why)) in texts.iter().enumerate() {
+        for what in ["seed", "make"] {
+            is_infrastructure(&collection(&server, &format!("{what}-{number}")), why);
+        }
+    }
     assert_eq!(collection(&server, "good")["passCount"], 1);
 }
 

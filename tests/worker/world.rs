@@ -54,7 +54,10 @@ impl World {
         fs::create_dir(world.scratch()).unwrap();
         if user == User::Ordinary {
             let program = world.path("chickadee-runner");
-            fs::copy(env!("CARGO_BIN_EXE_chickadee-runner"), &program).unwrap();
+            // By another process: a file that is open for writing here would be so in every child that a test forks meanwhile, and
+            // nobody could execute it.
+            let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_chickadee-runner")).arg(&program).status().unwrap();
+            assert!(copied.success());
             for path in ["", "tmp", "chickadee-runner"] {
                 fs::set_permissions(world.path(path), fs::Permissions::from_mode(0o755)).unwrap();
                 world.give(path);

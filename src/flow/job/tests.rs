@@ -194,14 +194,18 @@ fn a_submission_cannot_bring_the_script_that_grades_it() {
 #[test]
 fn a_submission_cannot_bring_a_makefile_that_make_would_prefer() {
     let evil = "all:\n\techo exit 0 >a.sh\n";
-    for (name, why) in [
-        ("GNUmakefile", "make would take it instead of the set-up's"),
-        ("makefile", "make would take it instead of the set-up's"),
-        ("Makefile", "its place is the set-up's"),
+    for (name, below, why) in [
+        ("GNUmakefile", "", "make would take it instead of the set-up's"),
+        ("makefile", "", "make would take it instead of the set-up's"),
+        ("Makefile", "", "its place is the set-up's"),
+        // make takes a folder of the name, too, and fails.
+        ("GNUmakefile", "/x", "make would take it instead of the set-up's"),
+        ("makefile", "/x", "make would take it instead of the set-up's"),
     ] {
         let files = [("Makefile", "all:\n\ttouch built\n"), ("a.sh", "[ -e built ] && exit 1")];
         let lab = Lab::new(&json!([{"script": "a.sh"}]), &files).with("makefile", json!({}));
-        lab.write(&format!("submission/{name}"), evil);
+        lab.write("submission/answer", "");
+        lab.write(&format!("submission/{name}{below}"), evil);
         let collection = lab.collection(Submission::Folder(&lab.dir.path().join("submission")));
         let warnings = [format!("`{name}` of the submission was left out: {why}")];
         assert_eq!((collection.fail_count, collection.warnings.as_slice()), (1, warnings.as_slice()), "{collection:?}");
@@ -350,7 +354,13 @@ fn a_make_step_that_does_not_end_has_failed() {
     let lab = lab.with("makefile", json!({})).with("timeLimitSeconds", json!(1));
     let graded = lab.graded(Submission::Nothing).ok().unwrap();
     assert_eq!(graded.collection.build_status, BuildStatus::Failed);
-    assert!(graded.collection.compiler_output.unwrap().ends_with("make: killed after the time limit"));
+    assert!(
+        graded
+            .collection
+            .compiler_output
+            .unwrap()
+            .ends_with("make: killed after the time limit of 1 s (`timeLimitSeconds`)")
+    );
     assert_eq!(graded.measured.termination_reason, Some("timeout"));
 }
 

@@ -26,7 +26,7 @@ pub(crate) use evidence::{hex, is_sha256_text, sha256_text};
 pub(crate) use read::{read_config, read_tail, sha256_of};
 pub(crate) use roots::SnapshotRoot;
 pub(crate) use snapshot::Snapshotter;
-pub(crate) use write::{Kept, Known, Prepared, Replaced, let_others_go_first, write_atomically};
+pub(crate) use write::{Kept, Known, Prepared, Replaced, is_full, let_others_go_first, write_atomically};
 
 /// An I/O error, and what was tried.
 #[derive(Debug, thiserror::Error)]

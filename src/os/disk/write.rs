@@ -241,7 +241,8 @@ pub(super) fn write_error(path: &Path, source: io::Error) -> DiskError {
     if is_full(&source) { DiskError::Full { path, source } } else { DiskError::Write { path, source } }
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Tells whether no space, or no quota, is left.
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

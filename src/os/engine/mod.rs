@@ -35,7 +35,7 @@ pub(super) mod enclosure;
 mod filter;
 pub(super) mod pool;
 mod pump;
-#[expect(unsafe_code, reason = "the one file for what no safe wrapper offers")]
+#[expect(unsafe_code, reason = "the one module for what no safe wrapper offers")]
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

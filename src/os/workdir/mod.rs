@@ -11,6 +11,7 @@ mod tree;
 mod watch;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -23,7 +24,7 @@ use crate::os::disk::{PathError, tried};
 #[cfg(feature = "worker")]
 pub(crate) use folder::{PrivateFolderError, make_private};
 pub(crate) use folder::{give_to, is_own_folder, make_empty, make_readable, remove};
-pub(crate) use tree::Tree;
+pub(crate) use tree::{Extent, Tree};
 use watch::Watch;
 
 /// Why a copy could not be made.
@@ -31,6 +32,13 @@ use watch::Watch;
 pub(crate) enum WorkdirError {
     #[error(transparent)]
     Io(#[from] PathError),
+    #[error("no space is left in `{folder}` to copy `{path}`: free some there, or set TMPDIR to a folder with more room", folder = folder.display(), path = path.display())]
+    Full {
+        folder: PathBuf,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("`{path}` is neither a file, a folder nor a symbolic link; a set-up cannot hold it", path = .0.display())]
     Special(PathBuf),
     #[error("`{path}` was changed while scripts ran, and others are made of it; a script did that, or somebody else", path = .0.display())]
@@ -297,6 +305,15 @@ fn free_of(fs: &Statvfs) -> u64 {
     fs.blocks_available().saturating_mul(fs.fragment_size())
 }
 
+fn forbids_programs(fs: &Statvfs) -> bool {
+    fs.flags().contains(FsFlags::ST_NOEXEC)
+}
+
+/// Tells whether programs that lie in the folder `path` cannot be executed: what it lies on is mounted `noexec`.
+pub(crate) fn is_noexec(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|fs| forbids_programs(&fs))
+}
+
 /// Where files live in memory on most machines.
 pub(crate) const MEMORY: &str = "/dev/shm";
 /// A folder that is larger is copied on the disk.
@@ -307,7 +324,7 @@ const IN_MEMORY_BYTES_MAX: u64 = 32 << 20;
 pub(crate) fn memory_for(bytes: u64) -> Option<&'static Path> {
     let memory = Path::new(MEMORY);
     let is_tmpfs = statfs(memory).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC);
-    let fs = statvfs(memory).ok().filter(|fs| is_tmpfs && !fs.flags().contains(FsFlags::ST_NOEXEC))?;
+    let fs = statvfs(memory).ok().filter(|fs| is_tmpfs && !forbids_programs(fs))?;
     (bytes <= IN_MEMORY_BYTES_MAX && free_of(&fs) / 16 > bytes).then_some(memory)
 }
 

@@ -13,12 +13,35 @@ use super::WorkdirError;
 use super::folder::{add_mode, remove};
 #[cfg(feature = "worker")]
 use crate::os::disk::sha256_text;
-use crate::os::disk::tried;
+use crate::os::disk::{is_full, tried};
 
 /// What lies in a folder, as it was when it was listed; and what of other folders was laid beside it.
 pub(crate) struct Tree {
     /// By path below the root, so folders before what is in them.
     entries: BTreeMap<PathBuf, Listed>,
+}
+
+/// How much lies in a folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Of all files.
+    pub(crate) bytes: u64,
+    /// Files, folders and links; not itself.
+    pub(crate) entries: u64,
+}
+
+impl Extent {
+    /// Looks into the folder `root` as long as `goes_on`, and keeps nothing of what it sees, however much that is. What cannot be read
+    /// is passed over: who lists the folder is told.
+    pub(crate) fn of(root: &Path, goes_on: &dyn Fn() -> bool) -> Self {
+        let mut extent = Self::default();
+        for entry in walkdir::WalkDir::new(root).min_depth(1).into_iter().take_while(|_| goes_on()).flatten() {
+            extent.entries += 1;
+            let file = entry.metadata().ok().filter(Metadata::is_file);
+            extent.bytes = extent.bytes.saturating_add(file.map_or(0, |meta| meta.len()));
+        }
+        extent
+    }
 }
 
 /// Something in a folder.
@@ -103,20 +126,27 @@ impl Tree {
     }
 
     /// Adds what another folder has and this one has not. Returns the files of the other whose place was taken: by something of the
-    /// same name, or by something that is no folder where one would be needed. The places `reserved` are taken in any case.
+    /// same name, or by something that is no folder where one would be needed. The places `reserved` are taken in any case, and a folder
+    /// at one of them is left out with all in it.
     ///
     /// Files of the other become older than all of this one, in the order that they have. Else make would take them for newer than
     /// what is here, and replace that: `Makefile` by a `Makefile.sh`, any file by what its built-in rules make of another.
     pub(crate) fn lay_beside(&mut self, mut other: Self, reserved: &[&Path]) -> Vec<PathBuf> {
         other.become_older_than(self);
         // Through a link above it, something would be at a place as well.
-        let reserved: BTreeSet<_> = reserved.iter().flat_map(|place| place.ancestors()).collect();
-        let mut left_out = Vec::new();
+        let above: BTreeSet<_> = reserved.iter().flat_map(|place| place.ancestors()).collect();
+        let reserved: BTreeSet<_> = reserved.iter().copied().collect();
+        let mut left_out: Vec<PathBuf> = Vec::new();
         for (below, listed) in other.entries {
+            // What is in a folder comes next after it.
+            if left_out.last().is_some_and(|folder| below.starts_with(folder)) {
+                continue;
+            }
+            let is_reserved = reserved.contains(below.as_path());
             let is_taken = match self.entries.get(&below) {
                 Some(own) if own.meta.is_dir() && listed.meta.is_dir() => continue,
                 Some(_) => true,
-                None if !listed.meta.is_dir() && reserved.contains(below.as_path()) => true,
+                None if is_reserved || (!listed.meta.is_dir() && above.contains(below.as_path())) => true,
                 // What it lies in came before it, so that is here by now, or was left out.
                 None => {
                     !below.parent().and_then(|above| self.entries.get(above)).is_some_and(|above| above.meta.is_dir())
@@ -124,7 +154,7 @@ impl Tree {
             };
             if !is_taken {
                 self.entries.insert(below, listed);
-            } else if !listed.meta.is_dir() {
+            } else if is_reserved || !listed.meta.is_dir() {
                 left_out.push(below);
             }
         }
@@ -315,7 +345,13 @@ fn copy_entry(listed: &Listed, to: &Path) -> Result<(), WorkdirError> {
     } else {
         return Err(WorkdirError::Special(from.to_path_buf()));
     };
-    Ok(copied?)
+    copied.map_err(|error| {
+        if !is_full(&error.source) {
+            return error.into();
+        }
+        let folder = to.parent().unwrap_or(to).to_path_buf();
+        WorkdirError::Full { folder, path: from.to_path_buf(), source: error.source }
+    })
 }
 
 /// Of a mode, what is copied. Not setuid and setgid: to others on this machine a copy would be a program that runs as us, with whatever
@@ -355,6 +391,18 @@ mod tests {
         sizes.iter().for_each(|size| assert_eq!(fs::read(to.join(size.to_string())).unwrap(), content(*size)));
         assert!(tree.bytes() >= sizes.iter().sum::<usize>() as u64);
         assert!(tree.space() >= tree.bytes() && tree.space().is_multiple_of(4096) && tree.space() >= 7 * 4096);
+    }
+
+    #[test]
+    fn the_extent_of_a_folder_is_of_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("sub/empty")).unwrap();
+        fs::write(dir.path().join("sub/a"), "four").unwrap();
+        File::create(dir.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
+        symlink("sparse", dir.path().join("link")).unwrap();
+        let extent = Extent::of(dir.path(), &|| true);
+        assert_eq!(extent, Extent { bytes: (1 << 40) + 4, entries: 5 });
+        assert_eq!(Extent::of(dir.path(), &|| false), Extent::default(), "it was to stop");
     }
 
     fn written(dir: &Path, files: &[&str]) -> Tree {
@@ -419,11 +467,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut tree = written(&dir.path().join("own"), &["test.sh"]);
         let other = dir.path().join("other");
-        written(&other, &["gone.sh", "real/gone.sh", "lib/gone.sh", "lib/x"]);
+        written(
+            &other,
+            &["gone.sh", "real/gone.sh", "lib/gone.sh", "lib/x", "makefile/a/b", "makefile/c", "makefile.d/x"],
+        );
         symlink("real", other.join("tests")).unwrap();
-        let reserved = ["gone.sh", "tests/gone.sh", "lib/gone.sh"].map(Path::new);
+        let reserved = ["gone.sh", "tests/gone.sh", "lib/gone.sh", "makefile"].map(Path::new);
         let left_out = tree.lay_beside(Tree::list(&other).unwrap(), &reserved);
-        assert_eq!(left_out, ["gone.sh", "lib/gone.sh", "tests"].map(PathBuf::from));
+        assert_eq!(left_out, ["gone.sh", "lib/gone.sh", "makefile", "tests"].map(PathBuf::from));
+        assert!(!tree.files().any(|file| file.starts_with("makefile")) && tree.has(Path::new("makefile.d/x")));
         assert!(tree.has(Path::new("lib/x")) && tree.has(Path::new("real/gone.sh")) && !tree.has(Path::new("tests")));
     }
 

@@ -183,7 +183,9 @@ fn entries(field: Field<'_>) -> Result<Vec<ScriptEntry>, Problem> {
     let mut entries = Vec::new();
     let mut first = BTreeMap::new();
     let mut uses = Vec::new();
-    for element in field.list()? {
+    for (at, element) in field.list()?.enumerate() {
+        let name = format!("{ENTRIES}[{at}]");
+        let element = Field { name: &name, ..element };
         let fields = element.fields(&[], UnknownKeys::Ignore)?;
         let script = fields.require("script")?;
         let entry = entry(&fields)?;
@@ -426,7 +428,8 @@ mod tests {
         }
         for (entries, expected) in [
             ("{}", "2:1: the key `script` is missing"),
-            ("7", "2:1: `testSuites` must be a map, found the number `7`"),
+            ("7", "2:1: `testSuites[0]` must be a map, found the number `7`"),
+            ("{\"script\": \"a\"},\n\"b.sh\"", "3:1: `testSuites[1]` must be a map, found the text `b.sh`"),
             ("{\"script\": \"/etc/x.sh\"}", "2:12: `script` cannot be `/etc/x.sh`, it must stay inside the set-up"),
             (
                 "{\"script\": \"a/../../x.sh\"}",

@@ -35,8 +35,8 @@ fn the_defaults_are_those_of_the_manual() {
     assert!(!config.sandbox && !config.once && config.secret.is_none() && config.discovers_capabilities);
     assert_eq!(config.cache_dir, Path::new("/homes/grader/.cache/chickadee-runner/setups"));
     assert_eq!(config.state_dir, Path::new("/homes/grader/.local/state/chickadee-runner"));
-    let bytes = [config.cache_bytes_max, config.download_bytes_max, config.free_disk_bytes_min];
-    assert_eq!(bytes, [2048 << 20, 512 << 20, 128 << 20]);
+    assert_eq!([config.cache_bytes_max, config.download_bytes_max], [2048 << 20, 512 << 20]);
+    assert_eq!(config.free_disk_mb_min, 128);
     assert_eq!((config.drain_limit, config.log_format), (Duration::from_secs(300), Format::Json));
     let attempts = |number| NonZeroU32::new(number).unwrap();
     let retry = RetrySettings {
@@ -113,7 +113,7 @@ fn what_cannot_be_used_is_named_with_its_value_and_the_way_out() {
     for (name, values) in [
         ("RUNNER_TEST_SETUP_CACHE_MAX_MB", ["-1", "1.5"]),
         ("RUNNER_MAX_DOWNLOAD_MB", ["0", "99999999999999999999"]),
-        ("RUNNER_MIN_FREE_DISK_MB", ["much", "1099511627777"]),
+        ("RUNNER_MIN_FREE_DISK_MB", ["much", "18446744073709551616"]),
         ("RUNNER_DRAIN_LIMIT_SEC", ["-1", "x"]),
         ("RUNNER_RETRY_BASE_DELAY_MS", ["0", "86400001"]),
         ("RUNNER_RETRY_MAX_DELAY_MS", ["0", "1s"]),
@@ -143,7 +143,7 @@ fn numbers_and_switches_are_taken_as_people_write_them() {
         assert!(!read(&[], &[("RUNNER_NETWORK_RETRY_ENABLED", value)]).unwrap().retry.is_on, "{value}");
     }
     let config = read(&["--max-jobs", "256"], &[("RUNNER_MIN_FREE_DISK_MB", "0")]).unwrap();
-    assert_eq!((config.max_jobs.get(), config.free_disk_bytes_min), (256, 0));
+    assert_eq!((config.max_jobs.get(), config.free_disk_mb_min), (256, 0));
 }
 
 #[test]

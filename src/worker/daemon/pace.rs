@@ -19,13 +19,13 @@ pub(super) struct Pace {
     idle: Duration,
     /// Polls, one after another.
     failed: u32,
-    /// For how many failed jobs of this row there was a pause already.
-    paused_for: u32,
+    /// Whether there was a pause for failed jobs since the last job came.
+    has_paused: bool,
 }
 
 impl Pace {
     pub(super) fn new(policy: Policy) -> Self {
-        Self { policy, jitter: Jitter::fresh(), idle: IDLE_MIN, failed: 0, paused_for: 0 }
+        Self { policy, jitter: Jitter::fresh(), idle: IDLE_MIN, failed: 0, has_paused: false }
     }
 
     /// Returns how many polls have failed one after another, or could not be made.
@@ -35,7 +35,7 @@ impl Pace {
 
     /// A job came.
     pub(super) fn job(&mut self) {
-        (self.idle, self.failed) = (IDLE_MIN, 0);
+        (self.idle, self.failed, self.has_paused) = (IDLE_MIN, 0, false);
     }
 
     /// There is nothing to do: returns how long to wait.
@@ -68,19 +68,13 @@ impl Pace {
         self.policy.delay(u32::MAX, None, &mut self.jitter)
     }
 
-    /// Job upon job has failed: returns how long to wait, once for each that does.
+    /// Job upon job has failed: returns how long to wait, once for each job that comes all the same.
     pub(super) fn trouble(&mut self, trouble: &Trouble) -> Option<Duration> {
-        if self.paused_for == trouble.failed {
+        if std::mem::replace(&mut self.has_paused, true) {
             return None;
         }
-        self.paused_for = trouble.failed;
         let beyond = trouble.failed.saturating_sub(FAILED_JOBS_MAX) + 1;
         Some(self.policy.delay(beyond, None, &mut self.jitter))
-    }
-
-    /// The row of failed jobs has ended: the next one is another.
-    pub(super) fn no_trouble(&mut self) {
-        self.paused_for = 0;
     }
 }
 
@@ -187,6 +181,7 @@ mod tests {
         let (mut pace, troubles) = (pace(), Troubles::default());
         let mut waits = Vec::new();
         for job in 1..=10 {
+            pace.job();
             troubles.failed(&format!("job {job}"));
             waits.extend(troubles.now().map(|trouble| pace.trouble(&trouble).unwrap().as_secs()));
         }

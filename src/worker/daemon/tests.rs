@@ -2,17 +2,20 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser as _;
 
 use super::*;
+use crate::os::engine::Cancel;
+use crate::os::interrupt::Arrived;
 use crate::worker::api::{Activity, JobApi};
 use crate::worker::args::{Config, Flags};
 use crate::worker::log::{Format, Log};
 use crate::worker::start::{self, start};
+use crate::worker::{Told, tell};
 
 /// A server that has one job, and does in a call what a test wants.
 #[derive(Clone, Copy)]
@@ -71,7 +74,7 @@ fn run_with(more: &[&str], carry_out: CarryOut, api: Api, meanwhile: impl FnOnce
     let args = args.into_iter().chain(folders).chain(more.iter().copied());
     let mut config = Config::read(Flags::try_parse_from(args).unwrap()).unwrap();
     config.discovers_capabilities = false;
-    let started = start(config, &Log::new("w", Format::Json).unwrap()).unwrap();
+    let started = start(config, &Log::new("w", Format::Json).unwrap(), &Cancel::new().unwrap()).unwrap();
     let mut worker = started.worker;
     for part in [&mut worker.polls_api, &mut worker.jobs_api, &mut worker.results_api] {
         *part = Box::new(api);
@@ -154,6 +157,22 @@ fn a_panic_over_a_result_leaves_the_job_in_hand_and_one_that_runs_once_tells_tha
     let polled = || if POLLS.fetch_add(1, Ordering::SeqCst) == 0 { a_job() } else { Ok(Polled::Nothing) };
     let outcome = run_with(&["--once"], |_, _| panic!("a bug"), Api { polled, ..IDLE }, |_| {});
     assert_eq!((outcome.ended, outcome.left), (Ended::Unfinished, [1, 0]));
+}
+
+#[test]
+fn a_signal_that_came_before_there_was_a_worker_counts() {
+    for (signals, ended) in
+        [(&[Arrived::First][..], Ended::Drained), (&[Arrived::First, Arrived::Again], Ended::Aborted)]
+    {
+        let outcome = run(Api { polled: || panic!("no polls"), ..IDLE }, |worker| {
+            let told = Mutex::<Told>::default();
+            for signal in signals {
+                tell(&told, |told| told.last = Some(*signal));
+            }
+            tell(&told, |told| told.worker = Arc::downgrade(worker));
+        });
+        assert_eq!((outcome.ended, outcome.left), (ended, [0, 0]));
+    }
 }
 
 #[test]

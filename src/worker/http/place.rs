@@ -5,6 +5,8 @@ use ureq::http::uri::PathAndQuery;
 
 /// Of an address in a log.
 const SHOWN_CHARS_MAX: usize = 300;
+/// In place of what may be a password.
+const HIDDEN: &str = "***";
 
 /// Returns the address `url`: http or https, with a host, without a name and password.
 ///
@@ -83,16 +85,27 @@ fn with_path(place: &Uri, path: &str) -> Result<Uri, &'static str> {
 pub(super) fn shown(place: &Uri) -> String {
     let authority = place.authority().map_or("", |authority| authority.as_str());
     // The library takes what no address may hold, as long as it is UTF-8.
-    shown_text(&format!("{}://{authority}{}", place.scheme_str().unwrap_or_default(), place.path()))
+    readable(&[place.scheme_str().unwrap_or_default(), "://", authority, place.path()])
 }
 
-/// Returns `url`, which need be no address, for people and logs: without a query, a name or a password, and no more than they read.
-pub(super) fn shown_text(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    let start = url.find("//").map_or(0, |slashes| slashes + 2);
+/// Returns `url`, which need be no address, for people and logs: without what may be a query, a name or a password.
+pub(in crate::worker) fn shown_text(url: &str) -> String {
+    let is_scheme =
+        |before: &str| before.is_empty() || has_scheme(before) && before.find(':') == Some(before.len() - 1);
+    let start = url.find("//").filter(|slashes| is_scheme(&url[..*slashes])).map_or(0, |slashes| slashes + 2);
     let (scheme, place) = url.split_at(start);
-    let host_start = place.split('/').next().and_then(|authority| authority.rfind('@')).map_or(0, |at| at + 1);
-    [scheme, &place[host_start..]].concat().escape_debug().take(SHOWN_CHARS_MAX).collect()
+    let (place, query) = place.split_at(place.find(['?', '#']).unwrap_or(place.len()));
+    // In what is no address a password may hold any of `/?#@`.
+    match place.rsplit_once('@') {
+        _ if query.contains('@') => readable(&[scheme, HIDDEN]),
+        Some((_, place)) => readable(&[scheme, HIDDEN, "@", place]),
+        None => readable(&[scheme, place]),
+    }
+}
+
+/// Returns an address as it can be written into a line, and no more of it than people read.
+fn readable(parts: &[&str]) -> String {
+    parts.concat().escape_debug().take(SHOWN_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -173,13 +186,19 @@ mod tests {
     #[test]
     fn what_is_shown_has_no_password() {
         for (url, expected) in [
-            ("http://name:password@h/a@b", "http://h/a@b"),
-            ("http://n:pass@word@h", "http://h"),
-            ("//n:p@h/", "//h/"),
-            ("n:p@h", "h"),
-            ("http://h/a@b", "http://h/a@b"),
+            ("http://name:password@h/a", "http://***@h/a"),
+            ("http://n:pass@word@h", "http://***@h"),
+            ("http://n:pass/word@h", "http://***@h"),
+            ("http://n:pass?word@h", "http://***"),
+            ("http://h/a?key=n@m", "http://***"),
+            ("http:/n:p@h", "***@h"),
+            ("n:pass//word@h", "***@h"),
+            ("n:pass://word@h", "***@h"),
+            ("//n:p@h/", "//***@h/"),
+            ("n:p@h", "***@h"),
         ] {
             assert_eq!(shown_text(url), expected);
         }
+        assert_eq!(shown(&parse("http://h/a@b").unwrap()), "http://h/a@b", "it has none");
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use pretty_assertions::assert_eq;
 
 use super::*;
+use crate::worker::rejected::{WHY, changed};
 
 struct World {
     dir: tempfile::TempDir,
@@ -171,7 +172,7 @@ fn a_spool_that_is_full_says_so_and_loses_nothing() {
 fn what_was_not_taken_is_kept_with_its_reason_until_newer_ones_need_the_room() {
     let world = World::new();
     let (mut spool, _) = world.open();
-    spool.rejected_max = Bounds { files: 2, bytes: 1 << 20 };
+    spool.rejected.max = Bounds { files: 2, bytes: 1 << 20 };
     let names = ["a", "b", "c"].map(|id| job_file_name(&key(id, 1)));
     let mut dropped = Vec::new();
     for id in ["a", "b", "c"] {
@@ -220,21 +221,4 @@ fn a_full_disk_is_an_error_that_can_be_told_and_what_was_there_stays() {
     assert!(matches!(replaced, Err(SpoolError::Disk(DiskError::Full { .. }))), "{replaced:?}");
     assert_eq!((kept.unwrap(), names), (bare("small", 1), 1));
     assert!(!spool.holds(&key("large", 1)) && spool.holds(&key("small", 1)));
-}
-
-#[test]
-fn a_result_that_is_moved_back_leaves_no_text_on_why_it_was_refused() {
-    let world = World::new();
-    let (spool, _) = world.open();
-    for id in ["back", "stays"] {
-        spool.add(&key(id, 1), &bare(id, 1)).unwrap();
-    }
-    spool.waiting().iter().for_each(|spooled| drop(spool.set_aside(spooled, "422").unwrap()));
-    assert_eq!(world.rejected_names().len(), 4);
-    let name = job_file_name(&key("back", 1));
-    fs::rename(world.rejected().join(&name), world.spool().join(&name)).unwrap();
-    let (spool, _) = world.open();
-    assert_eq!(ids_of(&spool), [("back".to_owned(), 1)]);
-    let stays = job_file_name(&key("stays", 1));
-    assert_eq!(world.rejected_names(), [stays.clone(), stays + WHY]);
 }

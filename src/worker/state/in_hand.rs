@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{StateError, job_file_name, name_aside, names_in};
-use crate::os::disk::{read_ours, remove_file, rename_durably, sweep_aside, tried, write_durably};
+use crate::os::disk::{read_ours, remove_file, sweep_aside, tried, write_durably};
 use crate::os::workdir::make_private;
 use crate::worker::api::{Job, JobKey};
+use crate::worker::rejected::Rejected;
 
 /// How often a job is begun at most, over all lives of a worker: one that kills its worker must not do so for ever.
 const TRIES_MAX: u32 = 2;
@@ -22,7 +23,7 @@ const TRIES_MAX: u32 = 2;
 #[derive(Debug)]
 pub(in crate::worker) struct JobsInHand {
     dir: PathBuf,
-    rejected: PathBuf,
+    rejected: Rejected,
     /// Those without a file, too, which the disk did not take: they are not to be taken a second time either.
     held: Mutex<BTreeSet<JobKey>>,
 }
@@ -66,7 +67,7 @@ struct Content<'a> {
 
 impl JobsInHand {
     /// Opens the folder `dir`; what is no job there goes to `rejected`.
-    pub(super) fn open(dir: PathBuf, rejected: PathBuf) -> Result<Self, StateError> {
+    pub(super) fn open(dir: PathBuf, rejected: Rejected) -> Result<Self, StateError> {
         make_private(&dir)?;
         sweep_aside(&dir).map_err(tried("clear", &dir))?;
         Ok(Self { dir, rejected, held: Mutex::default() })
@@ -152,7 +153,9 @@ impl JobsInHand {
                     left.jobs.push((job, ticket));
                 }
                 None => {
-                    rename_durably(&path, &self.rejected.join(format!("job-{}", name_aside(&name))))?;
+                    // The result of a job has the same name.
+                    let aside = format!("job-{}", name_aside(&name));
+                    self.rejected.take(&path, &aside, "it is no job that a worker has put on record")?;
                     left.set_aside.push(name);
                 }
             }

@@ -10,8 +10,8 @@ use pretty_assertions::assert_eq;
 
 use super::in_hand::Left;
 use super::*;
-use crate::model::verdict::Fault;
 use crate::worker::api::Job;
+use crate::worker::rejected::WHY;
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -34,7 +34,7 @@ fn a_folder_that_others_may_enter_is_refused() {
     drop(StateFolder::open(dir.path(), "worker-a").unwrap());
     fs::set_permissions(dir.path().join("worker-a"), fs::Permissions::from_mode(0o770)).unwrap();
     let error = Fault::new(&StateFolder::open(dir.path(), "worker-a").unwrap_err()).to_string();
-    assert!(error.contains("`--state-dir`") && error.contains("0770") && error.contains("chmod 700"), "{error}");
+    assert!(error.contains("0770") && error.contains("chmod 700") && error.contains("--state-dir"), "{error}");
     fs::create_dir(dir.path().join("elsewhere")).unwrap();
     symlink("elsewhere", dir.path().join("worker-b")).unwrap();
     StateFolder::open(dir.path(), "worker-b").unwrap_err();
@@ -258,7 +258,26 @@ fn half_written_files_count_for_nothing_and_foreign_ones_are_set_aside() {
     assert_eq!((jobs(&left), left.set_aside.len()), (vec![("whole", 1)], 6));
     assert!(!in_hand.holds(&key("of another version", 1)));
     assert_eq!(names_in(&folder).unwrap().len(), 1);
-    assert_eq!(names_in(&dir.path().join("worker-a/rejected")).unwrap().len(), 6);
+    let rejected = names_in(&dir.path().join("worker-a/rejected")).unwrap();
+    let reasons = rejected.iter().filter(|name| name.to_string_lossy().ends_with(WHY));
+    assert_eq!((reasons.count(), rejected.len()), (6, 12));
+}
+
+#[test]
+fn what_is_set_aside_has_its_bounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let in_hand = reopened(dir.path());
+    let [folder, rejected] = ["in-hand", "rejected"].map(|name| dir.path().join("worker-a").join(name));
+    for number in 0..500 {
+        fs::write(rejected.join(format!("old-{number}")), "").unwrap();
+    }
+    for name in ["one", "two"] {
+        fs::write(folder.join(name), "x").unwrap();
+    }
+    assert_eq!(in_hand.left().unwrap().set_aside, ["one", "two"]);
+    let names = names_in(&rejected).unwrap();
+    let kept = |part: &str| names.iter().filter(|name| name.to_string_lossy().contains(part)).count();
+    assert_eq!((kept("job-foreign-"), kept(WHY), kept("old-")), (4, 2, 498));
 }
 
 #[test]

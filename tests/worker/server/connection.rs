@@ -74,6 +74,10 @@ fn answer(line: &mut Line, seen: &Seen, shared: &Shared) -> io::Result<Next> {
             reply
         }
         Fault::Body(bytes) => Reply { status: 200, headers: Vec::new(), body: bytes.clone().into() },
+        Fault::Encoded(coding, bytes) => {
+            let headers = vec![("Content-Encoding", (*coding).to_owned())];
+            Reply { status: 200, headers, body: bytes.clone().into() }
+        }
         Fault::Huge(bytes) => return line.write_huge(*bytes),
         Fault::NotHttp(bytes) => {
             line.write(bytes)?;

@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     Unframed,
     /// 200 with this instead of the work.
     Body(Vec<u8>),
+    /// 200 with this `Content-Encoding` and these bytes instead of the work.
+    Encoded(&'static str, Vec<u8>),
     /// 200 with so many spaces instead of the work, in one chunk, without a `Content-Length`.
     Huge(u64),
     /// These bytes instead of an HTTP answer.
