@@ -10,6 +10,7 @@ use pretty_assertions::assert_eq;
 
 use super::in_hand::Left;
 use super::*;
+use crate::model::verdict::Fault;
 use crate::worker::api::Job;
 use crate::worker::rejected::WHY;
 
