@@ -244,22 +244,25 @@ fn preferred_makefiles(tree: &Tree) -> Vec<&'static Path> {
 }
 
 fn left_out_warnings(left_out: &[PathBuf], preferred_makefiles: &[&Path]) -> Vec<String> {
-    let named = left_out.iter().take(NAMED_MAX).map(|path| {
-        let is_preferred = preferred_makefiles.contains(&path.as_path());
+    let tell = |path: &Path| {
+        let is_preferred = preferred_makefiles.contains(&path);
         let why = if is_preferred { "make would take it instead of the set-up's" } else { "its place is the set-up's" };
-        format!("`{}` of the submission was left out: {why}", escaped(&path.to_string_lossy()))
-    });
-    let more = left_out.len().saturating_sub(NAMED_MAX);
-    named.chain((more > 0).then(|| format!("{more} more files of the submission were left out"))).collect()
+        format!("of the submission was left out: {why}")
+    };
+    warnings(left_out, tell, "files of the submission were left out")
 }
 
 fn put_back_warnings(put_back: &[&Path]) -> Vec<String> {
-    let named = put_back
-        .iter()
-        .take(NAMED_MAX)
-        .map(|path| format!("`{}` of the set-up was changed by make, and put back", escaped(&path.to_string_lossy())));
-    let more = put_back.len().saturating_sub(NAMED_MAX);
-    named.chain((more > 0).then(|| format!("{more} more files of the set-up were put back"))).collect()
+    let tell = |_: &Path| "of the set-up was changed by make, and put back".to_owned();
+    warnings(put_back, tell, "files of the set-up were put back")
+}
+
+/// Returns one for each of the first files, with what `tell` says of it, and one that counts the rest.
+fn warnings<P: AsRef<Path>>(files: &[P], tell: impl Fn(&Path) -> String, of_the_rest: &str) -> Vec<String> {
+    let first = files.iter().take(NAMED_MAX).map(AsRef::as_ref);
+    let named = first.map(|path| format!("`{}` {}", escaped(&path.to_string_lossy()), tell(path)));
+    let more = files.len().saturating_sub(NAMED_MAX);
+    named.chain((more > 0).then(|| format!("{more} more {of_the_rest}"))).collect()
 }
 
 enum Ran {

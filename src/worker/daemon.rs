@@ -167,8 +167,8 @@ fn hindered(worker: &Worker, pace: &mut Pace) -> Option<Next> {
     None
 }
 
-/// After job upon job that failed by no fault of its own, or whose result was refused: one at a time is tried, and ever more rarely, until one is
-/// graded, or its result taken.
+/// After job upon job that failed by no fault of its own, or whose result was refused: one at a time is tried, and ever more rarely,
+/// until one is graded, or its result taken.
 fn troubled(worker: &Worker, pace: &mut Pace, trouble: &Trouble) -> Option<Next> {
     worker.status.note(status::Event::Obstacle(Some(EventName::JobsFailing)));
     if worker.config.once {

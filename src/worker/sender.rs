@@ -93,7 +93,7 @@ impl Sender {
 
     /// Returns how many of them only the memory has.
     pub(super) fn in_memory(&self) -> usize {
-        self.left().lost.len()
+        self.lock().unsent().filter(|(_, place)| *place == Place::Memory).count()
     }
 
     /// Returns what would be left if this were the end.

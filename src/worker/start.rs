@@ -31,8 +31,10 @@ use super::state::{Backlog, StateError, StateFolder, Ticket, Waiting};
 use super::status::{self, Status, StatusError};
 use super::stop::Stop;
 use crate::flow::scratch::{CopiesIn, Scratch};
+use crate::flow::session::sandbox_in;
 use crate::model::verdict::Fault;
 use crate::os::archive::ArchiveLimits;
+use crate::os::disk::is_full;
 use crate::os::engine::{Cancel, EngineError, ScriptRunner, UnsandboxedScriptRunner, can_bound_memory_together};
 use crate::os::host;
 use crate::os::interrupt::InterruptError;
@@ -92,9 +94,8 @@ impl StartError {
 /// Tells whether the cause is a disk that takes nothing more: a file system that has failed is read-only from then on.
 fn is_for_want_of_disk(error: &(dyn Error + 'static)) -> bool {
     let causes = iter::successors(Some(error), |error| (*error).source());
-    let kinds = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
-    let wanted = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::ReadOnlyFilesystem];
-    kinds.into_iter().any(|kind| wanted.contains(&kind))
+    let mut errors = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    errors.any(|error| is_full(error) || error.kind() == io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// A worker, and what an earlier one of its id had in hand.
@@ -204,8 +205,8 @@ fn allow_files_of_slots(slots: NonZeroUsize) -> Result<(), StartError> {
     allow_open_files(needed).map_err(|hard| StartError::OpenFiles { slots: slots.get(), needed, hard })
 }
 
-/// Warns of results and jobs that wait for a worker that is not there: one whose id was another, as that of a container is that has a new name
-/// each time.
+/// Warns of results and jobs that wait for a worker that is not there: one whose id was another, as that of a container is that has
+/// a new name each time.
 fn tell_what_waits_elsewhere(state: &StateFolder, log: &Log) {
     for Waiting { folder, id, backlog: Backlog { results, jobs } } in state.waiting_elsewhere() {
         let id = id.map_or_else(|| "the id that its name was made of".to_owned(), |id| format!("`--worker-id {id}`"));
@@ -309,8 +310,11 @@ fn discover(worker: &Worker, cancel: &Cancel) -> Result<Option<Profile>, StartEr
     let Worker { config, scratch, log, .. } = worker;
     let base = if config.sandbox { scratch.sandboxed() } else { scratch.path().to_owned() };
     // It keeps a place for each program, which jobs may never need.
-    let runner: Box<dyn ScriptRunner> =
-        if config.sandbox { Box::new(sandbox(config, scratch)?) } else { Box::new(UnsandboxedScriptRunner::new()) };
+    let runner: Box<dyn ScriptRunner> = if config.sandbox {
+        Box::new(sandbox(config, scratch, true)?)
+    } else {
+        Box::new(UnsandboxedScriptRunner::new())
+    };
     let made = scratch.folder_in(&base).and_then(|folder| {
         runner.owner_of_work().map_or(Ok(()), |owner| give_to(&folder, owner))?;
         Ok(folder)
@@ -330,15 +334,14 @@ fn runner(config: &Config, scratch: &Scratch, log: &Log) -> Result<Box<dyn Scrip
     if !config.sandbox {
         return Ok(Box::new(UnsandboxedScriptRunner::new()));
     }
-    let sandbox = sandbox(config, scratch)?;
-    sandbox.probe()?;
+    let sandbox = sandbox(config, scratch, false)?;
     let memory = if can_bound_memory_together() { "together" } else { "each process" };
     log.event(Level::Info, EventName::SandboxReady, &[("memory", json!(memory))]);
     Ok(Box::new(sandbox))
 }
 
-fn sandbox(config: &Config, scratch: &Scratch) -> Result<SandboxedScriptRunner, SandboxError> {
-    SandboxedScriptRunner::new(&scratch.sandboxed(), &config.sandbox_settings.shows, config.sandbox_settings.limits)
+fn sandbox(config: &Config, scratch: &Scratch, is_tried: bool) -> Result<SandboxedScriptRunner, SandboxError> {
+    sandbox_in(scratch, &config.sandbox_settings.shows, config.sandbox_settings.limits, is_tried)
 }
 
 fn policy(settings: RetrySettings, attempts_max: std::num::NonZeroU32) -> Policy {

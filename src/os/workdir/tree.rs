@@ -359,7 +359,8 @@ fn copy_entry(listed: &Listed, to: &Path) -> Result<(), WorkdirError> {
 const MODE: u32 = 0o1777;
 const SMALL_FILE_BYTES: usize = 16 << 10;
 
-/// Copies content and mode of a file to a new one, which is as old as is said. Most files of a set-up are small, and done in one read and one write.
+/// Copies content and mode of a file to a new one, which is as old as is said. Most files of a set-up are small, and done in one read
+/// and one write.
 fn copy_file(from: &Path, meta: &Metadata, modified: SystemTime, to: &Path) -> io::Result<()> {
     let mut buffer = [0; SMALL_FILE_BYTES];
     let mut source = File::open(from)?;

@@ -9,7 +9,8 @@ use crate::worker::retry::{Class, Jitter, Policy};
 /// Between two polls when there is nothing to do: from this, doubling, to the maximum.
 pub(super) const IDLE_MIN: Duration = Duration::from_secs(1);
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(30);
-/// Jobs that may fail by no fault of their own, or results that may be refused, one after another before that is taken for more than bad luck.
+/// Jobs that may fail by no fault of their own, or results that may be refused, one after another before that is taken for more than
+/// bad luck.
 const FAILED_JOBS_MAX: u32 = 3;
 
 /// How fast polls follow each other.
@@ -78,8 +79,8 @@ impl Pace {
     }
 }
 
-/// Jobs that failed one after another by our fault, this machine's, or that of where files lie, and results that the server has refused for good one after another: each is lost for
-/// its student, so a worker that loses all must not take them all.
+/// Jobs that failed one after another by our fault, this machine's, or that of where files lie, and results that the server has
+/// refused for good one after another: each is lost for its student, so a worker that loses all must not take them all.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Troubles(Mutex<Rows>);
 
